@@ -1,0 +1,122 @@
+/* Integer, block floating point and float32 arithmetic shared by the kernels.
+ * Fixed point follows LiteRT's reference kernels; tinypeft/arithmetic.py is the same in NumPy, bit for bit. */
+#ifndef TP_ARITHMETIC_H
+#define TP_ARITHMETIC_H
+
+#include <string.h>
+
+#include "tp_types.h"
+
+#define TP_BFP16_MAX 32767
+/* Largest bound of an int32 accumulator that leaves room for the half of a rounding shift of up to 17 bits. */
+#define TP_ACCUMULATOR_MAX 0x7FFE0000
+
+static inline int32_t tp_min_s32(int32_t a, int32_t b) { return a < b ? a : b; }
+static inline int32_t tp_max_s32(int32_t a, int32_t b) { return a > b ? a : b; }
+static inline int32_t tp_abs_s32(int32_t a) { return a < 0 ? -a : a; }
+static inline int32_t tp_clamp_s32(int32_t x, int32_t low, int32_t high) { return tp_min_s32(tp_max_s32(x, low), high); }
+
+/* High half of 2*a*b, rounded; saturates only for both INT32_MIN. */
+static inline int32_t tp_doubling_high_mul(int32_t a, int32_t b) {
+  if (a == INT32_MIN && b == INT32_MIN) {
+    return INT32_MAX;
+  }
+  const int64_t product = (int64_t)a * b;
+  const int64_t nudge = product >= 0 ? ((int64_t)1 << 30) : 1 - ((int64_t)1 << 30);
+  return (int32_t)((product + nudge) / ((int64_t)1 << 31));
+}
+
+/* x / 2^shift rounded half away from zero, 0 <= shift <= 31. */
+static inline int32_t tp_rounding_shift_right(int32_t x, int32_t shift) {
+  const int32_t mask = (int32_t)(((uint32_t)1 << shift) - 1u);
+  const int32_t remainder = x & mask;
+  const int32_t threshold = (mask >> 1) + (x < 0 ? 1 : 0);
+  return (x >> shift) + (remainder > threshold ? 1 : 0);
+}
+
+/* acc * multiplier * 2^(shift-31), rounded twice; shift > 0 goes left. */
+static inline int32_t tp_requantize(int32_t acc, int32_t multiplier, int32_t shift) {
+  const int32_t left = shift > 0 ? shift : 0;
+  const int32_t right = shift > 0 ? 0 : -shift;
+  return tp_rounding_shift_right(tp_doubling_high_mul((int32_t)((uint32_t)acc << left), multiplier), right);
+}
+
+/* acc * multiplier * 2^(shift-31), rounded once; -31 <= shift <= 30. */
+static inline int32_t tp_requantize_single(int32_t acc, int32_t multiplier, int32_t shift) {
+  const int32_t total = 31 - shift;
+  return (int32_t)(((int64_t)acc * multiplier + ((int64_t)1 << (total - 1))) >> total);
+}
+
+/* floor(x / 2^shift + 1/2); a negative shift goes left. Shifts are limited to [-30, 40]. */
+static inline int64_t tp_round_shift_s64(int64_t x, int32_t shift) {
+  const int32_t s = tp_clamp_s32(shift, -30, 40);
+  if (s > 0) {
+    return (x + ((int64_t)1 << (s - 1))) >> s;
+  }
+  return (int64_t)((uint64_t)x << -s);
+}
+
+/* The same within int32: 0 <= shift <= 30, |x| <= INT32_MAX - 2^(shift-1). */
+static inline int32_t tp_round_shift_s32(int32_t x, int32_t shift) {
+  return shift > 0 ? (x + ((int32_t)1 << (shift - 1))) >> shift : x;
+}
+
+/* The smallest shift >= 0 that brings `bound` into int16 after rounding. */
+static inline int32_t tp_narrow_shift(int64_t bound) {
+  int32_t shift = 0;
+  while (tp_round_shift_s64(bound, shift) > TP_BFP16_MAX) {
+    shift++;
+  }
+  return shift;
+}
+
+/* The smallest shift >= 0 of mantissas up to `peak` that keeps their product with an L1 norm inside int32. */
+static inline int32_t tp_accumulator_shift(int32_t peak, int32_t l1) {
+  int32_t shift = 0;
+  while (tp_round_shift_s64(peak, shift) * l1 > TP_ACCUMULATOR_MAX) {
+    shift++;
+  }
+  return shift;
+}
+
+/* The exponent at which a + b, of magnitudes up to the bounds, fits int16 mantissas after rounding each. */
+int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b);
+
+/* 2^exponent; below the normal range 0, above it the largest power. */
+static inline float tp_exp2i(int32_t exponent) {
+  if (exponent < -126) {
+    return 0.0f;
+  }
+  const uint32_t bits = (uint32_t)(tp_min_s32(exponent, 127) + 127) << 23;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/* floor(x + 0.5) for |x| < 2^31: one float addition, then floor. */
+static inline int32_t tp_round_to_s32(float x) {
+  const float shifted = x + 0.5f;
+  const int32_t truncated = (int32_t)shifted;
+  return (float)truncated > shifted ? truncated - 1 : truncated;
+}
+
+/* e with 2^e <= x < 2^(e+1), for a positive normal x. */
+static inline int32_t tp_float_exponent(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return (int32_t)((bits >> 23) & 0xFFu) - 127;
+}
+
+/* An int64 sum times 2^exponent: 24 bits kept, rounded half up, then one exact scaling. |total| < 2^53. */
+float tp_wide_to_f32(int64_t total, int32_t exponent);
+
+/* e^x for x <= 0, relative error below 2e-7; 0 below -87. */
+float tp_exp_f32(float x);
+
+/* Natural logarithm of x >= 1. */
+float tp_log_f32(float x);
+
+/* `count` values in [-bound, bound) from xorshift32; returns the next state. `state` is not 0. */
+uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound);
+
+#endif

@@ -1,0 +1,46 @@
+/* What the command server needs of a model. The generated sources define one `const tp_model`. */
+#ifndef TP_MODEL_H
+#define TP_MODEL_H
+
+#include "tp_types.h"
+
+/* All functions take `self`, the model's context. Buffers belong to the context; none is allocated. */
+typedef struct {
+  const char *name;
+  uint8_t fingerprint[32];  /* SHA-256 of the base model */
+  uint32_t input_bytes;     /* bytes behind input() */
+  uint32_t output_bytes;    /* bytes behind output() */
+  uint32_t logits_bytes;    /* bytes behind logits(), float32 each; 0: none */
+  uint32_t adapter_bytes;   /* bytes behind adapter() */
+  uint32_t training_bytes;  /* bytes behind training(); 0: this firmware cannot train */
+  uint32_t package_bytes;   /* size of an exported adapter package */
+  uint32_t arena_bytes;     /* bytes behind arena(), at least package_bytes */
+
+  void *self;
+  void *(*input)(void *self);      /* write the input here before forward() or train_step() */
+  void *(*output)(void *self);     /* valid after forward() */
+  void *(*logits)(void *self);     /* valid after forward() */
+  void *(*adapter)(void *self);    /* integers that forward() reads */
+  void *(*training)(void *self);   /* masters and optimiser state */
+  void *(*arena)(void *self);      /* free to use between calls */
+
+  tp_status (*forward)(void *self);
+  /* One sample: forward, backward and, where the batch size is 1, the update. */
+  tp_status (*train_step)(void *self, int32_t label, float learning_rate, float *loss);
+  /* Apply the gradients summed since the last update; TP_ERR_UNSUPPORTED where the batch size is 1. */
+  tp_status (*update)(void *self, float learning_rate);
+  /* A fresh adapter: the base model's behaviour; masters initialised from `seed`. */
+  tp_status (*reset_adapter)(void *self, uint32_t seed);
+  /* Quantise the adapter again from the masters, after training() was written from outside. */
+  tp_status (*requantize)(void *self);
+  /* Write the package, package_bytes long, to `package`. */
+  tp_status (*export_adapter)(void *self, uint8_t *package, uint32_t capacity);
+  /* Check a package and take it over: all of it, or on an error nothing. */
+  tp_status (*load_adapter)(void *self, const uint8_t *package, uint32_t bytes);
+  /* 1 while the guard words around the arena are as they were set, else 0. */
+  int (*guards_intact)(void *self);
+  /* Install a trace function, or none (NULL). */
+  void (*set_trace)(void *self, tp_trace_function function, void *context);
+} tp_model;
+
+#endif

@@ -1,0 +1,37 @@
+/* Status codes, block floating point and tracing: what every other header builds on. */
+#ifndef TP_TYPES_H
+#define TP_TYPES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* name, value, text. The one table of errors: codes and texts cannot drift apart. */
+#define TP_STATUS_TABLE(X)                                               \
+  X(TP_OK, 0, "ok")                                                      \
+  X(TP_ERR_ARGUMENT, -1, "an argument is out of range")                  \
+  X(TP_ERR_SIZE, -2, "a buffer or package has the wrong size")           \
+  X(TP_ERR_CHECKSUM, -3, "a checksum does not match")                    \
+  X(TP_ERR_FORMAT, -4, "not an adapter package of this format version")  \
+  X(TP_ERR_FINGERPRINT, -5, "the adapter belongs to another base model") \
+  X(TP_ERR_COMMAND, -6, "unknown command or object")                     \
+  X(TP_ERR_UNSUPPORTED, -7, "this firmware was built without that")
+
+#define TP_STATUS_ENUM(name, value, text) name = (value),
+typedef enum { TP_STATUS_TABLE(TP_STATUS_ENUM) TP_STATUS_END = 1 } tp_status;
+
+/* The text of a status; "unknown status" for any other value. */
+const char *tp_status_text(tp_status status);
+
+/* Block floating point: value[i] = mantissa[i] * 2^exponent. `peak` is the largest |mantissa|, 0 to 32767,
+ * kept by every kernel that writes the mantissas, so that the next one can bound its result beforehand. */
+typedef struct {
+  int16_t *mantissa;
+  int32_t exponent;
+  int32_t peak;
+} tp_bfp16;
+
+/* Called after every operation with each of its outputs; `exponent` is 0 but for tp_bfp16 values.
+ * `index` counts the outputs over the whole graph, from 0. */
+typedef void (*tp_trace_function)(void *context, uint32_t index, const void *data, uint32_t bytes, int32_t exponent);
+
+#endif

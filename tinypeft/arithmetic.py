@@ -1,0 +1,201 @@
+"""The integer and float32 arithmetic that kernels share, in NumPy: the definition the C in firmware/ must equal.
+
+Fixed point follows LiteRT's reference kernels; block floating point is ours (gradients).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+F32 = np.float32
+
+
+# Fixed point
+
+
+def quantize_multiplier(real: float) -> tuple[int, int]:
+    """The Q31 multiplier and the shift (positive: left) with real = multiplier * 2**(shift - 31)."""
+    if real == 0.0:
+        return 0, 0
+    mantissa, shift = math.frexp(real)
+    multiplier = int(math.floor(mantissa * (1 << 31) + 0.5))
+    if multiplier == 1 << 31:
+        multiplier, shift = multiplier // 2, shift + 1
+    if shift < -31:
+        return 0, 0
+    return multiplier, shift
+
+
+def quantize_multipliers(reals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`quantize_multiplier` of each element: (multipliers, shifts), both int32."""
+    pairs = [quantize_multiplier(float(real)) for real in np.atleast_1d(reals)]
+    return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int32)
+
+
+def rounding_shift_right(x: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+    """x / 2**shift rounded half away from zero (gemmlowp's RoundingDivideByPOT)."""
+    x, shift = np.asarray(x, np.int64), np.asarray(shift, np.int64)
+    mask = (np.int64(1) << shift) - 1
+    remainder = x & mask
+    threshold = (mask >> 1) + (x < 0)
+    return (x >> shift) + (remainder > threshold)
+
+
+def saturating_doubling_high_mul(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
+    """High half of 2*a*b, rounded (gemmlowp's SaturatingRoundingDoublingHighMul)."""
+    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
+    nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    total = product + nudge
+    high = np.where(total >= 0, total >> 31, -((-total) >> 31))
+    both_min = (np.asarray(a) == -(1 << 31)) & (np.asarray(b) == -(1 << 31))
+    return np.where(both_min, (1 << 31) - 1, high)
+
+
+def requantize_double(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
+    """acc * multiplier * 2**(shift-31), rounded twice: conv, depthwise and most others of LiteRT's reference kernels."""
+    shift = np.asarray(shift, np.int64)
+    left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
+    return rounding_shift_right(saturating_doubling_high_mul(np.asarray(acc, np.int64) << left, multiplier), right)
+
+
+def requantize_single(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
+    """acc * multiplier * 2**(shift-31), rounded once: fully connected in LiteRT's reference kernels."""
+    total = 31 - np.asarray(shift, np.int64)
+    product = np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)
+    return (product + (np.int64(1) << (total - 1))) >> total
+
+
+def round_half_up_shift(x: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+    """floor(x / 2**shift + 1/2); a negative shift goes left. Shifts are limited to [-30, 40]."""
+    x, shift = np.asarray(x, np.int64), np.clip(np.asarray(shift, np.int64), -30, 40)
+    right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
+    half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
+    return ((x + half) >> right) << left
+
+
+# Block floating point
+
+BFP16_MAX = 32767
+#: Largest bound of an int32 accumulator that still leaves room for the half of a rounding shift of up to 17 bits.
+ACCUMULATOR_MAX = 0x7FFE0000
+
+
+def narrow_shift(bound: int, limit: int = BFP16_MAX) -> int:
+    """The smallest shift >= 0 with round_half_up(bound >> shift) <= limit."""
+    shift = 0
+    while int(round_half_up_shift(bound, shift)) > limit:
+        shift += 1
+    return shift
+
+
+def accumulator_shift(peak: int, l1: int) -> int:
+    """The smallest shift >= 0 of mantissas up to `peak` that keeps their product with an L1 norm inside int32."""
+    shift = 0
+    while int(round_half_up_shift(peak, shift)) * l1 > ACCUMULATOR_MAX:
+        shift += 1
+    return shift
+
+
+def common_exponent(bound_a: int, exponent_a: int, bound_b: int, exponent_b: int) -> int:
+    """The exponent at which a + b, of magnitudes up to the bounds, fits int16 mantissas after rounding each."""
+    if bound_a == 0:
+        exponent_a = exponent_b
+    if bound_b == 0:
+        exponent_b = exponent_a
+    low, high = min(exponent_a, exponent_b), max(exponent_a, exponent_b)
+    exponent = max(low, high - 30)
+    while (
+        int(round_half_up_shift(bound_a, exponent - exponent_a)) + int(round_half_up_shift(bound_b, exponent - exponent_b))
+        > BFP16_MAX
+    ):
+        exponent += 1
+    return exponent
+
+
+def channel_fold(scales: np.ndarray) -> tuple[np.ndarray, int]:
+    """int16 multipliers and an exponent with scale[c] ~ multiplier[c] * 2**exponent, the largest using all 15 bits."""
+    scales = np.asarray(scales, np.float64)
+    _, exponent = math.frexp(float(scales.max()))
+    multipliers = np.minimum(np.floor(np.ldexp(scales, 15 - exponent) + 0.5), BFP16_MAX)
+    return multipliers.astype(np.int16), exponent - 15
+
+
+# float32
+
+
+def exp2i(exponent: int) -> np.float32:
+    """2**exponent as float32; below the normal range 0, above it the largest power."""
+    if exponent < -126:
+        return F32(0.0)
+    return F32(2.0 ** min(exponent, 127))
+
+
+def wide_to_float(total: np.ndarray, exponent: int) -> np.ndarray:
+    """int64 sums times 2**exponent as float32: 24 bits kept, rounded half up, then one exact scaling."""
+    total = np.asarray(total, np.int64)
+    _, bits = np.frexp(np.abs(total).astype(np.float64))  # |total| < 2**53 keeps this exact
+    shift = np.maximum(bits.astype(np.int64) - 24, 0)
+    kept = round_half_up_shift(total, shift).astype(np.float32)
+    scale = np.array([exp2i(int(s) + exponent) for s in shift.reshape(-1)], np.float32).reshape(shift.shape)
+    return kept * scale
+
+
+def round_to_int(x: np.ndarray) -> np.ndarray:
+    """floor(x + 0.5) of float32 values below 2**31 in magnitude, as int32: one float32 addition, then floor."""
+    shifted = np.asarray(x, np.float32) + F32(0.5)
+    return np.floor(shifted).astype(np.int32)
+
+
+def float_exponent(x: float) -> int:
+    """The exponent e with 2**e <= x < 2**(e+1) of a positive normal float32."""
+    return math.frexp(float(x))[1] - 1
+
+
+_EXP_COEFFICIENTS = [F32(c) for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0)]
+_LN2_HIGH, _LN2_LOW, _LOG2_E = F32(0.693359375), F32(-2.12194440e-4), F32(1.44269504)
+
+
+def exp_f32(x: np.ndarray) -> np.ndarray:
+    """e**x for x <= 0 in float32: range reduction by ln 2 in two parts, then a polynomial of degree 6.
+
+    Relative error below 2e-7 on [-87, 0]; below -87 the result is 0.
+    """
+    x = np.asarray(x, np.float32)
+    safe = np.maximum(x, F32(-87.0))
+    n = np.floor(safe * _LOG2_E + F32(0.5))
+    r = (safe - n * _LN2_HIGH) - n * _LN2_LOW
+    p = np.full_like(r, _EXP_COEFFICIENTS[0])
+    for coefficient in _EXP_COEFFICIENTS[1:]:
+        p = p * r + coefficient
+    scale = np.array([exp2i(int(e)) for e in n.reshape(-1)], np.float32).reshape(n.shape)
+    return np.where(x < F32(-87.0), F32(0.0), p * scale)
+
+
+def log_f32(x: float) -> np.float32:
+    """Natural logarithm of a float32 >= 1: mantissa in [sqrt(1/2), sqrt(2)), then 2*atanh((m-1)/(m+1)) by a series."""
+    mantissa, exponent = math.frexp(float(x))
+    m = F32(mantissa)
+    if m < F32(0.70710678):
+        m, exponent = m * F32(2.0), exponent - 1
+    f = (m - F32(1.0)) / (m + F32(1.0))
+    s = f * f
+    p = F32(1 / 9)
+    for coefficient in (F32(1 / 7), F32(1 / 5), F32(1 / 3), F32(1.0)):
+        p = p * s + coefficient
+    return (F32(2.0) * f) * p + F32(exponent) * F32(0.69314718)
+
+
+# Pseudo-random numbers
+
+
+def uniform_f32(state: int, count: int, bound: np.float32) -> tuple[int, np.ndarray]:
+    """`count` float32 values in [-bound, bound) from xorshift32; returns the next state too."""
+    values = np.empty(count, np.float32)
+    for i in range(count):
+        state ^= (state << 13) & 0xFFFFFFFF
+        state ^= state >> 17
+        state ^= (state << 5) & 0xFFFFFFFF
+        values[i] = F32((state >> 8) - (1 << 23)) * F32(2.0**-23) * bound
+    return state, values

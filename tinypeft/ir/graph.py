@@ -1,0 +1,139 @@
+"""Graph, Operation and Tensor: what every stage takes and returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tinypeft.ops.base import Op
+
+#: dtype -> NumPy dtype of one element. `bits` packs eight elements a byte; `bfp16` is block
+#: floating point: int16 mantissas that share one exponent, value = mantissa * 2**exponent.
+DTYPES: dict[str, type] = {
+    "int8": np.int8,
+    "int16": np.int16,
+    "int32": np.int32,
+    "float32": np.float32,
+    "bits": np.uint8,
+    "bfp16": np.int16,
+}
+
+
+class Purpose(StrEnum):
+    """Why a tensor exists, which decides where it lives."""
+
+    FROZEN_WEIGHT = "frozen_weight"  # const, in flash
+    ADAPTER_WEIGHT = "adapter_weight"  # integers that the forward pass reads; travels in the adapter package
+    MASTER = "master"  # float32 originals of the adapter weights; in the training state
+    OPTIMIZER_STATE = "optimizer_state"  # velocities, gradient sums, observers; in the training state
+    ACTIVATION = "activation"  # arena
+    GRADIENT = "gradient"  # arena
+    ARGUMENT = "argument"  # scalar that the caller passes: label, learning rate
+
+
+PERSISTENT = (Purpose.ADAPTER_WEIGHT, Purpose.MASTER, Purpose.OPTIMIZER_STATE)
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A value of fixed shape.
+
+    `scale` and `zero_point` are the affine quantisation, real = scale * (q - zero_point); `scale` is
+    float32 of shape (1,) or, per channel, (channels,). `data` holds a frozen weight's values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    purpose: Purpose
+    scale: np.ndarray | None = None
+    zero_point: int = 0
+    data: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage."""
+        if self.dtype == "bits":
+            return (self.size + 7) // 8
+        return self.size * np.dtype(DTYPES[self.dtype]).itemsize
+
+    @property
+    def in_arena(self) -> bool:
+        """Whether the memory planner places it."""
+        return self.purpose in (Purpose.ACTIVATION, Purpose.GRADIENT)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether it outlives a call: adapter weights, masters, optimiser state."""
+        return self.purpose in PERSISTENT
+
+    def __repr__(self) -> str:
+        return f"{self.name} {self.shape} {self.dtype}"
+
+
+@dataclass(eq=False)
+class Operation:
+    """One operator applied to named operands.
+
+    `op` is the operator's definition from the registry; `layer` the Keras layer it came from.
+    `inputs` and `outputs` map operand names to tensors; an output that is persistent is updated in place.
+    """
+
+    op: Op
+    name: str
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    layer: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The operator's name, such as CONV_2D."""
+        return self.op.name
+
+    @property
+    def output(self) -> Tensor:
+        """The first output."""
+        return next(iter(self.outputs.values()))
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.kind}({', '.join(t.name for t in self.inputs.values())}) -> {self.output}"
+
+
+@dataclass(eq=False)
+class Graph:
+    """Operations in the order in which they run."""
+
+    name: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    operations: list[Operation]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor once, in order of first appearance."""
+        seen: set[int] = set()
+        groups = [self.inputs, *(g for op in self.operations for g in (op.inputs.values(), op.outputs.values()))]
+        for group in groups:
+            for tensor in group:
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield tensor
+
+    def producer(self, tensor: Tensor) -> Operation | None:
+        """The operation whose output `tensor` is, or None for inputs and weights."""
+        return next((op for op in self.operations if any(t is tensor for t in op.outputs.values())), None)
+
+    def consumers(self, tensor: Tensor) -> list[Operation]:
+        """The operations that read `tensor`."""
+        return [op for op in self.operations if any(t is tensor for t in op.inputs.values())]

@@ -1,0 +1,11 @@
+"""Operators: one module each, found by importing this folder. See `base.Op` for what one declares."""
+
+import importlib
+import pkgutil
+
+from tinypeft.ops.base import OPS, Builder, CArray, KernelCall, Op, register
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["OPS", "Builder", "CArray", "KernelCall", "Op", "register"]

@@ -1,0 +1,164 @@
+"""What an operator declares: operands, shapes, integer semantics, gradient, and the C kernel that computes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from tinypeft.ir import Operation, Tensor
+
+#: name -> the operator's only instance
+OPS: dict[str, Op] = {}
+
+
+def register(cls: type[Op]) -> type[Op]:
+    """Class decorator: put the operator into the registry; a second of the same name is a KeyError."""
+    if cls.name in OPS:
+        raise KeyError(f"operator {cls.name} is registered twice")
+    OPS[cls.name] = cls()
+    return cls
+
+
+@dataclass(frozen=True)
+class BlockFloat:
+    """A bfp16 value: int16 mantissas that share one exponent, value = mantissa * 2**exponent."""
+
+    mantissa: np.ndarray
+    exponent: int
+
+    @property
+    def peak(self) -> int:
+        """The largest |mantissa|."""
+        return int(np.abs(self.mantissa.astype(np.int32)).max(initial=0))
+
+    def to_float(self) -> np.ndarray:
+        """The real values, float64."""
+        return self.mantissa * 2.0**self.exponent
+
+
+#: A tensor's value in the interpreter: an array of its NumPy dtype, or BlockFloat for bfp16.
+Value = Any
+
+
+@dataclass(frozen=True)
+class CArray:
+    """A constant table of a call's parameters, placed in flash."""
+
+    ctype: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """The C call that computes an operation: `function(&params, arguments..., scratch)`.
+
+    `fields` fill a `static const` struct of type `params` (numbers, or CArray for pointers to tables); empty params, no
+    struct. An argument is a Tensor (passed as a pointer; scalars of purpose ARGUMENT by value), None (a null pointer)
+    or a literal number. The scratch pointer is passed last where the operator asks for scratch bytes.
+    """
+
+    function: str
+    params: str
+    fields: dict[str, int | float | CArray]
+    arguments: list[Tensor | int | float | None] = field(default_factory=list)
+
+
+class Builder(Protocol):
+    """What `vjp` builds backward operations with."""
+
+    def emit(
+        self,
+        kind: str,
+        forward: Operation,
+        inputs: dict[str, Tensor],
+        outputs: dict[str, Tensor],
+        attributes: dict[str, Any] | None = None,
+    ) -> Operation:
+        """Append an operation named after `forward`; its outputs are the tensors given."""
+        ...
+
+    def gradient(self, of: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """A fresh bfp16 gradient tensor for `of`."""
+        ...
+
+    def needs(self, tensor: Tensor | None) -> bool:
+        """Whether any trained parameter lies at or below `tensor`, so that its gradient is wanted."""
+        ...
+
+    def through_output(self, op: Operation, d_output: Tensor, **channel_scale: Any) -> Tensor:
+        """The gradient in front of `op`'s requantisation and clamp (see REQUANTIZE_BACKWARD)."""
+        ...
+
+
+class Op:
+    """An operator. Subclasses are stateless; one instance lives in OPS.
+
+    name        TFLite's name where TFLite has the operator
+    operands    required operand names, in order; `optional` those that may be absent
+    results     output names, in order
+    in_place    output name -> operands whose buffer it may take over when that is their last use
+    source      C file under firmware/kernels/ that holds its kernels
+    """
+
+    name: str = ""
+    operands: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    results: tuple[str, ...] = ("output",)
+    source: str = ""
+
+    def from_tflite(
+        self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(operands, attributes) of a TFLite operator: `options` is its schema options object (or None).
+
+        Raises ModelError, as one sentence, for a form that is not supported. Operators that TFLite does not have
+        leave this out.
+        """
+        raise NotImplementedError
+
+    @property
+    def importable(self) -> bool:
+        """Whether a .tflite file may contain the operator."""
+        return type(self).from_tflite is not Op.from_tflite
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        """Output name -> the shape that follows from the operands and attributes."""
+        raise NotImplementedError
+
+    def check(self, op: Operation) -> str | None:
+        """None, or the constraint that `op` breaks, as one sentence for the user."""
+        return None
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        """The outputs, bit for bit what the C kernel computes; `values` maps operand names to values."""
+        raise NotImplementedError
+
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        """Emit the backward operations for the gradient `d_output` of the first output; operand name -> its gradient.
+
+        Only operands that `builder.needs` are given one. An operator without a gradient leaves this out.
+        """
+        raise NotImplementedError
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the operator has a backward."""
+        return type(self).vjp is not Op.vjp
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        """Output name -> operands whose buffer it may take over."""
+        return {}
+
+    def scratch_bytes(self, op: Operation) -> int:
+        """Bytes of scratch the kernel needs."""
+        return 0
+
+    def call(self, op: Operation) -> KernelCall | None:
+        """The C call, or None where nothing has to run (a reshape)."""
+        raise NotImplementedError
+
+    def macs(self, op: Operation) -> int:
+        """Multiply-accumulates of one run."""
+        return 0
