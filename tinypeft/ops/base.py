@@ -55,14 +55,15 @@ class KernelCall:
     """The C call that computes an operation: `function(&params, arguments..., scratch)`.
 
     `fields` fill a `static const` struct of type `params` (numbers, or CArray for pointers to tables); empty params, no
-    struct. An argument is a Tensor (passed as a pointer; scalars of purpose ARGUMENT by value), None (a null pointer)
-    or a literal number. The scratch pointer is passed last where the operator asks for scratch bytes.
+    struct; a dict is a nested struct. An argument is a Tensor (passed as a pointer; bfp16 as a pointer to its tp_bfp16;
+    purpose ARGUMENT by value), a CArray (a pointer to the table), None (a null pointer) or a literal number. The scratch
+    pointer is passed last where the operator asks for scratch bytes.
     """
 
     function: str
     params: str
-    fields: dict[str, int | float | CArray]
-    arguments: list[Tensor | int | float | None] = field(default_factory=list)
+    fields: dict[str, Any]
+    arguments: list[Any] = field(default_factory=list)
 
 
 class Builder(Protocol):
@@ -79,8 +80,12 @@ class Builder(Protocol):
         """Append an operation named after `forward`; its outputs are the tensors given."""
         ...
 
-    def gradient(self, of: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    def gradient(self, of: Tensor) -> Tensor:
         """A fresh bfp16 gradient tensor for `of`."""
+        ...
+
+    def float_gradient(self, of: Tensor) -> Tensor:
+        """A fresh float32 gradient tensor for the master behind the adapter weight `of`."""
         ...
 
     def needs(self, tensor: Tensor | None) -> bool:
@@ -88,7 +93,10 @@ class Builder(Protocol):
         ...
 
     def through_output(self, op: Operation, d_output: Tensor, **channel_scale: Any) -> Tensor:
-        """The gradient in front of `op`'s requantisation and clamp (see REQUANTIZE_BACKWARD)."""
+        """The gradient in front of `op`'s requantisation and clamp (see REQUANTIZE_BACKWARD).
+
+        `channel_scale`: constant float32 scales per channel; or `multiplier` and `exponent`: tensors that hold them.
+        """
         ...
 
 

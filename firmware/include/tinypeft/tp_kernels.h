@@ -2,6 +2,12 @@
 #ifndef TP_KERNELS_H
 #define TP_KERNELS_H
 
+#include "tp_kernels_backward.h"
 #include "tp_kernels_conv.h"
+#include "tp_kernels_elementwise.h"
+#include "tp_kernels_pad.h"
+#include "tp_kernels_pool.h"
+#include "tp_kernels_softmax.h"
+#include "tp_kernels_train.h"
 
 #endif

@@ -1,5 +1,5 @@
-/* Convolution, depthwise convolution and fully connected: forward and backward.
- * Layouts: activations (H,W,C), conv filters (Cout,KH,KW,Cin), depthwise filters (KH,KW,C), batch 1.
+/* Convolution, depthwise convolution and fully connected, forward.
+ * Layouts: activations (H,W,C), conv filters (Cout,KH,KW,Cin), depthwise filters (KH,KW,Cout), batch 1.
  * input_offset = -zero_point of the input, output_offset = +zero_point of the output. */
 #ifndef TP_KERNELS_CONV_H
 #define TP_KERNELS_CONV_H
@@ -16,6 +16,24 @@ typedef struct {
   int32_t pad_top, pad_left;
 } tp_window;
 
+/* The kernel rows (or columns) that fall inside the input for one output coordinate. */
+typedef struct {
+  int32_t origin; /* input coordinate of tap 0, may be negative */
+  int32_t begin, end; /* taps inside the input: begin <= tap < end */
+} tp_taps;
+
+static inline tp_taps tp_window_taps(int32_t output, int32_t stride, int32_t pad, int32_t dilation, int32_t kernel,
+                                     int32_t input) {
+  tp_taps taps = {output * stride - pad, 0, kernel};
+  while (taps.begin < kernel && taps.origin + taps.begin * dilation < 0) {
+    taps.begin++;
+  }
+  while (taps.end > taps.begin && taps.origin + (taps.end - 1) * dilation >= input) {
+    taps.end--;
+  }
+  return taps;
+}
+
 typedef struct {
   tp_window window;
   int32_t input_offset;
@@ -24,11 +42,44 @@ typedef struct {
   int32_t rank; /* columns of lora_B; 0: no adapter */
 } tp_conv_params;
 
-/* output = clamp(requantize(bias + sum filter * (input + input_offset) [+ (lora_B . hidden) >> lora_shift])).
- * filter (Cout,KH,KW,Cin); bias, multiplier, shift (Cout). bias may be NULL.
- * hidden (OH,OW,r), lora_B (Cout,r) and lora_shift (Cout) are NULL where rank is 0. */
+/* output = clamp(requantize(bias + sum filter*(input + input_offset) [+ (lora_B . hidden) >> lora_shift])), rounded twice.
+ * input (H,W,Cin), filter (Cout,KH,KW,Cin), bias, multiplier, shift (Cout), output (OH,OW,Cout). bias may be NULL.
+ * hidden (OH,OW,rank), lora_B (Cout,rank), lora_shift (Cout) are not read where rank is 0. */
 void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
                 const int32_t *multiplier, const int32_t *shift, const int16_t *hidden, const int8_t *lora_B,
                 const int8_t *lora_shift, int8_t *output);
+
+/* Depthwise: input (H,W,C), filter (KH,KW,C*m), output (OH,OW,C*m); channel c*m+j reads input channel c. */
+void tp_depthwise_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
+                          const int32_t *multiplier, const int32_t *shift, int8_t *output);
+
+typedef struct {
+  int32_t positions; /* rows of input and output */
+  int32_t input_c, output_c;
+  int32_t input_offset;
+  int32_t output_offset;
+  int32_t activation_min, activation_max;
+  int32_t rank;
+} tp_fully_connected_params;
+
+/* input (positions,Cin), filter (Cout,Cin), output (positions,Cout); as tp_conv_s8, but rounded once. */
+void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
+                           const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
+                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output);
+
+/* The same accumulators, not requantised: logits[c] = acc[c] * scale[c]. */
+void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
+                        const int32_t *bias, const float *scale, const int16_t *hidden, const int8_t *lora_B,
+                        const int8_t *lora_shift, float *logits);
+
+typedef struct {
+  tp_window window; /* output_c is the rank */
+  int32_t input_offset;
+} tp_lora_down_params;
+
+/* hidden = (sum lora_A * (input + input_offset)) >> hidden_shift, rounded half up; the shift rules saturation out.
+ * lora_A (r,KH,KW,Cin), hidden_shift (1), hidden (OH,OW,r). */
+void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, const int8_t *lora_A,
+                     const int8_t *hidden_shift, int16_t *hidden);
 
 #endif

@@ -1,0 +1,123 @@
+/* Gradients of the layers with weights, and of their clamps. Gradients are tp_bfp16 in real units; an output's
+ * mantissa pointer is set by the caller, its exponent and peak by the kernel. */
+#ifndef TP_KERNELS_BACKWARD_H
+#define TP_KERNELS_BACKWARD_H
+
+#include "tp_kernels_conv.h"
+
+typedef struct {
+  int32_t positions, channels;
+  int32_t activation_min, activation_max;
+  const int16_t *multiplier; /* scale of channel c = multiplier[c] * 2^exponent; NULL: scales are 1 */
+  int32_t exponent;
+} tp_requantize_backward_params;
+
+/* d_acc[p,c] = d_output[p,c] * scale[c] where activation_min < output[p,c] < activation_max, else 0.
+ * In place allowed. */
+void tp_requantize_backward_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
+                                const int8_t *output, tp_bfp16 *d_acc);
+/* The same from a mask made by tp_clamp_mask_s8. */
+void tp_requantize_backward_mask_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
+                                     const uint8_t *mask, tp_bfp16 *d_acc);
+/* No clamp; the channel scales are run-time values: multiplier (channels), exponent (1). */
+void tp_channel_scale_backward_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
+                                   const int16_t *multiplier, const int32_t *exponent, tp_bfp16 *d_acc);
+
+typedef struct {
+  int32_t size;
+  int32_t activation_min, activation_max;
+} tp_clamp_mask_params;
+
+/* mask bit i (byte i/8, bit i%8) = activation_min < output[i] < activation_max. */
+void tp_clamp_mask_s8(const tp_clamp_mask_params *params, const int8_t *output, uint8_t *mask);
+
+typedef struct {
+  tp_window window;
+  int32_t l1; /* largest sum of |filter| over one input channel */
+} tp_conv_backward_params;
+
+/* d_input = sum filter * d_acc [+ addend]. d_acc (OH,OW,Cout), filter (Cout,KH,KW,Cin), d_input (H,W,Cin).
+ * l1 (1): used instead of params->l1 unless NULL. addend may be NULL or of d_input's shape, and may be d_input's own
+ * buffer. For 1x1 windows of stride 1 with Cin <= Cout, d_input may be d_acc's buffer.
+ * column: scratch of KH*KW*Cout int16. */
+void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc, const int8_t *filter,
+                                const int32_t *l1, const tp_bfp16 *addend, tp_bfp16 *d_input, void *column);
+
+/* Depthwise: d_acc (OH,OW,C*m), filter (KH,KW,C*m), d_input (H,W,C). In place allowed where stride is 1, m is 1 and
+ * input and output have the same height and width; rows: scratch of (KH-1)*dilation+1 rows of d_acc. */
+void tp_depthwise_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc,
+                                          const int8_t *filter, tp_bfp16 *d_input, void *rows);
+
+typedef struct {
+  tp_window window;
+  int32_t input_offset;
+  float input_scale;
+} tp_conv_backward_filter_params;
+
+/* d_filter = sum over positions of d_output * (input + input_offset), times input_scale [/ divisor].
+ * d_output (OH,OW,Cout), input (H,W,Cin), d_filter (Cout,KH,KW,Cin). divisor (1) may be NULL. */
+void tp_conv_backward_filter_f32(const tp_conv_backward_filter_params *params, const tp_bfp16 *d_output,
+                                 const int8_t *input, const float *divisor, float *d_filter);
+
+typedef struct {
+  int32_t positions, channels;
+} tp_bias_backward_params;
+
+/* d_bias[c] = sum over positions of d_output[p,c]. */
+void tp_bias_backward_f32(const tp_bias_backward_params *params, const tp_bfp16 *d_output, float *d_bias);
+
+typedef struct {
+  int32_t size;
+} tp_gradient_add_params;
+
+/* sum = a + b, elementwise; in place on either allowed. */
+void tp_gradient_add_s16(const tp_gradient_add_params *params, const tp_bfp16 *a, const tp_bfp16 *b, tp_bfp16 *sum);
+
+typedef struct {
+  int32_t rank, fan_in, input_c, output_c;
+  int32_t input_range; /* largest |input + input_offset| */
+  int32_t acc_bound;   /* largest |accumulator| of the base layer */
+  const float *b_unit; /* (Cout): lora_alpha / r / filter scale */
+} tp_lora_quantize_params;
+
+/* Quantise a LoRA: A to int8 with one scale, B per output channel so that (B . hidden) >> lora_shift is in units of
+ * the accumulator. master_A (r,KH,KW,Cin), master_B (Cout,r); hidden_shift (1) keeps the hidden values inside int16,
+ * lora_shift (Cout) the accumulator inside int32. a_scale (1); l1 (2): norms of A and B for the backward pass. */
+void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *master_A, const float *master_B,
+                          int8_t *lora_A, int8_t *hidden_shift, int8_t *lora_B, int8_t *lora_shift, float *a_scale,
+                          int32_t *l1);
+
+typedef struct {
+  int32_t positions, rank, output_c;
+  float input_scale;
+  const float *b_unit;
+} tp_lora_backward_params;
+
+/* d_hidden[p,r] = sum_c d_acc[p,c] * B[c,r], in units of the hidden value over lora_A's scale. acc: scratch (r). */
+void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
+                                 const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
+                                 tp_bfp16 *d_hidden, int32_t *acc);
+
+/* d_b[c,r] = sum_p d_acc[p,c] * hidden[p,r], as the gradient of master_B. */
+void tp_lora_backward_b_f32(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int16_t *hidden,
+                            const int8_t *hidden_shift, const float *a_scale, float *d_b);
+
+typedef struct {
+  int32_t input_c, output_c;
+  float input_scale;
+  float output_scale;
+  int32_t output_zero_point;
+  const float *filter_scale;       /* (Cout) of the base layer: the finest scale used */
+  const int32_t *base_multiplier;  /* (Cout) */
+  const int32_t *base_shift;       /* (Cout) */
+} tp_dense_quantize_params;
+
+/* Quantise a retrained dense layer per output channel. master_filter (Cout,Cin), master_bias (Cout), logit_range (2):
+ * smallest and largest logit seen. multiplier, shift: to int8 of scale output_scale * 2^output_shift[0];
+ * logit_scale (Cout); fold_multiplier (Cout), fold_exponent (1): filter scales for the backward pass; l1 (1). */
+void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
+                           const float *master_bias, const float *logit_range, int8_t *filter, int32_t *bias,
+                           int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
+                           int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1);
+
+#endif

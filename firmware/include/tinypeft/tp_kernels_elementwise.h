@@ -1,0 +1,41 @@
+/* Addition, quantisation, dequantisation. input_offset = -zero_point of the input, output_offset = +zero_point of the
+ * output; multiplier and shift as in tp_requantize. */
+#ifndef TP_KERNELS_ELEMENTWISE_H
+#define TP_KERNELS_ELEMENTWISE_H
+
+#include "tp_types.h"
+
+typedef struct {
+  int32_t size;
+  int32_t input1_offset, input1_multiplier, input1_shift;
+  int32_t input2_offset, input2_multiplier, input2_shift;
+  int32_t left_shift; /* of both inputs, before they are scaled */
+  int32_t output_offset, output_multiplier, output_shift;
+  int32_t activation_min, activation_max;
+} tp_add_params;
+
+/* output = clamp(requantize(requantize(input1) + requantize(input2))), elementwise; in place on either input allowed. */
+void tp_add_s8(const tp_add_params *params, const int8_t *input1, const int8_t *input2, int8_t *output);
+
+typedef struct {
+  int32_t size;
+  float scale;
+  int32_t zero_point;
+} tp_quantize_params;
+
+/* output = input / scale, rounded half away from zero, + zero_point, saturated. Not a number gives -128. */
+void tp_quantize_f32_s8(const tp_quantize_params *params, const float *input, int8_t *output);
+
+/* output = scale * (input - zero_point). */
+void tp_dequantize_s8_f32(const tp_quantize_params *params, const int8_t *input, float *output);
+
+typedef struct {
+  int32_t size;
+  int32_t input_offset, output_offset;
+  int32_t multiplier, shift; /* input scale / output scale */
+} tp_requantize_params;
+
+/* output = requantize(input + input_offset) + output_offset, saturated; in place allowed. */
+void tp_requantize_s8(const tp_requantize_params *params, const int8_t *input, int8_t *output);
+
+#endif

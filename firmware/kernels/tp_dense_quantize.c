@@ -1,0 +1,72 @@
+#include "tinypeft/tp_arithmetic.h"
+#include "tinypeft/tp_kernels.h"
+
+/* The Q31 multiplier and shift of a positive normal float32, exactly. */
+static void float_to_multiplier(float real, int32_t *multiplier, int32_t *shift) {
+  uint32_t bits;
+  memcpy(&bits, &real, sizeof bits);
+  *multiplier = (int32_t)(((bits & 0x7FFFFFu) | 0x800000u) << 7);
+  *shift = tp_float_exponent(real) + 1;
+}
+
+/* The smallest power of two that lets the int8 output hold every logit seen. */
+static int32_t output_range_shift(const tp_dense_quantize_params *params, const float *logit_range) {
+  const float low = (float)(-128 - params->output_zero_point) * params->output_scale;
+  const float high = (float)(127 - params->output_zero_point) * params->output_scale;
+  int32_t shift = 0;
+  while (shift < 8 && (logit_range[0] < low * tp_exp2i(shift) || logit_range[1] > high * tp_exp2i(shift))) {
+    shift++;
+  }
+  return shift;
+}
+
+void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
+                           const float *master_bias, const float *logit_range, int8_t *filter, int32_t *bias,
+                           int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
+                           int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1) {
+  const int32_t range_shift = output_range_shift(params, logit_range);
+  const float range_scale = params->output_scale * tp_exp2i(range_shift);
+  float largest_scale = 0.0f;
+  output_shift[0] = (int8_t)range_shift;
+  for (int32_t c = 0; c < params->output_c; c++) {
+    const float *row = master_filter + c * params->input_c;
+    float peak = 0.0f;
+    for (int32_t k = 0; k < params->input_c; k++) {
+      const float magnitude = row[k] < 0.0f ? -row[k] : row[k];
+      peak = magnitude > peak ? magnitude : peak;
+    }
+    const float needed = peak / 127.0f;
+    const float scale = needed > params->filter_scale[c] ? needed : params->filter_scale[c];
+    for (int32_t k = 0; k < params->input_c; k++) {
+      filter[c * params->input_c + k] = (int8_t)tp_clamp_s32(tp_round_to_s32(row[k] / scale), -127, 127);
+    }
+    const float unit = params->input_scale * scale;
+    const float steps = master_bias[c] / unit;
+    const float limited = steps > 1073741824.0f ? 1073741824.0f : (steps < -1073741824.0f ? -1073741824.0f : steps);
+    bias[c] = tp_round_to_s32(limited);
+    logit_scale[c] = unit;
+    if (scale > params->filter_scale[c]) {
+      float_to_multiplier(unit / range_scale, &multiplier[c], &shift[c]);
+    } else {
+      multiplier[c] = params->base_multiplier[c];
+      shift[c] = params->base_shift[c] - range_shift;
+    }
+    shift[c] = tp_max_s32(shift[c], -31);
+    largest_scale = scale > largest_scale ? scale : largest_scale;
+  }
+  const int32_t exponent = tp_float_exponent(largest_scale) - 14;
+  for (int32_t c = 0; c < params->output_c; c++) {
+    const float mantissa = (logit_scale[c] / params->input_scale) * tp_exp2i(-exponent);
+    fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), TP_BFP16_MAX);
+  }
+  fold_exponent[0] = exponent;
+  int32_t norm = 0;
+  for (int32_t k = 0; k < params->input_c; k++) {
+    int32_t sum = 0;
+    for (int32_t c = 0; c < params->output_c; c++) {
+      sum += tp_abs_s32(filter[c * params->input_c + k]);
+    }
+    norm = tp_max_s32(norm, sum);
+  }
+  l1[0] = norm;
+}

@@ -1,0 +1,140 @@
+#include "tinypeft/tp_accumulate.h"
+#include "tinypeft/tp_kernels.h"
+
+void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, const int8_t *lora_A,
+                     const int8_t *hidden_shift, int16_t *hidden) {
+  const tp_window *w = &params->window;
+  const int32_t filter_size = w->kernel_h * w->kernel_w * w->input_c;
+  for (int32_t oy = 0; oy < w->output_h; oy++) {
+    const tp_taps rows = tp_window_taps(oy, w->stride_h, w->pad_top, w->dilation_h, w->kernel_h, w->input_h);
+    for (int32_t ox = 0; ox < w->output_w; ox++) {
+      const tp_taps columns = tp_window_taps(ox, w->stride_w, w->pad_left, w->dilation_w, w->kernel_w, w->input_w);
+      for (int32_t r = 0; r < w->output_c; r++) {
+        const int32_t acc = tp_window_dot_s8(w, rows, columns, input, lora_A + r * filter_size, params->input_offset);
+        *hidden++ = (int16_t)tp_round_shift_s32(acc, hidden_shift[0]);
+      }
+    }
+  }
+}
+
+/* Largest |x[i]|. */
+static float peak_f32(const float *x, int32_t count) {
+  float peak = 0.0f;
+  for (int32_t i = 0; i < count; i++) {
+    const float magnitude = x[i] < 0.0f ? -x[i] : x[i];
+    peak = magnitude > peak ? magnitude : peak;
+  }
+  return peak;
+}
+
+/* Largest sum of |filter| over (Cout,KH,KW) of one input channel. */
+static int32_t input_channel_l1(const int8_t *filter, int32_t count, int32_t input_c) {
+  int32_t largest = 0;
+  for (int32_t c = 0; c < input_c; c++) {
+    int32_t sum = 0;
+    for (int32_t i = c; i < count; i += input_c) {
+      sum += tp_abs_s32(filter[i]);
+    }
+    largest = tp_max_s32(largest, sum);
+  }
+  return largest;
+}
+
+void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *master_A, const float *master_B,
+                          int8_t *lora_A, int8_t *hidden_shift, int8_t *lora_B, int8_t *lora_shift, float *a_scale,
+                          int32_t *l1) {
+  const int32_t rank = params->rank;
+  const int32_t fan_in = params->fan_in;
+  const float a_peak = peak_f32(master_A, rank * fan_in);
+  const float scale = a_peak > 0.0f ? a_peak / 127.0f : 1.0f;
+  int32_t row_l1 = 0;
+  for (int32_t r = 0; r < rank; r++) {
+    int32_t sum = 0;
+    for (int32_t k = 0; k < fan_in; k++) {
+      const int32_t q = tp_clamp_s32(tp_round_to_s32(master_A[r * fan_in + k] / scale), -127, 127);
+      lora_A[r * fan_in + k] = (int8_t)q;
+      sum += tp_abs_s32(q);
+    }
+    row_l1 = tp_max_s32(row_l1, sum);
+  }
+  const int64_t hidden_bound = (int64_t)row_l1 * params->input_range;
+  const int32_t k_h = tp_narrow_shift(hidden_bound);
+  const int64_t hidden_peak = tp_round_shift_s64(hidden_bound, k_h);
+  const float hidden_unit = scale * tp_exp2i(k_h);
+  hidden_shift[0] = (int8_t)k_h;
+  a_scale[0] = scale;
+
+  for (int32_t c = 0; c < params->output_c; c++) {
+    const float *row = master_B + c * rank;
+    const float factor = hidden_unit * params->b_unit[c];
+    const float peak = peak_f32(row, rank) * factor;
+    int32_t k_b = 24;
+    if (peak > 0.0f) {
+      k_b = tp_clamp_s32(6 - tp_float_exponent(peak), -24, 24);
+    }
+    for (;;) {
+      const float unit = factor * tp_exp2i(k_b);
+      int32_t sum = 0;
+      for (int32_t r = 0; r < rank; r++) {
+        const float scaled = row[r] * unit;
+        const float limited = scaled > 127.0f ? 127.0f : (scaled < -127.0f ? -127.0f : scaled);
+        lora_B[c * rank + r] = (int8_t)tp_round_to_s32(limited);
+        sum += tp_abs_s32(lora_B[c * rank + r]);
+      }
+      if (k_b >= 24 || tp_round_shift_s64(hidden_peak * sum, k_b) <= INT32_MAX - params->acc_bound) {
+        break;
+      }
+      k_b++;
+    }
+    lora_shift[c] = (int8_t)k_b;
+  }
+  l1[0] = input_channel_l1(lora_A, rank * fan_in, params->input_c);
+  l1[1] = input_channel_l1(lora_B, params->output_c * rank, rank);
+}
+
+void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
+                                 const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
+                                 tp_bfp16 *d_hidden, int32_t *acc) {
+  int32_t shift_min = lora_shift[0];
+  for (int32_t c = 1; c < params->output_c; c++) {
+    shift_min = tp_min_s32(shift_min, lora_shift[c]);
+  }
+  const int32_t narrow = tp_accumulator_shift(d_acc->peak, l1[1]);
+  const int32_t shift = tp_narrow_shift(tp_round_shift_s64(d_acc->peak, narrow) * l1[1]);
+  int32_t peak = 0;
+  for (int32_t p = 0; p < params->positions; p++) {
+    const int16_t *g = d_acc->mantissa + p * params->output_c;
+    for (int32_t r = 0; r < params->rank; r++) {
+      acc[r] = 0;
+    }
+    for (int32_t c = 0; c < params->output_c; c++) {
+      const int32_t down = tp_min_s32(narrow + lora_shift[c] - shift_min, 30);
+      const int32_t mantissa = tp_round_shift_s32(g[c], down);
+      for (int32_t r = 0; r < params->rank; r++) {
+        acc[r] += mantissa * lora_B[c * params->rank + r];
+      }
+    }
+    for (int32_t r = 0; r < params->rank; r++) {
+      const int32_t value = tp_round_shift_s32(acc[r], shift);
+      peak = tp_max_s32(peak, tp_abs_s32(value));
+      d_hidden->mantissa[p * params->rank + r] = (int16_t)value;
+    }
+  }
+  d_hidden->exponent = d_acc->exponent + narrow + shift - shift_min - hidden_shift[0];
+  d_hidden->peak = peak;
+}
+
+void tp_lora_backward_b_f32(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int16_t *hidden,
+                            const int8_t *hidden_shift, const float *a_scale, float *d_b) {
+  const float hidden_unit = a_scale[0] * tp_exp2i(hidden_shift[0]);
+  for (int32_t c = 0; c < params->output_c; c++) {
+    const float scale = (hidden_unit * params->b_unit[c]) * params->input_scale;
+    for (int32_t r = 0; r < params->rank; r++) {
+      int64_t sum = 0;
+      for (int32_t p = 0; p < params->positions; p++) {
+        sum += (int32_t)d_acc->mantissa[p * params->output_c + c] * hidden[p * params->rank + r];
+      }
+      d_b[c * params->rank + r] = tp_wide_to_f32(sum, d_acc->exponent) * scale;
+    }
+  }
+}

@@ -1,0 +1,103 @@
+#include "tinypeft/tp_kernels_softmax.h"
+
+#include "tinypeft/tp_arithmetic.h"
+
+/* Fixed point Qm.n holds m integer and n fractional bits: Q5.26 differences, Q0.31 exponentials, Q12.19 their sum. */
+#define DIFF_INTEGER_BITS 5
+#define SUM_INTEGER_BITS 12
+
+/* e^a of a Q0.31 in [-1/4, 0): a Taylor series around -1/8. */
+static int32_t exp_last_quarter(int32_t a) {
+  const int32_t exp_minus_eighth = 1895147668, third = 715827883;
+  const int32_t x = a + ((int32_t)1 << 28);
+  const int32_t x2 = tp_doubling_high_mul(x, x);
+  const int32_t x3 = tp_doubling_high_mul(x2, x);
+  const int32_t x4 = tp_doubling_high_mul(x2, x2);
+  const int32_t cubic = tp_doubling_high_mul(tp_rounding_shift_right(x4, 2) + x3, third);
+  const int32_t series = tp_rounding_shift_right(cubic + x2, 1);
+  return exp_minus_eighth + tp_doubling_high_mul(exp_minus_eighth, x + series);
+}
+
+/* e^a of a Q5.26 in (-32, 0], as Q0.31. */
+static int32_t exp_on_negative_values(int32_t a) {
+  /* e^-(1/4), e^-(1/2), e^-1 ... e^-16 as Q0.31 */
+  static const int32_t powers[] = {1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242};
+  const int32_t quarter = (int32_t)1 << 24;
+  if (a == 0) {
+    return INT32_MAX;
+  }
+  const int32_t last = (a & (quarter - 1)) - quarter;
+  const int32_t remainder = last - a;
+  int32_t result = exp_last_quarter(last * (1 << DIFF_INTEGER_BITS));
+  for (int32_t i = 0; i < 7; i++) {
+    if ((remainder & (quarter << i)) != 0) {
+      result = tp_doubling_high_mul(result, powers[i]);
+    }
+  }
+  return result;
+}
+
+static int32_t saturating_shift_left(int32_t x, int32_t bits) {
+  const int32_t threshold = ((int32_t)1 << (31 - bits)) - 1;
+  if (x > threshold) {
+    return INT32_MAX;
+  }
+  return x < -threshold ? INT32_MIN : x * ((int32_t)1 << bits);
+}
+
+/* 1 / (1 + a) of a Q0.31 in [0, 1], as Q0.31: Newton's iteration in Q2.29. */
+static int32_t one_over_one_plus(int32_t a) {
+  const int32_t one = (int32_t)1 << 29;
+  const int32_t half_denominator = (int32_t)(((int64_t)a + INT32_MAX + 1) / 2);
+  int32_t x = 1515870810 + tp_doubling_high_mul(half_denominator, -1010580540); /* 48/17 - 32/17 d */
+  for (int32_t i = 0; i < 3; i++) {
+    const int32_t error = one - tp_doubling_high_mul(half_denominator, x);
+    x += saturating_shift_left(tp_doubling_high_mul(x, error), 2);
+  }
+  return saturating_shift_left(x, 1);
+}
+
+static int32_t leading_zeros(uint32_t x) {
+  int32_t count = 0;
+  while (count < 32 && (x & 0x80000000u) == 0) {
+    x <<= 1;
+    count++;
+  }
+  return count;
+}
+
+void tp_softmax_s8(const tp_softmax_params *params, const int8_t *input, const int8_t *input_shift, int8_t *output) {
+  const int32_t extra = input_shift != NULL ? input_shift[0] : 0;
+  const int32_t left_shift = tp_clamp_s32(params->input_left_shift + extra, 0, 31);
+  /* What lies further below the largest input counts as zero. */
+  const int32_t diff_min = -(int32_t)(((uint32_t)31 << 26) >> left_shift);
+  for (int32_t row = 0; row < params->rows; row++) {
+    const int8_t *x = input + row * params->depth;
+    int8_t *y = output + row * params->depth;
+    int32_t largest = INT8_MIN;
+    for (int32_t i = 0; i < params->depth; i++) {
+      largest = tp_max_s32(largest, x[i]);
+    }
+    int32_t sum = 0;
+    for (int32_t i = 0; i < params->depth; i++) {
+      if (x[i] - largest >= diff_min) {
+        const int32_t diff = tp_requantize(x[i] - largest, params->input_multiplier, left_shift);
+        sum += tp_rounding_shift_right(exp_on_negative_values(diff), SUM_INTEGER_BITS);
+      }
+    }
+    const int32_t headroom = leading_zeros((uint32_t)sum);
+    const int32_t reciprocal = one_over_one_plus((int32_t)(((uint32_t)sum << headroom) - 0x80000000u));
+    const int32_t shift = SUM_INTEGER_BITS - headroom + 31 - 8;
+    for (int32_t i = 0; i < params->depth; i++) {
+      int32_t result = INT8_MIN;
+      if (x[i] - largest >= diff_min) {
+        const int32_t diff = tp_requantize(x[i] - largest, params->input_multiplier, left_shift);
+        const int32_t product = tp_doubling_high_mul(reciprocal, exp_on_negative_values(diff));
+        /* 32 bits and more leave less than a half */
+        const int32_t probability = shift < 32 ? tp_rounding_shift_right(product, shift) : 0;
+        result = tp_min_s32(probability + INT8_MIN, INT8_MAX);
+      }
+      y[i] = (int8_t)result;
+    }
+  }
+}

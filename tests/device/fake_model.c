@@ -1,0 +1,182 @@
+/* A model without layers that exercises every command. Built with
+ *   FAKE_INFERENCE_ONLY  no adapter, no training, no tracing
+ *   FAKE_BROKEN_START    tp_device_init() fails */
+#include <string.h>
+
+#include "tinypeft/tp_crc.h"
+#include "tinypeft/tp_device.h"
+
+enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5 };
+
+typedef struct {
+  int8_t input[16];
+  int8_t output[4];
+  float logits[3];
+  int32_t adapter[6];
+  float training[10];
+  uint32_t guard_low;
+  uint8_t arena[2048];
+  uint32_t guard_high;
+  tp_trace_function trace;
+  void *trace_context;
+} fake_model;
+
+static fake_model fake;
+
+static void *input(void *self) { return ((fake_model *)self)->input; }
+static void *output(void *self) { return ((fake_model *)self)->output; }
+static void *logits(void *self) { return ((fake_model *)self)->logits; }
+static void *adapter(void *self) { return ((fake_model *)self)->adapter; }
+static void *training(void *self) { return ((fake_model *)self)->training; }
+static void *arena(void *self) { return ((fake_model *)self)->arena; }
+
+static int guards_intact(void *self) {
+  const fake_model *model = self;
+  return model->guard_low == 0xDEADBEEFu && model->guard_high == 0xDEADBEEFu;
+}
+
+/* Outputs 0 to OUTPUTS - 1: int32 index, but DUMPED is wide bfp16 and EMPTY has no bytes. */
+static void trace_all(fake_model *model) {
+  for (int32_t i = 0; i < OUTPUTS && model->trace != NULL; i++) {
+    int16_t wide[WIDE];
+    for (int32_t j = 0; j < WIDE; j++) {
+      wide[j] = (int16_t)(j * 7 - 2000);
+    }
+    if (i == DUMPED) {
+      model->trace(model->trace_context, (uint32_t)i, wide, sizeof wide, -7);
+    } else if (i == EMPTY) {
+      model->trace(model->trace_context, (uint32_t)i, NULL, 0, 0);
+    } else {
+      model->trace(model->trace_context, (uint32_t)i, &i, sizeof i, 0);
+    }
+  }
+}
+
+/* Two instructions a round. */
+static void spin(uint32_t rounds) {
+#if defined(__arm__)
+  if (rounds > 0) {
+    __asm__ volatile("1: subs %0, %0, #1\n bne 1b" : "+r"(rounds) : : "cc");
+  }
+#else
+  (void)rounds;
+#endif
+}
+
+static tp_status forward(void *self) {
+  fake_model *model = self;
+  spin((uint32_t)(uint8_t)model->input[1] * 1000u + 1u);
+  for (int i = 0; i < 4; i++) {
+    model->output[i] = (int8_t)(model->input[i] / 2 + model->adapter[0]);
+  }
+  model->logits[0] = (float)model->input[0];
+  if (model->input[0] == -128) {
+    model->guard_high = 0;
+  }
+  trace_all(model);
+  return model->input[0] == 127 ? TP_ERR_FORMAT : TP_OK;
+}
+
+#ifndef FAKE_INFERENCE_ONLY
+static void set_trace(void *self, tp_trace_function function, void *context) {
+  fake_model *model = self;
+  model->trace = function;
+  model->trace_context = context;
+}
+
+static tp_status train_step(void *self, int32_t label, float learning_rate, float *loss) {
+  fake_model *model = self;
+  model->training[label] += learning_rate;
+  *loss = 0.5f + (float)label;
+  trace_all(model);
+  return TP_OK;
+}
+
+static tp_status update(void *self, float learning_rate) {
+  fake_model *model = self;
+  model->training[9] = learning_rate;
+  trace_all(model);
+  return TP_OK;
+}
+
+static tp_status requantize(void *self) {
+  fake_model *model = self;
+  model->adapter[0] = (int32_t)model->training[0];
+  trace_all(model);
+  return TP_OK;
+}
+
+static tp_status reset_adapter(void *self, uint32_t seed) {
+  fake_model *model = self;
+  memset(model->adapter, 0, sizeof model->adapter);
+  model->adapter[5] = (int32_t)(seed & 0x7FFFFFFFu);
+  trace_all(model);
+  return TP_OK;
+}
+
+static tp_status export_adapter(void *self, uint8_t *package, uint32_t capacity) {
+  const fake_model *model = self;
+  if (capacity < sizeof model->adapter + 4u) {
+    return TP_ERR_SIZE;
+  }
+  const uint32_t crc = tp_crc32(0, model->adapter, sizeof model->adapter);
+  memcpy(package, model->adapter, sizeof model->adapter);
+  memcpy(package + sizeof model->adapter, &crc, sizeof crc);
+  return TP_OK;
+}
+
+static tp_status load_adapter(void *self, const uint8_t *package, uint32_t bytes) {
+  fake_model *model = self;
+  uint32_t crc;
+  if (bytes != sizeof model->adapter + 4u) {
+    return TP_ERR_SIZE;
+  }
+  memcpy(&crc, package + sizeof model->adapter, sizeof crc);
+  if (crc != tp_crc32(0, package, sizeof model->adapter)) {
+    return TP_ERR_CHECKSUM;
+  }
+  memcpy(model->adapter, package, sizeof model->adapter);
+  return TP_OK;
+}
+#endif
+
+const tp_model tp_device_model = {
+    .name = "fake",
+    .fingerprint = {1, 2, 3},
+    .input_bytes = sizeof fake.input,
+    .output_bytes = sizeof fake.output,
+    .arena_bytes = sizeof fake.arena,
+    .self = &fake,
+    .input = input,
+    .output = output,
+    .logits = logits,
+    .adapter = adapter,
+    .training = training,
+    .arena = arena,
+    .forward = forward,
+    .guards_intact = guards_intact,
+#ifndef FAKE_INFERENCE_ONLY
+    .logits_bytes = sizeof fake.logits,
+    .adapter_bytes = sizeof fake.adapter,
+    .training_bytes = sizeof fake.training,
+    .package_bytes = sizeof fake.adapter + 4,
+    .train_step = train_step,
+    .update = update,
+    .requantize = requantize,
+    .reset_adapter = reset_adapter,
+    .export_adapter = export_adapter,
+    .load_adapter = load_adapter,
+    .set_trace = set_trace,
+#endif
+};
+
+tp_status tp_device_init(void) {
+  memset(&fake, 0, sizeof fake);
+  fake.guard_low = 0xDEADBEEFu;
+  fake.guard_high = 0xDEADBEEFu;
+#ifdef FAKE_BROKEN_START
+  return TP_ERR_FORMAT;
+#else
+  return TP_OK;
+#endif
+}

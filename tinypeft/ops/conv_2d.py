@@ -1,0 +1,248 @@
+"""CONV_2D, and the gradients with respect to its input and filter, which fully connected layers and adapters share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinypeft import arithmetic
+from tinypeft.errors import ModelError
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops.activation import activation_from_tflite, output_range
+from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.weighted import (
+    LORA_OPERANDS,
+    accumulate,
+    check_accumulator,
+    filter_scales,
+    lora_arguments,
+    lora_rank,
+    requantization,
+    requantization_arguments,
+    weight_operands,
+    weighted_vjp,
+)
+from tinypeft.ops.window import Window, make_window
+
+
+def clamp_output(op: Operation, y: np.ndarray) -> np.ndarray:
+    """Requantised values to the int8 output, zero point and activation included."""
+    low, high = output_range(op)
+    return np.clip(y + op.output.zero_point, low, high).astype(np.int8).reshape(op.output.shape)
+
+
+def conv_fields(op: Operation) -> dict[str, Any]:
+    """The fields of tp_conv_params."""
+    low, high = output_range(op)
+    return {
+        "window": op.attributes["window"].fields(),
+        "input_offset": -op.inputs["input"].zero_point,
+        "output_offset": op.output.zero_point,
+        "activation_min": low,
+        "activation_max": high,
+        "rank": lora_rank(op),
+    }
+
+
+@register
+class Conv2D(Op):
+    """Convolution of input (1,H,W,Cin) with filter (Cout,KH,KW,Cin), a LoRA's addend, requantisation and clamp."""
+
+    name = "CONV_2D"
+    operands = ("input", "filter")
+    optional = ("bias", *LORA_OPERANDS)
+    source = "tp_conv.c"
+
+    def from_tflite(
+        self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        operands = weight_operands(inputs)
+        filters = operands["filter"].shape
+        if filters[3] != operands["input"].shape[3]:
+            raise ModelError(
+                f"grouped convolution ({operands['input'].shape[3]} channels, filters of {filters[3]}) is not supported",
+                "use groups=1",
+            )
+        window = make_window(options, operands["input"].shape, filters[0], (filters[1], filters[2]))
+        return operands, {"window": window, "activation": activation_from_tflite(options)}
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"output": op.attributes["window"].output_shape}
+
+    def check(self, op: Operation) -> str | None:
+        return check_accumulator(op, int(np.prod(op.inputs["filter"].shape[1:])))
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        acc = accumulate(op, op.attributes["window"], values)
+        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
+
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
+        return weighted_vjp(op, op.attributes["window"], d_output, d_acc, builder)
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
+        return KernelCall(
+            "tp_conv_s8", "tp_conv_params", conv_fields(op), [*arguments, *lora_arguments(op), op.output]
+        )
+
+    def macs(self, op: Operation) -> int:
+        window: Window = op.attributes["window"]
+        per_output = window.kernel_h * window.kernel_w * window.input_c + lora_rank(op)
+        return window.output_h * window.output_w * window.output_c * per_output
+
+
+@register
+class Conv2DBackwardInput(Op):
+    """The gradient of the input: d_acc (1,OH,OW,Cout) and filter to (1,H,W,Cin), plus an addend.
+
+    `l1`, where given, is the run-time norm of a filter that changes; a frozen filter's is a constant.
+    """
+
+    name = "CONV_2D_BACKWARD_INPUT"
+    operands = ("d_acc", "filter")
+    optional = ("l1", "addend")
+    results = ("d_input",)
+    source = "tp_conv_backward.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"d_input": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        window: Window = op.attributes["window"]
+        d_acc: BlockFloat = values["d_acc"]
+        addend: BlockFloat | None = values.get("addend")
+        l1 = int(values["l1"][0]) if "l1" in op.inputs else _filter_l1(op)
+        narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
+        bound = int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1
+        exponent = d_acc.exponent + narrow + arithmetic.narrow_shift(bound)
+        if addend is not None:
+            exponent = arithmetic.common_exponent(bound, d_acc.exponent + narrow, addend.peak, addend.exponent)
+        mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow).reshape(-1, window.output_c).astype(np.float64)
+        filters = values["filter"].reshape(window.output_c, -1).astype(np.float64)
+        taps = (mantissa @ filters).reshape(window.output_h, window.output_w, window.kernel_h, window.kernel_w, -1)
+        acc = window.scatter(taps).astype(np.int64)
+        total = arithmetic.round_half_up_shift(acc, exponent - d_acc.exponent - narrow).reshape(op.output.shape)
+        if addend is not None:
+            total = total + arithmetic.round_half_up_shift(addend.mantissa, exponent - addend.exponent)
+        return {"d_input": BlockFloat(total.astype(np.int16), exponent)}
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        window: Window = op.attributes["window"]
+        unit = (window.kernel_h, window.kernel_w, window.stride_h, window.stride_w) == (1, 1, 1, 1)
+        same = unit and not window.pad_top and not window.pad_left
+        over_acc = ("d_acc",) if same and window.input_c <= window.output_c and "addend" not in op.inputs else ()
+        return {"d_input": ("addend", *over_acc) if "addend" in op.inputs else over_acc}
+
+    def scratch_bytes(self, op: Operation) -> int:
+        window: Window = op.attributes["window"]
+        return 2 * window.kernel_h * window.kernel_w * window.output_c
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {"window": op.attributes["window"].fields(), "l1": 0 if "l1" in op.inputs else _filter_l1(op)}
+        arguments = [op.inputs["d_acc"], op.inputs["filter"], op.inputs.get("l1"), op.inputs.get("addend"), op.output]
+        return KernelCall("tp_conv_backward_input_s16", "tp_conv_backward_params", fields, arguments)
+
+    def macs(self, op: Operation) -> int:
+        window: Window = op.attributes["window"]
+        return window.output_h * window.output_w * window.output_c * window.kernel_h * window.kernel_w * window.input_c
+
+
+def _filter_l1(op: Operation) -> int:
+    """The largest sum of |filter| over one input channel of a frozen filter."""
+    data = op.inputs["filter"].data
+    assert data is not None
+    return int(np.abs(data.astype(np.int64)).reshape(-1, data.shape[-1]).sum(0).max())
+
+
+@register
+class Conv2DBackwardFilter(Op):
+    """The gradient of a filter, float32 (Cout,KH,KW,Cin): d_output (OH,OW,Cout) against input (H,W,Cin).
+
+    Sums over positions are exact; then times the input's scale, divided by `divisor` where given.
+    """
+
+    name = "CONV_2D_BACKWARD_FILTER"
+    operands = ("d_output", "input")
+    optional = ("divisor",)
+    results = ("d_filter",)
+    source = "tp_conv_backward.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"d_filter": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        window: Window = op.attributes["window"]
+        x = values["input"].astype(np.float64) - op.attributes["zero_point"]
+        patches = window.patches(x).reshape(window.output_h * window.output_w, -1)
+        d_output: BlockFloat = values["d_output"]
+        total = d_output.mantissa.reshape(-1, window.output_c).astype(np.float64).T @ patches  # exact: below 2**53
+        scale = op.attributes["input_scale"]
+        if "divisor" in op.inputs:
+            scale = scale / values["divisor"][0]
+        gradient = arithmetic.wide_to_float(total.astype(np.int64), d_output.exponent) * np.float32(scale)
+        return {"d_filter": gradient.reshape(op.output.shape)}
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {
+            "window": op.attributes["window"].fields(),
+            "input_offset": -op.attributes["zero_point"],
+            "input_scale": np.float32(op.attributes["input_scale"]),
+        }
+        arguments = [op.inputs["d_output"], op.inputs["input"], op.inputs.get("divisor"), op.output]
+        return KernelCall("tp_conv_backward_filter_f32", "tp_conv_backward_filter_params", fields, arguments)
+
+    def macs(self, op: Operation) -> int:
+        window: Window = op.attributes["window"]
+        return window.output_h * window.output_w * window.output_c * window.kernel_h * window.kernel_w * window.input_c
+
+
+@register
+class BiasBackward(Op):
+    """The gradient of a bias, float32 (C,): d_output summed over positions."""
+
+    name = "BIAS_BACKWARD"
+    operands = ("d_output",)
+    results = ("d_bias",)
+    source = "tp_conv_backward.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"d_bias": op.inputs["d_output"].shape[-1:]}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        d_output: BlockFloat = values["d_output"]
+        total = d_output.mantissa.astype(np.int64).reshape(-1, d_output.mantissa.shape[-1]).sum(0)
+        return {"d_bias": arithmetic.wide_to_float(total, d_output.exponent)}
+
+    def call(self, op: Operation) -> KernelCall:
+        d_output = op.inputs["d_output"]
+        fields = {"positions": d_output.size // d_output.shape[-1], "channels": d_output.shape[-1]}
+        return KernelCall("tp_bias_backward_f32", "tp_bias_backward_params", fields, [d_output, op.output])
+
+
+@register
+class GradientAdd(Op):
+    """The sum of two gradients of the same tensor."""
+
+    name = "GRADIENT_ADD"
+    operands = ("a", "b")
+    results = ("sum",)
+    source = "tp_conv_backward.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"sum": op.inputs["a"].shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        a, b = values["a"], values["b"]
+        exponent = arithmetic.common_exponent(a.peak, a.exponent, b.peak, b.exponent)
+        total = arithmetic.round_half_up_shift(a.mantissa, exponent - a.exponent)
+        total = total + arithmetic.round_half_up_shift(b.mantissa, exponent - b.exponent).reshape(total.shape)
+        return {"sum": BlockFloat(total.astype(np.int16), exponent)}
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        return {"sum": ("a", "b")}
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments = [op.inputs["a"], op.inputs["b"], op.output]
+        return KernelCall("tp_gradient_add_s16", "tp_gradient_add_params", {"size": op.output.size}, arguments)

@@ -1,0 +1,98 @@
+"""DENSE_QUANTIZE: the masters of a retrained classifier to int8 weights, with output scale and multipliers of their own."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinypeft import arithmetic
+from tinypeft.arithmetic import F32
+from tinypeft.ir import Operation
+from tinypeft.ops.base import CArray, KernelCall, Op, Value, register
+
+_BIAS_LIMIT = F32(2.0**30)
+
+
+@register
+class DenseQuantize(Op):
+    """Quantise a dense layer per output channel, never finer than the base layer, so that a fresh copy equals it.
+
+    `logit_range` (2,) holds the smallest and largest logit seen: the int8 output's scale grows by powers of two
+    until it holds them. The loss reads `logit_scale`, not that scale.
+    """
+
+    name = "DENSE_QUANTIZE"
+    operands = ("master_filter", "master_bias", "logit_range")
+    results = (
+        "filter",
+        "bias",
+        "multiplier",
+        "shift",
+        "output_shift",
+        "logit_scale",
+        "fold_multiplier",
+        "fold_exponent",
+        "l1",
+    )
+    source = "tp_dense_quantize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        channels = op.inputs["master_bias"].shape
+        per_channel = ("bias", "multiplier", "shift", "logit_scale", "fold_multiplier")
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(self.results, (1,))
+        return shapes | dict.fromkeys(per_channel, channels) | {"filter": op.inputs["master_filter"].shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        weights, bias = values["master_filter"], values["master_bias"]
+        attributes = op.attributes
+        input_scale, output_scale = F32(attributes["input_scale"]), F32(attributes["output_scale"])
+        range_shift = self._range_shift(op, values["logit_range"])
+        scale = np.maximum(np.abs(weights).max(1) / F32(127.0), attributes["filter_scale"])
+        filters = np.clip(arithmetic.round_to_int(weights / scale[:, None]), -127, 127).astype(np.int8)
+        unit = input_scale * scale
+        steps = np.clip(bias / unit, -_BIAS_LIMIT, _BIAS_LIMIT)
+        range_scale = output_scale * arithmetic.exp2i(range_shift)
+        multiplier, shift = attributes["base_multiplier"].copy(), attributes["base_shift"] - range_shift
+        for c in np.flatnonzero(scale > attributes["filter_scale"]):
+            mantissa, exponent = math.frexp(float(unit[c] / range_scale))
+            multiplier[c], shift[c] = int(mantissa * (1 << 31)), exponent
+        exponent = arithmetic.float_exponent(scale.max()) - 14
+        fold = np.minimum(arithmetic.round_to_int((unit / input_scale) * arithmetic.exp2i(-exponent)), 32767)
+        return {
+            "filter": filters,
+            "bias": arithmetic.round_to_int(steps),
+            "multiplier": multiplier.astype(np.int32),
+            "shift": np.maximum(shift, -31).astype(np.int32),
+            "output_shift": np.array([range_shift], np.int8),
+            "logit_scale": unit,
+            "fold_multiplier": fold.astype(np.int16),
+            "fold_exponent": np.array([exponent], np.int32),
+            "l1": np.array([np.abs(filters.astype(np.int64)).sum(0).max()], np.int32),
+        }
+
+    @staticmethod
+    def _range_shift(op: Operation, logit_range: np.ndarray) -> int:
+        scale, zero_point = F32(op.attributes["output_scale"]), op.attributes["output_zero_point"]
+        low, high = F32(-128 - zero_point) * scale, F32(127 - zero_point) * scale
+        for shift in range(8):
+            factor = arithmetic.exp2i(shift)
+            if logit_range[0] >= low * factor and logit_range[1] <= high * factor:
+                return shift
+        return 8
+
+    def call(self, op: Operation) -> KernelCall:
+        attributes = op.attributes
+        output_c, input_c = op.inputs["master_filter"].shape
+        fields = {
+            "input_c": input_c,
+            "output_c": output_c,
+            "input_scale": np.float32(attributes["input_scale"]),
+            "output_scale": np.float32(attributes["output_scale"]),
+            "output_zero_point": attributes["output_zero_point"],
+            "filter_scale": CArray("float", attributes["filter_scale"]),
+            "base_multiplier": CArray("int32_t", attributes["base_multiplier"]),
+            "base_shift": CArray("int32_t", attributes["base_shift"]),
+        }
+        arguments = [*op.inputs.values(), *op.outputs.values()]
+        return KernelCall("tp_dense_quantize_f32", "tp_dense_quantize_params", fields, arguments)

@@ -1,0 +1,138 @@
+"""DEPTHWISE_CONV_2D and the gradient with respect to its input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinypeft import arithmetic
+from tinypeft.errors import ModelError
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops.activation import activation_from_tflite
+from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.conv_2d import clamp_output, conv_fields
+from tinypeft.ops.weighted import (
+    check_accumulator,
+    filter_scales,
+    multipliers,
+    requantization_arguments,
+    weight_operands,
+)
+from tinypeft.ops.window import Window, make_window
+
+
+def _spread(window: Window, patches: np.ndarray) -> np.ndarray:
+    """Input channels of patches repeated for the depth multiplier: (..., C) to (..., C*m)."""
+    return np.repeat(patches, window.output_c // window.input_c, axis=-1)
+
+
+@register
+class DepthwiseConv2D(Op):
+    """Depthwise convolution of input (1,H,W,C) with filter (1,KH,KW,C*m), requantisation and clamp."""
+
+    name = "DEPTHWISE_CONV_2D"
+    operands = ("input", "filter")
+    optional = ("bias",)
+    source = "tp_depthwise_conv.c"
+
+    def from_tflite(
+        self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        operands = weight_operands(inputs)
+        filters, channels = operands["filter"].shape, operands["input"].shape[3]
+        if filters[3] % channels:
+            raise ModelError(f"{filters[3]} depthwise channels are no multiple of the input's {channels}")
+        window = make_window(options, operands["input"].shape, filters[3], (filters[1], filters[2]))
+        return operands, {"window": window, "activation": activation_from_tflite(options)}
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"output": op.attributes["window"].output_shape}
+
+    def check(self, op: Operation) -> str | None:
+        return check_accumulator(op, op.inputs["filter"].size)
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        window: Window = op.attributes["window"]
+        x = values["input"].astype(np.int64) - op.inputs["input"].zero_point
+        acc = (_spread(window, window.patches(x)) * values["filter"][0].astype(np.int64)).sum((2, 3))
+        if "bias" in op.inputs:
+            acc = acc + values["bias"].astype(np.int64)
+        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *multipliers(op)))}
+
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        if not builder.needs(op.inputs["input"]):
+            return {}
+        d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
+        d_input = builder.gradient(op.inputs["input"])
+        operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
+        attributes = {"window": op.attributes["window"]}
+        builder.emit("DEPTHWISE_CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, attributes)
+        return {"input": d_input}
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
+        return KernelCall("tp_depthwise_conv_s8", "tp_conv_params", conv_fields(op), [*arguments, op.output])
+
+    def macs(self, op: Operation) -> int:
+        window: Window = op.attributes["window"]
+        return window.output_h * window.output_w * window.output_c * window.kernel_h * window.kernel_w
+
+
+@register
+class DepthwiseConv2DBackwardInput(Op):
+    """The gradient of the input: d_acc (1,OH,OW,C*m) and filter (1,KH,KW,C*m) to (1,H,W,C)."""
+
+    name = "DEPTHWISE_CONV_2D_BACKWARD_INPUT"
+    operands = ("d_acc", "filter")
+    results = ("d_input",)
+    source = "tp_conv_backward.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"d_input": op.attributes["window"].input_shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        window: Window = op.attributes["window"]
+        d_acc: BlockFloat = values["d_acc"]
+        l1 = _channel_l1(op)
+        narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
+        shift = arithmetic.narrow_shift(int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1)
+        mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow)
+        taps = mantissa.reshape(window.output_h, window.output_w, 1, 1, -1) * values["filter"][0].astype(np.int64)
+        per_input = taps.reshape(*taps.shape[:-1], window.input_c, -1).sum(-1)
+        acc = window.scatter(per_input)
+        total = arithmetic.round_half_up_shift(acc, shift).astype(np.int16)
+        return {"d_input": BlockFloat(total, d_acc.exponent + narrow + shift)}
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        return {"d_input": ("d_acc",) if self._in_place_allowed(op.attributes["window"]) else ()}
+
+    @staticmethod
+    def _in_place_allowed(window: Window) -> bool:
+        same = (window.input_h, window.input_w, window.input_c) == (window.output_h, window.output_w, window.output_c)
+        return same and window.stride_h == window.stride_w == 1
+
+    def scratch_bytes(self, op: Operation) -> int:
+        window: Window = op.attributes["window"]
+        if not self._in_place_allowed(window):
+            return 0
+        return 2 * ((window.kernel_h - 1) * window.dilation_h + 1) * window.output_w * window.output_c
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {"window": op.attributes["window"].fields(), "l1": _channel_l1(op)}
+        arguments: list[Any] = [op.inputs["d_acc"], op.inputs["filter"], op.output]
+        if not self.scratch_bytes(op):
+            arguments.append(None)
+        return KernelCall("tp_depthwise_conv_backward_input_s16", "tp_conv_backward_params", fields, arguments)
+
+    def macs(self, op: Operation) -> int:
+        window: Window = op.attributes["window"]
+        return window.output_h * window.output_w * window.output_c * window.kernel_h * window.kernel_w
+
+
+def _channel_l1(op: Operation) -> int:
+    """The largest sum of |filter| over one input channel."""
+    data, window = op.inputs["filter"].data, op.attributes["window"]
+    assert data is not None
+    per_output = np.abs(data.astype(np.int64)).reshape(-1, window.output_c).sum(0)
+    return int(per_output.reshape(window.input_c, -1).sum(1).max())

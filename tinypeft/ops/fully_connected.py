@@ -1,0 +1,150 @@
+"""FULLY_CONNECTED, and DENSE_LOGITS: the same accumulators as float32, for the loss and for a retrained classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinypeft import arithmetic
+from tinypeft.errors import ModelError
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops.activation import activation_from_tflite, output_range
+from tinypeft.ops.base import Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.conv_2d import clamp_output
+from tinypeft.ops.weighted import (
+    LORA_OPERANDS,
+    accumulate,
+    check_accumulator,
+    filter_scales,
+    input_scale,
+    lora_arguments,
+    lora_rank,
+    pointwise,
+    requantization,
+    requantization_arguments,
+    weight_operands,
+    weighted_vjp,
+)
+from tinypeft.ops.window import Window
+
+
+def dense_window(op: Operation) -> Window:
+    """The layer as a 1x1 convolution over its rows."""
+    output_c, input_c = op.inputs["filter"].shape
+    return pointwise(op.inputs["input"].size // input_c, input_c, output_c)
+
+
+def _fields(op: Operation) -> dict[str, Any]:
+    window = dense_window(op)
+    return {
+        "positions": window.input_h,
+        "input_c": window.input_c,
+        "output_c": window.output_c,
+        "input_offset": -op.inputs["input"].zero_point,
+        "rank": lora_rank(op),
+    }
+
+
+def _macs(op: Operation) -> int:
+    window = dense_window(op)
+    return window.input_h * window.output_c * (window.input_c + lora_rank(op))
+
+
+@register
+class FullyConnected(Op):
+    """Dense layer: input (...,Cin) and filter (Cout,Cin) to (...,Cout), a LoRA's addend, requantisation and clamp.
+
+    `multiplier` and `shift` are operands where the layer is retrained, so that its scales change.
+    """
+
+    name = "FULLY_CONNECTED"
+    operands = ("input", "filter")
+    optional = ("bias", "multiplier", "shift", *LORA_OPERANDS)
+    source = "tp_fully_connected.c"
+
+    def from_tflite(
+        self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        operands = weight_operands(inputs)
+        if options is not None and options.weightsFormat:
+            raise ModelError(f"the weights format {options.weightsFormat} is not supported", "use the default format")
+        attributes = {"activation": activation_from_tflite(options), "output_shape": outputs[0].shape}
+        return operands, attributes
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"output": op.attributes["output_shape"]}
+
+    def check(self, op: Operation) -> str | None:
+        return check_accumulator(op, op.inputs["filter"].shape[1])
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        acc = accumulate(op, dense_window(op), values)
+        return {"output": clamp_output(op, arithmetic.requantize_single(acc, *requantization(op, values)))}
+
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
+        return weighted_vjp(op, dense_window(op), d_output, d_acc, builder)
+
+    def call(self, op: Operation) -> KernelCall:
+        low, high = output_range(op)
+        fields = _fields(op) | {
+            "output_offset": op.output.zero_point,
+            "activation_min": low,
+            "activation_max": high,
+        }
+        arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
+        arguments += [*lora_arguments(op), op.output]
+        return KernelCall("tp_fully_connected_s8", "tp_fully_connected_params", fields, arguments)
+
+    def macs(self, op: Operation) -> int:
+        return _macs(op)
+
+
+@register
+class DenseLogits(Op):
+    """The accumulators of a final dense layer in real units, float32 (1,classes): acc * scale.
+
+    `scale` is an operand where the layer is retrained; else the constant input scale * filter scale.
+    """
+
+    name = "DENSE_LOGITS"
+    operands = ("input", "filter")
+    optional = ("bias", "scale", *LORA_OPERANDS)
+    results = ("logits",)
+    source = "tp_fully_connected.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"logits": (1, op.inputs["filter"].shape[0])}
+
+    def check(self, op: Operation) -> str | None:
+        window = dense_window(op)
+        return None if window.input_h == 1 else f"the classifier gives {window.input_h} rows of logits, supported is one"
+
+    def _scale(self, op: Operation) -> np.ndarray:
+        return input_scale(op) * filter_scales(op)
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        acc = accumulate(op, dense_window(op), values)
+        scale = values["scale"] if "scale" in op.inputs else self._scale(op)
+        return {"logits": acc.astype(np.int32).astype(np.float32) * scale}
+
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        if "retrained" in op.attributes:
+            state = op.attributes["retrained"]
+            d_acc = builder.through_output(
+                op, d_output, multiplier=state.fold_multiplier, exponent=state.fold_exponent
+            )
+        else:
+            d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
+        return weighted_vjp(op, dense_window(op), d_output, d_acc, builder)
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = _fields(op) | {"output_offset": 0, "activation_min": 0, "activation_max": 0}
+        scale = op.inputs.get("scale") or CArray("float", self._scale(op))
+        arguments: list[Any] = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), scale]
+        arguments += [*lora_arguments(op), op.output]
+        return KernelCall("tp_dense_logits_s8", "tp_fully_connected_params", fields, arguments)
+
+    def macs(self, op: Operation) -> int:
+        return _macs(op)

@@ -1,0 +1,85 @@
+"""What a fresh adapter starts from: INITIALIZE_UNIFORM, INITIALIZE_CONSTANT and INITIALIZE_FROM_BASE."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinypeft import arithmetic
+from tinypeft.ir import Operation
+from tinypeft.ops.base import CArray, KernelCall, Op, Value, register
+
+
+def stream_state(seed: int, stream: int) -> int:
+    """The xorshift32 state of one parameter's stream, never 0: (seed + 1) * 2654435761 + (stream + 1) * 2246822519."""
+    state = ((seed + 1) * 2654435761 + (stream + 1) * 2246822519) & 0xFFFFFFFF
+    return state or 1
+
+
+@register
+class InitializeUniform(Op):
+    """float32 values in [-bound, bound) from xorshift32, one stream a parameter."""
+
+    name = "INITIALIZE_UNIFORM"
+    operands = ("seed",)
+    results = ("master",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        state = stream_state(int(values["seed"]), op.attributes["stream"])
+        _, drawn = arithmetic.uniform_f32(state, op.output.size, np.float32(op.attributes["bound"]))
+        return {"master": drawn.reshape(op.output.shape)}
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {
+            "size": op.output.size,
+            "stream": op.attributes["stream"],
+            "bound": np.float32(op.attributes["bound"]),
+        }
+        arguments = [op.inputs["seed"], op.output]
+        return KernelCall("tp_initialize_uniform_f32", "tp_initialize_uniform_params", fields, arguments)
+
+
+@register
+class InitializeConstant(Op):
+    """Every float32 element = the attribute `value`."""
+
+    name = "INITIALIZE_CONSTANT"
+    results = ("state",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"state": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"state": np.full(op.output.shape, op.attributes["value"], np.float32)}
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {"size": op.output.size, "value": np.float32(op.attributes["value"])}
+        return KernelCall("tp_initialize_constant_f32", "tp_initialize_constant_params", fields, [op.output])
+
+
+@register
+class InitializeFromBase(Op):
+    """master[c,...] = q[c,...] * unit[c]: a frozen int8 filter or int32 bias in real units."""
+
+    name = "INITIALIZE_FROM_BASE"
+    operands = ("weights",)
+    results = ("master",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master": op.inputs["weights"].shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        weights, unit = values["weights"], op.attributes["unit"]
+        return {"master": weights.astype(np.float32) * unit.reshape(-1, *[1] * (weights.ndim - 1))}
+
+    def call(self, op: Operation) -> KernelCall:
+        weights, unit = op.inputs["weights"], op.attributes["unit"]
+        fields = {"channels": len(unit), "per_channel": weights.size // len(unit), "unit": CArray("float", unit)}
+        suffix = "s8" if weights.dtype == "int8" else "s32"
+        function = f"tp_initialize_from_base_{suffix}"
+        return KernelCall(function, "tp_initialize_from_base_params", fields, [weights, op.output])

@@ -1,0 +1,200 @@
+"""LoRA in the accumulator: the down-projection, the quantiser of A and B, and the gradients of both."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinypeft import arithmetic
+from tinypeft.arithmetic import F32
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.weighted import INT32_MAX, emit_filter_gradient
+from tinypeft.ops.window import Window
+
+
+@register
+class LoraDown(Op):
+    """hidden = (A * (input - zero_point)) >> hidden_shift, int16: a convolution to r channels with the layer's window."""
+
+    name = "LORA_DOWN"
+    operands = ("input", "lora_A", "hidden_shift")
+    results = ("hidden",)
+    source = "tp_lora.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"hidden": op.attributes["window"].output_shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        window: Window = op.attributes["window"]
+        x = values["input"].astype(np.float64) - op.inputs["input"].zero_point
+        filters = values["lora_A"].reshape(window.output_c, -1).astype(np.float64)
+        acc = (window.patches(x).reshape(-1, filters.shape[1]) @ filters.T).astype(np.int64)
+        hidden = arithmetic.round_half_up_shift(acc, int(values["hidden_shift"][0]))
+        return {"hidden": hidden.astype(np.int16).reshape(window.output_shape)}
+
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        gradients: dict[str, Tensor] = {}
+        window = op.attributes["window"]
+        if builder.needs(op.inputs["lora_A"]):
+            d_a = builder.float_gradient(op.inputs["lora_A"])
+            divisor = op.attributes["a_scale"]
+            emit_filter_gradient(builder, op, op.inputs["input"], d_output, d_a, window, divisor=divisor)
+            gradients["lora_A"] = d_a
+        if builder.needs(op.inputs["input"]):
+            d_input = builder.gradient(op.inputs["input"])
+            operands = {"d_acc": d_output, "filter": op.inputs["lora_A"], "l1": op.attributes["l1"]}
+            builder.emit("CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, {"window": window})
+            gradients["input"] = d_input
+        return gradients
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {"window": op.attributes["window"].fields(), "input_offset": -op.inputs["input"].zero_point}
+        arguments = [op.inputs["input"], op.inputs["lora_A"], op.inputs["hidden_shift"], op.output]
+        return KernelCall("tp_lora_down_s8", "tp_lora_down_params", fields, arguments)
+
+    def macs(self, op: Operation) -> int:
+        window: Window = op.attributes["window"]
+        return window.output_h * window.output_w * op.inputs["lora_A"].size
+
+
+@register
+class LoraQuantize(Op):
+    """Masters A (r,KH,KW,Cin) and B (Cout,r) to int8 with shifts, so that B.hidden >> shift is in accumulator units.
+
+    k_h keeps hidden inside int16 whatever the input; k_b[c] is the largest that keeps B inside int8, raised where
+    the accumulator could otherwise leave int32. `l1` holds the norms that bound the backward pass.
+    """
+
+    name = "LORA_QUANTIZE"
+    operands = ("master_A", "master_B")
+    results = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale", "l1")
+    source = "tp_lora.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        a, b = op.inputs["master_A"].shape, op.inputs["master_B"].shape
+        return {"lora_A": a, "hidden_shift": (1,), "lora_B": b, "lora_shift": b[:1], "a_scale": (1,), "l1": (2,)}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        a, b = values["master_A"], values["master_B"]
+        a_peak = np.abs(a).max()
+        scale = a_peak / F32(127.0) if a_peak > 0 else F32(1.0)
+        lora_a = np.clip(arithmetic.round_to_int(a / scale), -127, 127).astype(np.int8)
+        row_l1 = int(np.abs(lora_a.astype(np.int64)).reshape(a.shape[0], -1).sum(1).max())
+        hidden_bound = row_l1 * op.attributes["input_range"]
+        k_h = arithmetic.narrow_shift(hidden_bound)
+        hidden_peak = int(arithmetic.round_half_up_shift(hidden_bound, k_h))
+        factors = (scale * arithmetic.exp2i(k_h)) * op.attributes["b_unit"]
+        lora_b, shifts = np.empty(b.shape, np.int8), np.empty(b.shape[0], np.int8)
+        for c in range(b.shape[0]):
+            lora_b[c], shifts[c] = self._quantize_row(b[c], factors[c], hidden_peak, op.attributes["acc_bound"])
+        a_l1 = np.abs(lora_a.astype(np.int64)).reshape(-1, a.shape[-1]).sum(0).max()
+        b_l1 = np.abs(lora_b.astype(np.int64)).sum(0).max()
+        return {
+            "lora_A": lora_a,
+            "hidden_shift": np.array([k_h], np.int8),
+            "lora_B": lora_b,
+            "lora_shift": shifts,
+            "a_scale": np.array([scale], np.float32),
+            "l1": np.array([a_l1, b_l1], np.int32),
+        }
+
+    @staticmethod
+    def _quantize_row(row: np.ndarray, factor: np.float32, hidden_peak: int, acc_bound: int) -> tuple[np.ndarray, int]:
+        peak = np.abs(row).max() * factor
+        shift = min(max(6 - arithmetic.float_exponent(peak), -24), 24) if peak > 0 else 24
+        while True:
+            scaled = np.clip(row * (factor * arithmetic.exp2i(shift)), F32(-127.0), F32(127.0))
+            quantized = arithmetic.round_to_int(scaled)
+            reach = int(arithmetic.round_half_up_shift(hidden_peak * int(np.abs(quantized).sum()), shift))
+            if shift >= 24 or reach <= INT32_MAX - acc_bound:
+                return quantized.astype(np.int8), shift
+            shift += 1
+
+    def call(self, op: Operation) -> KernelCall:
+        a, b = op.inputs["master_A"], op.inputs["master_B"]
+        fields = {
+            "rank": b.shape[1],
+            "fan_in": a.size // a.shape[0],
+            "input_c": a.shape[-1],
+            "output_c": b.shape[0],
+            "input_range": op.attributes["input_range"],
+            "acc_bound": op.attributes["acc_bound"],
+            "b_unit": CArray("float", op.attributes["b_unit"]),
+        }
+        return KernelCall("tp_lora_quantize_f32", "tp_lora_quantize_params", fields, [a, b, *op.outputs.values()])
+
+
+def _backward_fields(op: Operation) -> dict[str, int | float | CArray]:
+    channels = op.inputs["d_acc"].shape[-1]
+    return {
+        "positions": op.inputs["d_acc"].size // channels,
+        "rank": op.attributes["rank"],
+        "output_c": channels,
+        "input_scale": np.float32(op.attributes["input_scale"]),
+        "b_unit": CArray("float", op.attributes["b_unit"]),
+    }
+
+
+@register
+class LoraBackwardHidden(Op):
+    """The gradient of the hidden value, times A's scale: d_acc (...,Cout) against B (Cout,r), shifts included."""
+
+    name = "LORA_BACKWARD_HIDDEN"
+    operands = ("d_acc", "lora_B", "lora_shift", "hidden_shift", "l1")
+    results = ("d_hidden",)
+    source = "tp_lora.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"d_hidden": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        d_acc: BlockFloat = values["d_acc"]
+        shifts, l1 = values["lora_shift"].astype(np.int64), int(values["l1"][1])
+        shift_min = int(shifts.min())
+        narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
+        shift = arithmetic.narrow_shift(int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1)
+        mantissa = d_acc.mantissa.reshape(-1, len(shifts))
+        mantissa = arithmetic.round_half_up_shift(mantissa, np.minimum(narrow + shifts - shift_min, 30))
+        acc = mantissa @ values["lora_B"].astype(np.int64)
+        exponent = d_acc.exponent + narrow + shift - shift_min - int(values["hidden_shift"][0])
+        total = arithmetic.round_half_up_shift(acc, shift).astype(np.int16)
+        return {"d_hidden": BlockFloat(total.reshape(op.output.shape), exponent)}
+
+    def scratch_bytes(self, op: Operation) -> int:
+        return 4 * op.attributes["rank"]
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments = [*op.inputs.values(), op.output]
+        return KernelCall("tp_lora_backward_hidden_s16", "tp_lora_backward_params", _backward_fields(op), arguments)
+
+    def macs(self, op: Operation) -> int:
+        return op.inputs["d_acc"].size * op.attributes["rank"]
+
+
+@register
+class LoraBackwardB(Op):
+    """The gradient of master B, float32 (Cout,r): d_acc against hidden, summed over positions."""
+
+    name = "LORA_BACKWARD_B"
+    operands = ("d_acc", "hidden", "hidden_shift", "a_scale")
+    results = ("d_B",)
+    source = "tp_lora.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"d_B": (op.inputs["d_acc"].shape[-1], op.attributes["rank"])}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        d_acc: BlockFloat = values["d_acc"]
+        mantissa = d_acc.mantissa.astype(np.float64).reshape(-1, op.inputs["d_acc"].shape[-1])
+        hidden = values["hidden"].astype(np.float64).reshape(mantissa.shape[0], -1)
+        total = (mantissa.T @ hidden).astype(np.int64)  # exact: below 2**53
+        hidden_unit = values["a_scale"][0] * arithmetic.exp2i(int(values["hidden_shift"][0]))
+        scale = (hidden_unit * op.attributes["b_unit"]) * F32(op.attributes["input_scale"])
+        return {"d_B": arithmetic.wide_to_float(total, d_acc.exponent) * scale[:, None]}
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments = [*op.inputs.values(), op.output]
+        return KernelCall("tp_lora_backward_b_f32", "tp_lora_backward_params", _backward_fields(op), arguments)
+
+    def macs(self, op: Operation) -> int:
+        return op.inputs["d_acc"].size * op.attributes["rank"]

@@ -1,0 +1,74 @@
+"""RESHAPE: the same elements under another shape, without a kernel; its gradient likewise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinypeft.errors import ModelError
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.constraints import same_quantization
+
+
+@register
+class Reshape(Op):
+    """A view: the output is the input's buffer."""
+
+    name = "RESHAPE"
+    operands = ("input",)
+
+    def from_tflite(
+        self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        assert inputs[0] is not None
+        if inputs[0].dtype != outputs[0].dtype or inputs[0].size != outputs[0].size:
+            raise ModelError(f"a reshape of {inputs[0]} to {outputs[0]} is not supported")
+        return {"input": inputs[0]}, {"shape": outputs[0].shape}
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"output": tuple(op.attributes["shape"])}
+
+    def check(self, op: Operation) -> str | None:
+        x, y = op.inputs["input"], op.output
+        if x.size != y.size:
+            return f"{x.name} of shape {x.shape} has {x.size} elements, {y.name} of shape {y.shape} has {y.size}"
+        return same_quantization(x, y) if x.dtype == "int8" else None
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"output": values["input"].reshape(op.attributes["shape"])}
+
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        x = op.inputs["input"]
+        if not builder.needs(x):
+            return {}
+        d_input = builder.gradient(x)
+        builder.emit("RESHAPE_BACKWARD", op, {"d_output": d_output}, {"d_input": d_input}, {"shape": x.shape})
+        return {"input": d_input}
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        return {"output": ("input",)}
+
+    def call(self, op: Operation) -> KernelCall | None:
+        return None
+
+
+@register
+class ReshapeBackward(Op):
+    """A view of the gradient: mantissas, exponent and peak are those of d_output."""
+
+    name = "RESHAPE_BACKWARD"
+    operands = ("d_output",)
+    results = ("d_input",)
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"d_input": tuple(op.attributes["shape"])}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        d_output: BlockFloat = values["d_output"]
+        return {"d_input": BlockFloat(d_output.mantissa.reshape(op.attributes["shape"]), d_output.exponent)}
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        return {"d_input": ("d_output",)}
+
+    def call(self, op: Operation) -> KernelCall | None:
+        return None

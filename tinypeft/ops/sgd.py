@@ -1,0 +1,35 @@
+"""SGD: one update of float32 masters, with momentum where a velocity is given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinypeft.ir import Operation
+from tinypeft.ops.base import KernelCall, Op, Value, register
+
+
+@register
+class Sgd(Op):
+    """velocity = momentum * velocity + gradient; master -= learning_rate * velocity (or gradient without one)."""
+
+    name = "SGD"
+    operands = ("gradient", "learning_rate", "master")
+    optional = ("velocity",)
+    results = ("master", "velocity")
+    source = "tp_optimizer.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master": op.inputs["gradient"].shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        step, results = values["gradient"], {}
+        if "velocity" in op.inputs:
+            step = np.float32(op.attributes["momentum"]) * values["velocity"] + values["gradient"]
+            results["velocity"] = step
+        return {"master": values["master"] - np.float32(values["learning_rate"]) * step, **results}
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {"size": op.output.size, "momentum": np.float32(op.attributes.get("momentum", 0.0))}
+        inputs = op.inputs
+        arguments = [inputs["gradient"], inputs["learning_rate"], inputs["master"], inputs.get("velocity")]
+        return KernelCall("tp_sgd_f32", "tp_sgd_params", fields, arguments)

@@ -1,0 +1,114 @@
+"""SOFTMAX: int8 to int8 probabilities of scale 1/256, in LiteRT's fixed point (gemmlowp). No gradient: see the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinypeft.arithmetic import (
+    quantize_multiplier,
+    requantize_double,
+    rounding_shift_right,
+    saturating_doubling_high_mul,
+)
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops.activation import INT8_MIN, saturate
+from tinypeft.ops.base import KernelCall, Op, Value, register
+from tinypeft.ops.constraints import per_tensor, require_int8
+
+# Fixed point Qm.n holds m integer and n fractional bits: Q5.26 differences, Q0.31 exponentials, Q12.19 their sum.
+DIFF_INTEGER_BITS, SUM_INTEGER_BITS = 5, 12
+INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
+#: e**-(1/4), e**-(1/2), e**-1 ... e**-16 as Q0.31
+_POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+
+
+@register
+class Softmax(Op):
+    """Softmax over the last dimension; `input_shift` (1,) makes the input's scale larger by 2**input_shift."""
+
+    name = "SOFTMAX"
+    operands = ("input",)
+    optional = ("input_shift",)
+    source = "tp_softmax.c"
+
+    def from_tflite(
+        self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        require_int8(inputs[0], *outputs)
+        assert inputs[0] is not None
+        return {"input": inputs[0]}, {"beta": float(np.float32(options.beta))}
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"output": op.inputs["input"].shape}
+
+    def check(self, op: Operation) -> str | None:
+        scale, zero_point = per_tensor(op.output)
+        if abs(scale * 256 - 1) > 1e-3 or zero_point != INT8_MIN:
+            return f"{op.output.name} has scale {scale:g} and zero point {zero_point}, supported is 1/256 and -128"
+        if op.output.shape[-1] >= 1 << SUM_INTEGER_BITS:
+            return f"a softmax over {op.output.shape[-1]} values is not supported, the most is {(1 << SUM_INTEGER_BITS) - 1}"
+        if op.attributes["beta"] * per_tensor(op.inputs["input"])[0] * 2.0**26 <= 1:
+            return f"{op.inputs['input'].name} has scale {per_tensor(op.inputs['input'])[0]:g}, too small for a softmax"
+        return None
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        p = _parameters(op)
+        shift = p["input_left_shift"] + (int(values["input_shift"][0]) if "input_shift" in values else 0)
+        shift = min(max(shift, 0), 31)
+        x = values["input"].reshape(p["rows"], p["depth"]).astype(np.int64)
+        diff = x - x.max(axis=1, keepdims=True)
+        counted = diff >= -((31 << 26) >> shift)
+        scaled = requantize_double(np.where(counted, diff, 0), p["input_multiplier"], shift)
+        exponentials = _exp_on_negative_values(scaled)
+        terms = np.where(counted, rounding_shift_right(exponentials, SUM_INTEGER_BITS), 0)
+        total = terms.sum(axis=1, keepdims=True)
+        headroom = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)
+        reciprocal = _one_over_one_plus((total << headroom) - (1 << 31))
+        product = saturating_doubling_high_mul(exponentials, reciprocal)
+        result = rounding_shift_right(product, SUM_INTEGER_BITS - headroom + 31 - 8) + INT8_MIN
+        return {"output": saturate(np.where(counted, result, INT8_MIN)).reshape(op.output.shape)}
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        return {"output": ("input",)}
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments: list[Any] = [op.inputs["input"], op.inputs.get("input_shift"), op.outputs["output"]]
+        return KernelCall("tp_softmax_s8", "tp_softmax_params", {**_parameters(op)}, arguments)
+
+
+def _parameters(op: Operation) -> dict[str, int]:
+    depth = op.output.shape[-1]
+    real = op.attributes["beta"] * per_tensor(op.inputs["input"])[0] * 2.0 ** (31 - DIFF_INTEGER_BITS)
+    multiplier, shift = quantize_multiplier(min(real, 2.0**31 - 1))
+    return {"rows": op.output.size // depth, "depth": depth, "input_multiplier": multiplier, "input_left_shift": shift}
+
+
+def _exp_on_negative_values(a: np.ndarray) -> np.ndarray:
+    """e**a of Q5.26 values in (-32, 0], as Q0.31: a Taylor series on the last quarter, times stored powers."""
+    mul = saturating_doubling_high_mul
+    quarter = 1 << 24
+    last = (a & (quarter - 1)) - quarter
+    x = (last << DIFF_INTEGER_BITS) + (1 << 28)  # around -1/8
+    x2 = mul(x, x)
+    x3, x4 = mul(x2, x), mul(x2, x2)
+    series = rounding_shift_right(mul(rounding_shift_right(x4, 2) + x3, 715827883) + x2, 1)
+    result = 1895147668 + mul(x + series, 1895147668)
+    for i, power in enumerate(_POWERS):
+        result = np.where((last - a) & (quarter << i), mul(result, power), result)
+    return np.where(a == 0, INT32_MAX, result)
+
+
+def _one_over_one_plus(a: np.ndarray) -> np.ndarray:
+    """1 / (1 + a) of Q0.31 values in [0, 1], as Q0.31: Newton's iteration in Q2.29."""
+    mul = saturating_doubling_high_mul
+    half_denominator = (a + INT32_MAX + 1) // 2
+    x = 1515870810 + mul(half_denominator, -1010580540)
+    for _ in range(3):
+        x = x + _saturating_shift_left(mul(x, (1 << 29) - mul(half_denominator, x)), 2)
+    return _saturating_shift_left(x, 1)
+
+
+def _saturating_shift_left(x: np.ndarray, bits: int) -> np.ndarray:
+    return np.clip(x << bits, INT32_MIN, INT32_MAX)

@@ -1,0 +1,196 @@
+"""What the layers with weights share: accumulators, the adapter's addend, and their gradients. Defines no operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinypeft.arithmetic import quantize_multipliers, round_half_up_shift
+from tinypeft.errors import ModelError
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops.base import Builder, CArray, Value
+from tinypeft.ops.window import Window
+
+LORA_OPERANDS = ("hidden", "lora_B", "lora_shift")
+#: largest |value| of an int32 accumulator
+INT32_MAX = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class LoraState:
+    """What the backward of a LoRA reads besides the operands of the layer: run-time scalars and constants.
+
+    hidden_shift int8 (1,), a_scale float32 (1,), l1 int32 (2,): see tp_lora_quantize_f32. b_unit float32 (Cout,):
+    lora_alpha / r / filter scale.
+    """
+
+    hidden_shift: Tensor
+    a_scale: Tensor
+    l1: Tensor
+    b_unit: np.ndarray
+
+
+@dataclass(frozen=True)
+class RetrainedState:
+    """What the backward of a retrained layer reads: scales and norm of its filter, which change with training.
+
+    fold_multiplier int16 (Cout,), fold_exponent int32 (1,), l1 int32 (1,).
+    """
+
+    fold_multiplier: Tensor
+    fold_exponent: Tensor
+    l1: Tensor
+
+
+def pointwise(positions: int, input_c: int, output_c: int) -> Window:
+    """The 1x1 window that a fully connected layer over `positions` rows is."""
+    return Window(positions, 1, input_c, positions, 1, output_c, 1, 1)
+
+
+def input_scale(op: Operation) -> np.float32:
+    """The scale of the operand `input`."""
+    scale = op.inputs["input"].scale
+    assert scale is not None
+    return np.float32(scale[0])
+
+
+def filter_scales(op: Operation) -> np.ndarray:
+    """The float32 scale of each output channel's filter, of the base layer."""
+    scale = op.inputs["filter"].scale
+    assert scale is not None
+    channels = op.output.shape[-1]
+    return np.broadcast_to(np.asarray(scale, np.float32), (channels,)).copy()
+
+
+def multipliers(op: Operation) -> tuple[np.ndarray, np.ndarray]:
+    """(multiplier, shift) per output channel, in double precision as LiteRT's PopulateConvolutionQuantizationParams."""
+    assert op.output.scale is not None
+    reals = np.float64(input_scale(op)) * filter_scales(op).astype(np.float64) / np.float64(op.output.scale[0])
+    return quantize_multipliers(reals)
+
+
+def requantization(op: Operation, values: dict[str, Value]) -> tuple[np.ndarray, np.ndarray]:
+    """The multipliers and shifts in force: operands of a retrained layer, else the base layer's constants."""
+    if "multiplier" in op.inputs:
+        return values["multiplier"], values["shift"]
+    return multipliers(op)
+
+
+def requantization_arguments(op: Operation) -> list[Any]:
+    """The same as arguments of a kernel call."""
+    if "multiplier" in op.inputs:
+        return [op.inputs["multiplier"], op.inputs["shift"]]
+    multiplier, shift = multipliers(op)
+    return [CArray("int32_t", multiplier), CArray("int32_t", shift)]
+
+
+def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.ndarray:
+    """(OH*OW, Cout) int64 accumulators: filter, bias and what a LoRA adds."""
+    x = values["input"].astype(np.float64) - op.inputs["input"].zero_point
+    filters = values["filter"].reshape(window.output_c, -1).astype(np.float64)
+    patches = window.patches(x).reshape(window.output_h * window.output_w, -1)
+    acc = (patches @ filters.T).astype(np.int64)  # exact: every sum is below 2**53
+    if "bias" in op.inputs:
+        acc = acc + values["bias"].astype(np.int64)
+    if "hidden" in op.inputs:
+        hidden = values["hidden"].reshape(acc.shape[0], -1).astype(np.int64)
+        acc = acc + round_half_up_shift(hidden @ values["lora_B"].astype(np.int64).T, values["lora_shift"])
+    return acc
+
+
+def accumulator_bound(op: Operation, fan_in: int) -> int:
+    """The largest |accumulator| of the frozen layer over all int8 inputs."""
+    weights, bias = op.inputs["filter"].data, op.inputs["bias"].data if "bias" in op.inputs else None
+    if weights is None:
+        return 0
+    l1 = np.abs(weights.astype(np.int64)).reshape(-1, fan_in).sum(1)
+    return int((l1 * input_range(op.inputs["input"]) + (0 if bias is None else np.abs(bias.astype(np.int64)))).max())
+
+
+def input_range(tensor: Tensor) -> int:
+    """The largest |q - zero_point| of an int8 tensor."""
+    return max(127 - tensor.zero_point, tensor.zero_point + 128)
+
+
+def lora_arguments(op: Operation) -> list[Tensor | int | float | None]:
+    """The adapter operands as arguments of a kernel call."""
+    return [op.inputs.get(name) for name in LORA_OPERANDS]
+
+
+def lora_rank(op: Operation) -> int:
+    """The rank of the layer's LoRA, 0 without one."""
+    return op.inputs["lora_B"].shape[-1] if "lora_B" in op.inputs else 0
+
+
+def weighted_vjp(op: Operation, window: Window, d_output: Tensor, d_acc: Tensor, builder: Builder) -> dict[str, Tensor]:
+    """The gradients of a layer with weights: `d_output` at its output, `d_acc` in front of its requantisation.
+
+    Emits those of the adapter first, so that `d_acc` may then be overwritten by the input's.
+    """
+    gradients: dict[str, Tensor] = {}
+    window_attributes = {"window": window}
+    if builder.needs(op.inputs.get("hidden")) or builder.needs(op.inputs.get("lora_B")):
+        state: LoraState = op.attributes["lora"]
+        shared = {"hidden_shift": state.hidden_shift, "a_scale": state.a_scale}
+        attributes = {"b_unit": state.b_unit, "input_scale": input_scale(op), "rank": lora_rank(op)}
+        d_hidden = builder.gradient(op.inputs["hidden"])
+        operands = {"d_acc": d_acc, "lora_B": op.inputs["lora_B"], "lora_shift": op.inputs["lora_shift"]}
+        operands |= {"hidden_shift": state.hidden_shift, "l1": state.l1}
+        builder.emit("LORA_BACKWARD_HIDDEN", op, operands, {"d_hidden": d_hidden}, attributes)
+        d_b = builder.float_gradient(op.inputs["lora_B"])
+        operands = {"d_acc": d_acc, "hidden": op.inputs["hidden"], **shared}
+        builder.emit("LORA_BACKWARD_B", op, operands, {"d_B": d_b}, attributes)
+        gradients |= {"hidden": d_hidden, "lora_B": d_b}
+    retrained: RetrainedState | None = op.attributes.get("retrained")
+    if builder.needs(op.inputs["filter"]):
+        d_filter = builder.float_gradient(op.inputs["filter"])
+        emit_filter_gradient(builder, op, op.inputs["input"], d_output, d_filter, window)
+        gradients["filter"] = d_filter
+    if "bias" in op.inputs and builder.needs(op.inputs["bias"]):
+        d_bias = builder.float_gradient(op.inputs["bias"])
+        builder.emit("BIAS_BACKWARD", op, {"d_output": d_output}, {"d_bias": d_bias})
+        gradients["bias"] = d_bias
+    if builder.needs(op.inputs["input"]):
+        d_input = builder.gradient(op.inputs["input"])
+        operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
+        if retrained is not None:
+            operands["l1"] = retrained.l1
+        builder.emit("CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, window_attributes)
+        gradients["input"] = d_input
+    return gradients
+
+
+def emit_filter_gradient(
+    builder: Builder, op: Operation, x: Tensor, d_output: Tensor, d_filter: Tensor, window: Window, **divisor: Tensor
+) -> None:
+    """Emit CONV_2D_BACKWARD_FILTER for the input `x` of `op`; `divisor` divides the result by a run-time scale."""
+    assert x.scale is not None
+    attributes = {"window": window, "zero_point": x.zero_point, "input_scale": np.float32(x.scale[0])}
+    operands = {"d_output": d_output, "input": x, **divisor}
+    builder.emit("CONV_2D_BACKWARD_FILTER", op, operands, {"d_filter": d_filter}, attributes)
+
+
+def check_accumulator(op: Operation, fan_in: int) -> str | None:
+    """The constraint that every layer with weights must meet."""
+    bound = accumulator_bound(op, fan_in)
+    if bound > INT32_MAX:
+        return f"its accumulators can reach {bound}, more than int32 holds ({INT32_MAX})"
+    return None
+
+
+def weight_operands(inputs: list[Tensor | None]) -> dict[str, Tensor]:
+    """input, filter and, where present, bias; the weights must be constants."""
+    source, weights, bias = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
+    if source is None or weights is None or weights.data is None or (bias is not None and bias.data is None):
+        raise ModelError("the weights are computed at run time; supported are constant weights")
+    if weights.dtype != "int8" or source.dtype != "int8" or (bias is not None and bias.dtype != "int32"):
+        raise ModelError(
+            f"the operands are {source.dtype} and {weights.dtype}; supported are int8 activations and weights",
+            "convert with full int8 quantisation",
+        )
+    operands = {"input": source, "filter": weights}
+    if bias is not None:
+        operands["bias"] = bias
+    return operands

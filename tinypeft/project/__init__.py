@@ -1,0 +1,16 @@
+"""The generated firmware project: write the folder, build it, measure what was built."""
+
+from tinypeft.project.build import build_firmware, build_twin
+from tinypeft.project.elf import ElfSizes, measure, symbol_size
+from tinypeft.project.writer import PROJECT_FORMAT, read_manifest, write_project
+
+__all__ = [
+    "PROJECT_FORMAT",
+    "ElfSizes",
+    "build_firmware",
+    "build_twin",
+    "measure",
+    "read_manifest",
+    "symbol_size",
+    "write_project",
+]

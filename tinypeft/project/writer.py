@@ -1,0 +1,211 @@
+"""Write a self-contained project folder: all of it, or on any failure nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tinypeft import __version__
+from tinypeft.boards import Board
+from tinypeft.errors import OutputError, VerifyError
+from tinypeft.project.render import render_board, render_build_files
+from tinypeft.resources import resource_path
+
+#: The marker in manifest.json by which an earlier project is recognised
+PROJECT_FORMAT = "tinypeft-project-1"
+
+_SHARED_KERNEL = "tp_arithmetic.c"
+_FIRMWARE_ONLY = ("main.c", "tp_board.c")
+_HOST_ONLY = ("host_twin.c",)
+_OUR_KEYS = ("format", "tinypeft", "board", "model", "stack_bytes", "files")
+
+
+def write_project(
+    directory: Path | str,
+    board: Board,
+    *,
+    model_name: str,
+    sources: Mapping[str, str],
+    kernels: Iterable[str],
+    stack_bytes: int,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes],
+) -> Path:
+    """Write the project to `directory` and return its absolute path.
+
+    sources      file name under src/ -> text; every `.c` is compiled
+    kernels      names of C files under firmware/kernels/ that the sources call
+    stack_bytes  size of the stack, a multiple of 8
+    manifest     further keys of manifest.json (JSON values)
+    files        file name under model/ -> content
+
+    The same arguments give the same bytes. The folder appears in one step; an earlier tinypeft project there is
+    replaced. Raises OutputError where `directory` holds anything else or cannot be written.
+    """
+    content = _project_files(board, model_name, sources, kernels, stack_bytes, files)
+    content["manifest.json"] = _manifest(board, model_name, stack_bytes, manifest, content)
+    target = Path(directory).resolve()
+    _check_replaceable(target)
+    try:
+        _write_tree(target, content)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}", "choose another output folder or free some space"
+        ) from error
+    return target
+
+
+def read_manifest(directory: Path | str) -> dict[str, Any]:
+    """The manifest of a project folder; raises OutputError where `directory` is none."""
+    manifest = _earlier_manifest(Path(directory))
+    if manifest is None:
+        raise OutputError(f"{directory} is not a tinypeft project", "generate one: tinypeft generate --help")
+    return manifest
+
+
+def _project_files(
+    board: Board,
+    model_name: str,
+    sources: Mapping[str, str],
+    kernels: Iterable[str],
+    stack_bytes: int,
+    files: Mapping[str, bytes],
+) -> dict[str, bytes]:
+    if stack_bytes <= 0 or stack_bytes % 8:
+        raise VerifyError(f"stack of {stack_bytes} bytes: not a positive multiple of 8")
+    content = {f"src/{_inside(name)}": text.encode() for name, text in sources.items()}
+    model_sources = [path for path in content if path.endswith(".c")]
+    content |= {f"model/{_inside(name)}": data for name, data in files.items()}
+    firmware = _firmware_files(board, set(kernels))
+    content |= firmware
+    content |= render_board(board, stack_bytes)
+    compiled = [path for path in firmware if path.endswith(".c")]
+    content |= render_build_files(
+        board,
+        model_name,
+        stack_bytes,
+        model_sources=model_sources,
+        firmware_sources=[*(path for path in compiled if Path(path).name not in _HOST_ONLY), "board/startup.c"],
+        host_sources=[
+            path
+            for path in compiled
+            if Path(path).name not in _FIRMWARE_ONLY and not path.startswith("firmware/consoles/")
+        ],
+    )
+    return content
+
+
+def _firmware_files(board: Board, kernels: set[str]) -> dict[str, bytes]:
+    root = resource_path("firmware")
+    available = {path.name for path in (root / "kernels").glob("*.c")}
+    missing = sorted(kernels - available)
+    if missing:
+        raise VerifyError(f"no such file in firmware/kernels: {', '.join(missing)}")
+    kernels = kernels | ({_SHARED_KERNEL} & available)
+    chosen = [path for path in (root / "include").rglob("*.h")]
+    for folder in ("kernels", "runtime"):
+        chosen += (root / folder).glob("*.h")
+    chosen += (root / "kernels" / name for name in kernels)
+    left_out = _FIRMWARE_ONLY if board.is_host else ()
+    chosen += (path for path in (root / "runtime").glob("*.c") if path.name not in left_out)
+    if board.console:
+        chosen.append(root / "consoles" / f"{board.console.driver}.c")
+    return {f"firmware/{path.relative_to(root).as_posix()}": path.read_bytes() for path in sorted(chosen)}
+
+
+def _manifest(
+    board: Board, model_name: str, stack_bytes: int, extra: Mapping[str, Any], content: Mapping[str, bytes]
+) -> bytes:
+    clashing = sorted(set(extra) & set(_OUR_KEYS))
+    if clashing:
+        raise VerifyError(f"manifest keys {', '.join(clashing)} are the project writer's own")
+    manifest = {
+        **extra,
+        "format": PROJECT_FORMAT,
+        "tinypeft": __version__,
+        "board": board.name,
+        "model": model_name,
+        "stack_bytes": stack_bytes,
+        "files": {path: hashlib.sha256(data).hexdigest() for path, data in content.items()},
+    }
+    return (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise VerifyError(f"file name {name!r} leaves the project")
+    return path.as_posix()
+
+
+def _earlier_manifest(directory: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == PROJECT_FORMAT else None
+
+
+def _check_replaceable(target: Path) -> None:
+    hint = "choose another output folder, or remove this one"
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise OutputError(f"{target} exists and is not a folder", hint)
+    try:
+        empty = not any(target.iterdir())
+    except OSError as error:
+        raise OutputError(f"cannot read {target}: {error.strerror}", hint) from error
+    if not empty and _earlier_manifest(target) is None:
+        raise OutputError(f"{target} is not empty and not a tinypeft project", hint)
+
+
+def _write_tree(target: Path, content: Mapping[str, bytes]) -> None:
+    created = _make_parents(target.parent)
+    stage: Path | None = None
+    try:
+        # Beside the target, so that both are on one file system and a rename suffices.
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        tree = stage / "new"
+        for path, data in content.items():
+            file = tree / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        _put_in_place(tree, target, stage / "old")
+    except BaseException:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+        for folder in created:
+            folder.rmdir()
+        raise
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _put_in_place(tree: Path, target: Path, old: Path) -> None:
+    if not target.exists():
+        os.rename(tree, target)
+        return
+    os.rename(target, old)
+    try:
+        os.rename(tree, target)
+    except BaseException:
+        if not target.exists():
+            os.rename(old, target)
+        raise
+
+
+def _make_parents(parent: Path) -> list[Path]:
+    """Create what is missing of `parent`; the created folders, innermost first."""
+    missing = []
+    while not parent.exists():
+        missing.append(parent)
+        parent = parent.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+    return missing
