@@ -63,10 +63,13 @@ class CompiledOperation:
             host = None if name not in (in_place or {}) else buffers[id(self.op.inputs[(in_place or {})[name]])]
             buffers[id(tensor)] = _Buffer(tensor, None, host)
         scratch = _guarded(self.op.op.scratch_bytes(self.op))
-        tables = [np.ascontiguousarray(a.values) for a in self.call.arguments if isinstance(a, CArray)]
-        addresses = [buffers[id(a)].address if isinstance(a, Tensor) else None for a in self.call.arguments]
-        for slot, table in zip((i for i, a in enumerate(self.call.arguments) if isinstance(a, CArray)), tables, strict=True):
-            addresses[slot] = table.ctypes.data
+        tables = {id(a): np.ascontiguousarray(a.values) for a in self.call.arguments if isinstance(a, CArray)}
+        addresses: list[int | None] = []
+        for argument in self.call.arguments:
+            if isinstance(argument, Tensor):
+                addresses.append(buffers[id(argument)].address)
+            else:
+                addresses.append(tables[id(argument)].ctypes.data if isinstance(argument, CArray) else None)
         addresses.append(scratch.ctypes.data + GUARD)
         self.function((ctypes.c_void_p * len(addresses))(*addresses))
         _check_guards(scratch, f"{self.op} wrote outside its scratch")
@@ -80,8 +83,8 @@ class _Buffer:
 
     def __init__(self, tensor: Tensor, value: Value | None, host: _Buffer | None = None):
         self.tensor = tensor
-        self.memory = host.memory if host is not None else _guarded(tensor.nbytes)
-        self.array = self.memory[GUARD : GUARD + tensor.nbytes].view(DTYPES[tensor.dtype])
+        self.memory: np.ndarray = host.memory if host is not None else _guarded(tensor.nbytes)
+        self.array: np.ndarray = self.memory[GUARD : GUARD + tensor.nbytes].view(DTYPES[tensor.dtype])
         self.struct = _Bfp16(self.array.ctypes.data, 12345, -1)
         if isinstance(value, BlockFloat):
             self.array[:] = value.mantissa.reshape(-1)
@@ -222,8 +225,8 @@ def _folder() -> Path:
 @functools.cache
 def _object(source: str) -> Path:
     target = _folder() / f"{Path(source).stem}.o"
-    path = FIRMWARE / "kernels" / source
-    _compile(["gcc", *WARNINGS, *SANITIZE, "-O1", "-fPIC", f"-I{FIRMWARE / 'include'}", "-c", str(path), "-o", str(target)])
+    flags = [*WARNINGS, *SANITIZE, "-O1", "-fPIC", f"-I{FIRMWARE / 'include'}"]
+    _compile(["gcc", *flags, "-c", str(FIRMWARE / "kernels" / source), "-o", str(target)])
     return target
 
 

@@ -4,7 +4,8 @@ Tensors are `tinypeft.ir.Tensor` in TFLite's own shapes; constants have `.data`.
 
     x = int8_tensor("x", (1, 4, 4, 8), scale=0.1, zero_point=-3)
     y = int8_tensor("y", (1, 2, 2, 8), scale=0.1, zero_point=-3)
-    node = Node("MAX_POOL_2D", schema.Pool2DOptionsT(padding=1, strideW=2, strideH=2, filterWidth=2, filterHeight=2), [x], [y])
+    options = schema.Pool2DOptionsT(padding=1, strideW=2, strideH=2, filterWidth=2, filterHeight=2)
+    node = Node("MAX_POOL_2D", options, [x], [y])
     expected, = run_reference(build_model(node), values)
     op = node.operation()
 """
@@ -64,14 +65,14 @@ class Node:
 
     kind: str
     options: Any
-    inputs: list[Tensor | None]
-    outputs: list[Tensor]
+    inputs: Sequence[Tensor | None]
+    outputs: Sequence[Tensor]
 
     def operation(self, name: str = "op") -> Operation:
         """The operator as tinypeft reads it."""
         from tinypeft.ops import OPS
 
-        operands, attributes = OPS[self.kind].from_tflite(self.options, self.inputs, self.outputs)
+        operands, attributes = OPS[self.kind].from_tflite(self.options, list(self.inputs), list(self.outputs))
         outputs = dict(zip(OPS[self.kind].results, self.outputs, strict=True))
         return Operation(OPS[self.kind], name, operands, outputs, attributes)
 
@@ -92,7 +93,7 @@ def fully_connected(x: Tensor, weights: Tensor, bias: Tensor | None, y: Tensor, 
 
 
 def build_model(*nodes: Node) -> bytes:
-    """A .tflite file of these operators, in this order; inputs are what no operator computes, outputs what none reads."""
+    """A .tflite file of these operators in this order. Inputs are what none computes, outputs what none reads."""
     tensors: list[Tensor] = []
     for node in nodes:
         for tensor in [*node.inputs, *node.outputs]:

@@ -24,8 +24,8 @@ class CompiledModel:
     """All graphs of a model and where their tensors lie.
 
     `inference` gives the output and, where the classifier is retrained, the logits. `training`, `reset` (a fresh adapter
-    from a seed) and `requantize` (adapter weights from masters) are None without an adapter; `update` is None
-    where each sample updates.
+    from a seed), `requantize` (adapter weights from masters) and `restore` (masters from adapter weights) are None
+    without an adapter; `update` is None where each sample updates.
     """
 
     name: str
@@ -36,6 +36,7 @@ class CompiledModel:
     update: Graph | None
     reset: Graph | None
     requantize: Graph | None
+    restore: Graph | None
     parameters: list[Parameter]
     adapter: AdapterConfig
     training_config: TrainingConfig
@@ -47,7 +48,7 @@ class CompiledModel:
     @property
     def graphs(self) -> list[Graph]:
         """Every graph there is, inference first."""
-        every = [self.inference, self.training, self.update, self.reset, self.requantize]
+        every = [self.inference, self.training, self.update, self.reset, self.requantize, self.restore]
         return [graph for graph in every if graph is not None]
 
     @property
@@ -86,15 +87,16 @@ def compile_model(
     retrained = "logit_range" in adapted.observers
     inference = Graph("inference", forward.inputs, forward.outputs, forward.operations) if retrained else adapted.graph
     inference = Graph("inference", inference.inputs, inference.outputs, inference.operations)
-    reset = requantize = None
+    reset = requantize = restore = None
     if trains:
         reset = Graph("reset", [adapted.seed], [], [*adapted.initializers, *adapted.quantizers])
         requantize = Graph("requantize", [], [], adapted.quantizers)
+        restore = Graph("restore", [], [], adapted.restorers)
     scheduled = [
         schedule(verify(graph, "differentiate")) if graph is not None else None
         for graph in (inference, training, update)
     ]
-    present = [graph for graph in [*scheduled, reset, requantize] if graph is not None]
+    present = [graph for graph in [*scheduled, reset, requantize, restore] if graph is not None]
     for graph in present:
         verify(graph, "schedule")
     tensors = list({id(t): t for graph in present for t in graph.tensors()}.values())
@@ -111,6 +113,7 @@ def compile_model(
         scheduled[2],
         reset,
         requantize,
+        restore,
         adapted.parameters,
         adapter,
         training_config,

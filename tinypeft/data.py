@@ -57,7 +57,7 @@ def quantize(x: np.ndarray, tensor: Tensor) -> np.ndarray:
 
 
 def fit_samples(x: np.ndarray, sample_shape: tuple[int, ...], what: str) -> np.ndarray:
-    """`x` as (N, *sample_shape), with a trailing axis of length 1 added or dropped; DataError if it is not of that shape.
+    """`x` as (N, *sample_shape), a trailing axis of length 1 added or dropped; DataError if it is not of that shape.
 
     It must hold at least one sample and only finite numbers. `what` names it in messages.
     """
@@ -77,7 +77,7 @@ def fit_samples(x: np.ndarray, sample_shape: tuple[int, ...], what: str) -> np.n
 
 
 def choose_shots(y: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(train indices, test indices): of every class, `shots` samples drawn by `seed` to train, class by class; the rest to test."""
+    """(train indices, test indices): of every class, in order, `shots` samples drawn by `seed`; the rest to test."""
     if shots < 1:
         raise DataError(f"{shots} samples a class to train with, at least 1 is needed", "try --shots 5")
     return _split(y, seed, lambda _: shots)

@@ -53,7 +53,7 @@ if [ ! -x "$venv/bin/python" ]; then
     echo "try: install a newer Python, then run make setup again" >&2
     exit 1
   fi
-  "$python" -m venv "$venv"
+  "$python" -m venv "$venv" || { rm -rf "$venv"; exit 1; }
 fi
 
 # The stamp holds what was installed from, so that a change of pyproject.toml, and only that, installs again.

@@ -92,6 +92,24 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
   l1[1] = input_channel_l1(lora_B, params->output_c * rank, rank);
 }
 
+void tp_lora_restore_f32(const tp_lora_quantize_params *params, const int8_t *lora_A, const int8_t *hidden_shift,
+                         const int8_t *lora_B, const int8_t *lora_shift, const float *a_scale, float *master_A,
+                         float *master_B, int32_t *l1) {
+  const float hidden_unit = a_scale[0] * tp_exp2i(hidden_shift[0]);
+  for (int32_t i = 0; i < params->rank * params->fan_in; i++) {
+    master_A[i] = (float)lora_A[i] * a_scale[0];
+  }
+  for (int32_t c = 0; c < params->output_c; c++) {
+    const float factor = hidden_unit * params->b_unit[c];
+    const float unit = factor * tp_exp2i(lora_shift[c]);
+    for (int32_t r = 0; r < params->rank; r++) {
+      master_B[c * params->rank + r] = (float)lora_B[c * params->rank + r] / unit;
+    }
+  }
+  l1[0] = input_channel_l1(lora_A, params->rank * params->fan_in, params->input_c);
+  l1[1] = input_channel_l1(lora_B, params->output_c * params->rank, params->rank);
+}
+
 void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
                                  const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
                                  tp_bfp16 *d_hidden, int32_t *acc) {

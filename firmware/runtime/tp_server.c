@@ -11,29 +11,9 @@
 #define INFO_FIXED_BYTES (STATUS_BYTES + 9u * 4u + 32u)
 _Static_assert(INFO_FIXED_BYTES < TP_MAX_PAYLOAD, "INFO must fit a payload");
 
-/* Payload bytes, little-endian */
-
-static uint32_t get_u32(const uint8_t *bytes) {
-  return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
-}
-
-static int32_t get_s32(const uint8_t *bytes) {
-  const uint32_t bits = get_u32(bytes);
-  int32_t value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-static void put_u32(uint8_t *bytes, uint32_t value) {
-  bytes[0] = (uint8_t)(value & 0xFFu);
-  bytes[1] = (uint8_t)((value >> 8) & 0xFFu);
-  bytes[2] = (uint8_t)((value >> 16) & 0xFFu);
-  bytes[3] = (uint8_t)(value >> 24);
-}
-
 /* A finite learning rate that is not negative. */
 static tp_status get_learning_rate(const uint8_t *bytes, float *learning_rate) {
-  const uint32_t bits = get_u32(bytes);
+  const uint32_t bits = tp_get_u32(bytes);
   if (bits >= 0x7F800000u) { /* infinite, not a number, or the sign is set */
     return TP_ERR_ARGUMENT;
   }
@@ -41,107 +21,30 @@ static tp_status get_learning_rate(const uint8_t *bytes, float *learning_rate) {
   return TP_OK;
 }
 
-/* The response being filled */
-
-static uint8_t *payload_of(tp_server *server) { return server->frame + TP_FRAME_PREFIX + TP_MESSAGE_HEADER; }
-
-static uint32_t room(const tp_server *server) { return TP_MAX_PAYLOAD - server->response.length; }
-
-/* The caller has made sure of the room. */
-static void append(tp_server *server, const void *data, uint32_t length) {
-  if (length > 0) {
-    memcpy(payload_of(server) + server->response.length, data, length);
-    server->response.length = (uint16_t)(server->response.length + length);
-  }
-}
-
-static void append_u32(tp_server *server, uint32_t value) {
-  uint8_t bytes[4];
-  put_u32(bytes, value);
-  append(server, bytes, sizeof bytes);
-}
-
-static void append_text(tp_server *server, const char *text) {
-  size_t length = strlen(text);
-  if (length > room(server)) {
-    length = room(server);
-  }
-  append(server, text, (uint32_t)length);
-}
-
-static void send(tp_server *server, uint8_t flags) {
-  server->response.flags = flags;
-  const uint32_t length = tp_frame_seal(server->frame, &server->response);
-  server->config.write(server->config.context, server->frame, length);
-  server->response.length = 0;
-}
-
-/* Stream frames */
-
-static void stream_flush(tp_server *server) {
-  if (server->stream != 0) {
-    send(server, TP_FLAG_MORE);
-    server->stream = 0;
-  }
-}
-
-static void stream_begin(tp_server *server, tp_stream kind) {
-  stream_flush(server);
-  server->response.length = 0;
-  server->stream = (uint32_t)kind;
-  append_u32(server, (uint32_t)kind);
-}
-
-/* End the stream, if any, and begin the final response; answer() writes its status. */
-static void final_begin(tp_server *server) {
-  stream_flush(server);
-  server->response.length = STATUS_BYTES;
-}
-
-static void stream_data(tp_server *server, const uint8_t *data, uint32_t length) {
-  while (length > 0) {
-    stream_begin(server, TP_STREAM_DATA);
-    const uint32_t part = length < room(server) ? length : room(server);
-    append(server, data, part);
-    data += part;
-    length -= part;
-  }
-}
-
-static void stream_dump(tp_server *server, const uint8_t *data, uint32_t length, int32_t exponent) {
-  do {
-    stream_begin(server, TP_STREAM_DUMP);
-    append_u32(server, (uint32_t)exponent);
-    const uint32_t part = length < room(server) ? length : room(server);
-    append(server, data, part);
-    data = part > 0 ? data + part : data; /* data may be NULL where there is nothing */
-    length -= part;
-  } while (length > 0);
-}
+/* Runs: what calls the model and may be traced */
 
 static void trace_output(void *context, uint32_t index, const void *data, uint32_t bytes, int32_t exponent) {
   tp_server *server = context;
+  tp_response *response = &server->response;
   if (server->trace != 0) {
     uint8_t exponent_bytes[4];
-    put_u32(exponent_bytes, (uint32_t)exponent);
-    if (server->stream != (uint32_t)TP_STREAM_TRACE || room(server) < TRACE_RECORD_BYTES) {
-      stream_begin(server, TP_STREAM_TRACE);
+    tp_put_u32(exponent_bytes, (uint32_t)exponent);
+    if (response->stream != (uint32_t)TP_STREAM_TRACE || tp_response_room(response) < TRACE_RECORD_BYTES) {
+      tp_response_stream(response, TP_STREAM_TRACE);
     }
-    append_u32(server, index);
-    append_u32(server, bytes);
-    append_u32(server, tp_crc32(tp_crc32(0, data, bytes), exponent_bytes, sizeof exponent_bytes));
+    tp_response_append_u32(response, index);
+    tp_response_append_u32(response, bytes);
+    tp_response_append_u32(response, tp_crc32(tp_crc32(0, data, bytes), exponent_bytes, sizeof exponent_bytes));
   }
   if (server->dump >= 0 && index == (uint32_t)server->dump) {
-    stream_dump(server, data, bytes, exponent);
+    tp_response_stream_dump(response, data, bytes, exponent);
   }
 }
 
-/* Runs: what calls the model and may be traced */
-
 static tp_status run_begin(tp_server *server, const uint8_t *run) {
   const tp_model *model = server->model;
-  server->trace = get_u32(run);
-  server->dump = get_s32(run + 4);
+  server->trace = tp_get_u32(run);
+  server->dump = tp_get_s32(run + 4);
   if (server->dump < -1) {
     return TP_ERR_ARGUMENT;
   }
@@ -159,7 +62,7 @@ static tp_status run_end(tp_server *server, tp_status status) {
   if (server->trace != 0 || server->dump >= 0) {
     model->set_trace(model->self, NULL, NULL);
   }
-  final_begin(server);
+  tp_response_end_stream(&server->response);
   return status;
 }
 
@@ -220,27 +123,27 @@ static tp_status command_info(tp_server *server, const uint8_t *request, uint32_
   (void)request;
   (void)length;
   const tp_model *model = server->model;
-  append_u32(server, TP_PROTOCOL_VERSION);
-  append_u32(server, TP_MAX_PAYLOAD);
-  append_u32(server, model->input_bytes);
-  append_u32(server, model->output_bytes);
-  append_u32(server, model->logits_bytes);
-  append_u32(server, model->adapter_bytes);
-  append_u32(server, model->training_bytes);
-  append_u32(server, model->package_bytes);
-  append_u32(server, model->arena_bytes);
-  append(server, model->fingerprint, sizeof model->fingerprint);
-  append_text(server, model->name);
+  tp_response_append_u32(&server->response, TP_PROTOCOL_VERSION);
+  tp_response_append_u32(&server->response, TP_MAX_PAYLOAD);
+  tp_response_append_u32(&server->response, model->input_bytes);
+  tp_response_append_u32(&server->response, model->output_bytes);
+  tp_response_append_u32(&server->response, model->logits_bytes);
+  tp_response_append_u32(&server->response, model->adapter_bytes);
+  tp_response_append_u32(&server->response, model->training_bytes);
+  tp_response_append_u32(&server->response, model->package_bytes);
+  tp_response_append_u32(&server->response, model->arena_bytes);
+  tp_response_append(&server->response, model->fingerprint, sizeof model->fingerprint);
+  tp_response_append_text(&server->response, model->name);
   return TP_OK;
 }
 
 static tp_status command_write(tp_server *server, const uint8_t *request, uint32_t length) {
-  const uint32_t object = get_u32(request);
+  const uint32_t object = tp_get_u32(request);
   if (object == TP_OBJECT_OUTPUT || object == TP_OBJECT_LOGITS) {
     return TP_ERR_ARGUMENT;
   }
   object_range range;
-  const tp_status status = object_find(server->model, object, get_u32(request + 4), length - 8u, &range);
+  const tp_status status = object_find(server->model, object, tp_get_u32(request + 4), length - 8u, &range);
   if (status != TP_OK) {
     return status;
   }
@@ -252,12 +155,12 @@ static tp_status command_read(tp_server *server, const uint8_t *request, uint32_
   (void)length;
   object_range range;
   const tp_status status =
-      object_find(server->model, get_u32(request), get_u32(request + 4), get_u32(request + 8), &range);
+      object_find(server->model, tp_get_u32(request), tp_get_u32(request + 4), tp_get_u32(request + 8), &range);
   if (status != TP_OK) {
     return status;
   }
-  stream_data(server, range.data, range.bytes);
-  final_begin(server);
+  tp_response_stream_data(&server->response, range.data, range.bytes);
+  tp_response_end_stream(&server->response);
   return TP_OK;
 }
 
@@ -277,7 +180,7 @@ static tp_status command_infer(tp_server *server, const uint8_t *request, uint32
 static tp_status command_train_step(tp_server *server, const uint8_t *request, uint32_t length) {
   (void)length;
   const tp_model *model = server->model;
-  const int32_t label = get_s32(request);
+  const int32_t label = tp_get_s32(request);
   float learning_rate = 0.0f;
   float loss = 0.0f;
   if (model->train_step == NULL || model->training_bytes == 0) {
@@ -300,7 +203,7 @@ static tp_status command_train_step(tp_server *server, const uint8_t *request, u
   status = run_end(server, status);
   uint32_t loss_bits;
   memcpy(&loss_bits, &loss, sizeof loss_bits);
-  append_u32(server, loss_bits);
+  tp_response_append_u32(&server->response, loss_bits);
   return status;
 }
 
@@ -332,7 +235,7 @@ static tp_status command_reset_adapter(tp_server *server, const uint8_t *request
     return TP_ERR_UNSUPPORTED;
   }
   const tp_status status = run_begin(server, request + 4);
-  return status != TP_OK ? status : run_end(server, model->reset_adapter(model->self, get_u32(request)));
+  return status != TP_OK ? status : run_end(server, model->reset_adapter(model->self, tp_get_u32(request)));
 }
 
 static tp_status command_requantize(tp_server *server, const uint8_t *request, uint32_t length) {
@@ -352,14 +255,14 @@ static tp_status command_export_adapter(tp_server *server, const uint8_t *reques
   if (model->export_adapter == NULL || model->package_bytes == 0) {
     return TP_ERR_UNSUPPORTED;
   }
-  append_u32(server, model->package_bytes);
+  tp_response_append_u32(&server->response, model->package_bytes);
   return model->export_adapter(model->self, model->arena(model->self), model->arena_bytes);
 }
 
 static tp_status command_load_adapter(tp_server *server, const uint8_t *request, uint32_t length) {
   (void)length;
   const tp_model *model = server->model;
-  const uint32_t bytes = get_u32(request);
+  const uint32_t bytes = tp_get_u32(request);
   if (model->load_adapter == NULL || model->package_bytes == 0) {
     return TP_ERR_UNSUPPORTED;
   }
@@ -374,9 +277,9 @@ static tp_status command_stats(tp_server *server, const uint8_t *request, uint32
   (void)length;
   const tp_model *model = server->model;
   const tp_server_config *config = &server->config;
-  append_u32(server, config->stack_bytes != NULL ? config->stack_bytes(config->context) : 0u);
-  append_u32(server, config->stack_high_water != NULL ? config->stack_high_water(config->context) : 0u);
-  append_u32(server, model->guards_intact(model->self) != 0 ? 1u : 0u);
+  tp_response_append_u32(&server->response, config->stack_bytes != NULL ? config->stack_bytes(config->context) : 0u);
+  tp_response_append_u32(&server->response, config->stack_high_water != NULL ? config->stack_high_water(config->context) : 0u);
+  tp_response_append_u32(&server->response, model->guards_intact(model->self) != 0 ? 1u : 0u);
   return TP_OK;
 }
 
@@ -425,23 +328,15 @@ static void answer(tp_server *server, const uint8_t *message, uint32_t length) {
   if (request.op != TP_OP_READ && request.op != TP_OP_WRITE) {
     return; /* a response, such as an echo of our own: not to be answered */
   }
-  server->response = request;
-  server->response.op = (uint8_t)(request.op + 1u);
-  server->stream = 0;
-  final_begin(server);
-  const tp_status status = dispatch(server, &request, message, length);
-  if (status != TP_OK) {
-    server->response.length = STATUS_BYTES;
-    append_text(server, tp_status_text(status));
-  }
-  put_u32(payload_of(server), (uint32_t)status);
-  send(server, 0);
+  tp_response_begin(&server->response, &request);
+  tp_response_finish(&server->response, dispatch(server, &request, message, length));
 }
 
 void tp_server_init(tp_server *server, const tp_model *model, const tp_server_config *config, tp_status fault) {
   memset(server, 0, sizeof *server);
   server->model = model;
   server->config = *config;
+  tp_response_init(&server->response, config->write, config->context);
   server->fault = fault;
   tp_frame_init(&server->receiver);
 }

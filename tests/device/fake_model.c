@@ -67,7 +67,7 @@ static tp_status forward(void *self) {
   fake_model *model = self;
   spin((uint32_t)(uint8_t)model->input[1] * 1000u + 1u);
   for (int i = 0; i < 4; i++) {
-    model->output[i] = (int8_t)(model->input[i] / 2 + model->adapter[0]);
+    model->output[i] = (int8_t)(model->input[i] / 2 + model->adapter[0] % 1000);
   }
   model->logits[0] = (float)model->input[0];
   if (model->input[0] == -128) {
@@ -101,7 +101,8 @@ static tp_status update(void *self, float learning_rate) {
 
 static tp_status requantize(void *self) {
   fake_model *model = self;
-  model->adapter[0] = (int32_t)model->training[0];
+  const float master = model->training[0]; /* may be anything that the host wrote */
+  model->adapter[0] = master > -1000.0f && master < 1000.0f ? (int32_t)master : 0;
   trace_all(model);
   return TP_OK;
 }

@@ -1,13 +1,15 @@
 """The server: every error path by its status, responses that are no requests, and random input under sanitizers."""
 
+import re
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
-from tinypeft.device.client import Command
+
 from tinypeft.device.crc import crc16_xmodem
 from tinypeft.device.framing import READ, WRITE, Message, encode
+from tinypeft.device.protocol import PROTOCOL_VERSION, READS, Command, Object
 from tinypeft.resources import resource_path
 
 ARGUMENT, SIZE, CHECKSUM, FORMAT, COMMAND, UNSUPPORTED = -1, -2, -3, -4, -6, -7
@@ -128,6 +130,18 @@ def test_empty_reads_and_writes_at_the_very_end(wire):
     assert wire.request(WRITE, Command.WRITE, words(0, 16)).payload == bytes(4)
 
 
+def test_both_sides_number_commands_and_objects_alike():
+    header = resource_path("firmware", "include", "tinypeft", "tp_server.h").read_text()
+    source = resource_path("firmware", "runtime", "tp_server.c").read_text()
+    commands = re.search(r"typedef enum \{([^}]*)TP_COMMAND_COUNT", header)[1]
+    objects = re.search(r"typedef enum \{([^}]*)\} tp_object", header)[1]
+    assert re.findall(r"TP_COMMAND_(\w+)", commands) == [command.name for command in Command]
+    assert re.findall(r"TP_OBJECT_(\w+)", objects) == [target.name for target in Object]
+    assert f"TP_PROTOCOL_VERSION {PROTOCOL_VERSION}u" in header
+    reads = re.findall(r"\[TP_COMMAND_(\w+)\] = \{\w+, TP_OP_READ,", source)
+    assert reads == [command.name for command in READS]
+
+
 def test_random_input_leaves_the_server_alive(compile_c, twin_sources, tmp_path):
     program = tmp_path / "fuzz"
     sanitizers = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -140,6 +154,6 @@ def test_random_input_leaves_the_server_alive(compile_c, twin_sources, tmp_path)
 @pytest.mark.parametrize("payload", [128, 4096])
 def test_the_payload_size_is_a_choice(compiler, payload, compile_c, tmp_path):
     program, *flags = compiler.split()
-    for name in ("tp_crc.c", "tp_frame.c", "tp_server.c", "tp_status.c", "host_twin.c", "main.c"):
+    for name in ("tp_crc.c", "tp_frame.c", "tp_response.c", "tp_server.c", "tp_status.c", "host_twin.c", "main.c"):
         source = resource_path("firmware", "runtime", name)
         compile_c(program, *flags, f"-DTP_MAX_PAYLOAD={payload}", "-O2", "-c", source, "-o", tmp_path / "object.o")

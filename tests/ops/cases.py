@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
@@ -129,7 +130,7 @@ def dequantize(rng: np.random.Generator, **_: Any) -> Node:
     return Node("DEQUANTIZE", schema.DequantizeOptionsT(), [x], [float_tensor("y", shape)])
 
 
-CASES = {
+CASES: dict[str, Callable[..., Node]] = {
     "ADD": add, "AVERAGE_POOL_2D": pool, "MAX_POOL_2D": pool, "MEAN": mean, "PAD": pad, "RESHAPE": reshape,
     "SOFTMAX": softmax, "QUANTIZE": quantize, "DEQUANTIZE": dequantize,
 }  # fmt: skip

@@ -48,8 +48,11 @@ class RecordingBuilder:
         self.operations.append(op)
         return op
 
-    def gradient(self, of: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-        return Tensor(f"d_{of.name}{len(self.operations)}", shape or of.shape, "bfp16", Purpose.GRADIENT)
+    def gradient(self, of: Tensor) -> Tensor:
+        return Tensor(f"d_{of.name}{len(self.operations)}", of.shape, "bfp16", Purpose.GRADIENT)
+
+    def float_gradient(self, of: Tensor) -> Tensor:
+        return Tensor(f"d_{of.name}{len(self.operations)}", of.shape, "float32", Purpose.GRADIENT)
 
     def needs(self, tensor: Tensor | None) -> bool:
         return tensor is not None and tensor.data is None and tensor.dtype == "int8"

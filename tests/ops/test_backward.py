@@ -11,8 +11,8 @@ from kernel_harness import assert_equal, block_float, compare_kernel, compile_op
 from tinypeft.arithmetic import requantize_double
 from tinypeft.ir import Operation
 from tinypeft.ops import OPS
-from tinypeft.ops.base import BlockFloat, Value
 from tinypeft.ops.activation import output_range
+from tinypeft.ops.base import BlockFloat, Value
 from tinypeft.ops.constraints import per_tensor
 
 COUNT = 120
@@ -22,7 +22,7 @@ DIFFERENTIABLE = [kind for kind in CASES if OPS[kind].differentiable]
 
 def _cases(kind: str, count: int, seed: int) -> list[tuple[Operation, dict[str, Value], BlockFloat]]:
     rng = np.random.default_rng(seed)
-    cases = []
+    cases: list[tuple[Operation, dict[str, Value], BlockFloat]] = []
     while len(cases) < count:
         node = CASES[kind](rng, kind=kind)
         op = node.operation(f"op{len(cases)}")
@@ -71,10 +71,8 @@ def _float_gradients(op: Operation, values: dict[str, Value], d_output: np.ndarr
     for name, real in reals.items():
         step = 0.1 * per_tensor(op.inputs[name])[0] / real.size
         offsets = step * np.eye(real.size).reshape(real.size, *real.shape[1:])
-        up, down = (
-            _float_forward(op, {n: (r + s * offsets if n == name else np.repeat(r, real.size, 0)) for n, r in reals.items()})
-            for s in (1, -1)
-        )
+        repeated = {n: np.repeat(r, real.size, 0) for n, r in reals.items()}
+        up, down = (_float_forward(op, repeated | {name: real + sign * offsets}) for sign in (1, -1))
         gradients[name] = ((up - down) * d_output).reshape(real.size, -1).sum(axis=1).reshape(real.shape) / (2 * step)
     return gradients
 
@@ -95,8 +93,9 @@ def test_vjp_approximates_the_float_gradient(kind: str) -> None:
         assert set(gradients) == {name for name, tensor in op.inputs.items() if tensor.data is None}
         for name, gradient in gradients.items():
             actual, wanted = gradient.to_float().reshape(-1), expected[name].reshape(-1)
-            largest = np.abs(real).max()
-            np.testing.assert_allclose(actual, wanted, rtol=0, atol=4e-4 * largest + 1e-300, err_msg=f"{op}")
+            # a max pool rounds before it adds: half a step for each of up to 16 overlapping windows
+            relative = 4e-3 if kind == "MAX_POOL_2D" else 4e-4
+            np.testing.assert_allclose(actual, wanted, rtol=0, atol=relative * np.abs(real).max(), err_msg=f"{op}")
             if wanted.any():
                 cosine = actual @ wanted / np.sqrt((actual @ actual) * (wanted @ wanted))
                 assert cosine > 0.999, f"{op}: cosine {cosine}"
@@ -116,7 +115,7 @@ def test_backward_kernel_equals_evaluate(kind: str) -> None:
         assert not steps, "the gradient passes unchanged"
         return
     assert len(steps) == COUNT
-    for step, operands in steps:
+    for step, _ in steps:
         assert step.op.check(step) is None
     for compiled, (_, operands) in zip(compile_operations([step for step, _ in steps]), steps, strict=True):
         compare_kernel(compiled, operands)
@@ -140,7 +139,9 @@ def test_average_pool_of_many_overlapping_windows() -> None:
     operations, operands = [], []
     for size in (8, 12, 16):
         node = pool(rng, "AVERAGE_POOL_2D")
-        node.inputs[0].shape = node.outputs[0].shape = (1, size, size, 9)  # type: ignore[union-attr]
+        for tensor in (*node.inputs, *node.outputs):
+            assert tensor is not None
+            tensor.shape = (1, size, size, 9)
         node.options.filterHeight = node.options.filterWidth = size
         node.options.strideH = node.options.strideW = 1
         node.options.padding = 0

@@ -63,13 +63,14 @@ class Parameter:
 class AdaptedGraph:
     """A graph with adapters inserted.
 
-    `parameters` in order of their layers; `quantizers` make the adapter weights from the masters; `initializers` make
-    a fresh adapter from the argument `seed`; `observers` maps the operand name of the loss to a state it keeps.
+    `parameters` in order of their layers; `quantizers` make the adapter weights from the masters, `restorers` the
+    masters from the adapter weights; `initializers` make a fresh adapter from the argument `seed`; `observers` maps the operand name of the loss to a state it keeps.
     """
 
     graph: Graph
     parameters: list[Parameter] = field(default_factory=list)
     quantizers: list[Operation] = field(default_factory=list)
+    restorers: list[Operation] = field(default_factory=list)
     initializers: list[Operation] = field(default_factory=list)
     observers: dict[str, Tensor] = field(default_factory=dict)
     seed: Tensor = field(default_factory=lambda: Tensor("seed", (), "int32", Purpose.ARGUMENT))
@@ -102,6 +103,23 @@ class Insertion:
     def constant(self, tensor: Tensor, value: float = 0.0) -> None:
         """Have it start at `value`."""
         self.initialize("INITIALIZE_CONSTANT", tensor, {}, value=value)
+
+
+    def quantize(
+        self,
+        operation: Operation,
+        kinds: tuple[str, str],
+        masters: dict[str, Tensor],
+        outputs: dict[str, Tensor],
+        attributes: dict[str, Any],
+    ) -> None:
+        """Have the operator kinds[0] make `outputs` from `masters`, and kinds[1] the masters from those outputs."""
+        every = masters | outputs
+        for kind, operations in zip(kinds, (self.adapted.quantizers, self.adapted.restorers), strict=True):
+            op = OPS[kind]
+            sources, results = {k: every[k] for k in op.operands}, {k: every[k] for k in op.results}
+            name = f"{operation.name}_{kind.lower()}"
+            operations.append(Operation(op, name, sources, results, attributes, operation.layer))
 
 
 class AdapterKind:

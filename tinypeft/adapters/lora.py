@@ -52,9 +52,7 @@ class Lora(AdapterKind):
             "b_unit": b_unit,
         }
         masters = {"master_A": master_a, "master_B": master_b}
-        insertion.adapted.quantizers.append(
-            Operation(OPS["LORA_QUANTIZE"], f"{name}_lora_quantize", masters, outputs, attributes, operation.layer)
-        )
+        insertion.quantize(operation, ("LORA_QUANTIZE", "LORA_RESTORE"), masters, outputs, attributes)
 
         hidden = Tensor(f"{name}_hidden", down.output_shape, "int16", Purpose.ACTIVATION)
         operation.inputs |= {"hidden": hidden, "lora_B": lora_b, "lora_shift": lora_shift}

@@ -7,7 +7,6 @@ import numpy as np
 from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parameter, register
 from tinypeft.errors import AdapterError
 from tinypeft.ir import Operation, Purpose, Tensor
-from tinypeft.ops import OPS
 from tinypeft.ops.activation import output_range
 from tinypeft.ops.weighted import RetrainedState, filter_scales, input_scale, multipliers
 
@@ -61,9 +60,7 @@ class ModulesToSave(AdapterKind):
             "base_shift": base[1],
         }
         inputs = {"master_filter": master_filter, "master_bias": master_bias, "logit_range": logit_range}
-        insertion.adapted.quantizers.append(
-            Operation(OPS["DENSE_QUANTIZE"], f"{name}_quantize", inputs, outputs, attributes, operation.layer)
-        )
+        insertion.quantize(operation, ("DENSE_QUANTIZE", "DENSE_RESTORE"), inputs, outputs, attributes)
         insertion.adapted.observers["logit_range"] = logit_range
         self._replace_operands(operation, outputs, scales)
         same = (lambda a: a), (lambda a: a)

@@ -1,4 +1,4 @@
-"""The process that trains the demo's model: `python -m tinypeft.demo.training FOLDER` writes digits.keras and digits.npz."""
+"""The process that trains the demo's model: `python -m tinypeft.demo.training FOLDER` writes its two files there."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def device_view(x: np.ndarray) -> np.ndarray:
 
 def view(sample: np.ndarray, degrees: float, contrast: float, brightness: float) -> np.ndarray:
     """A digit (8,8,1), turned, times `contrast`, plus `brightness`."""
-    from scipy.ndimage import rotate
+    from scipy.ndimage import rotate  # type: ignore[import-untyped]
 
     turned = rotate(sample, degrees, axes=(1, 0), reshape=False, order=1, mode="constant")
     return np.clip(turned * contrast + brightness, 0, 1).astype(np.float32)

@@ -6,45 +6,25 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from tinypeft.device import framing
 from tinypeft.device.framing import Decoder, Message
+from tinypeft.device.protocol import (
+    DATA,
+    DUMP,
+    PROTOCOL_VERSION,
+    READS,
+    TRACE,
+    Command,
+    Dump,
+    Info,
+    Object,
+    Run,
+    Stats,
+    TraceRecord,
+)
 from tinypeft.errors import DeviceError
-
-PROTOCOL_VERSION = 1
-
-
-class Command(IntEnum):
-    """tp_command."""
-
-    INFO = 0
-    WRITE = 1
-    READ = 2
-    INFER = 3
-    TRAIN_STEP = 4
-    UPDATE = 5
-    RESET_ADAPTER = 6
-    REQUANTIZE = 7
-    EXPORT_ADAPTER = 8
-    LOAD_ADAPTER = 9
-    STATS = 10
-
-
-class Object(IntEnum):
-    """tp_object: what can be read and, but for output and logits, written."""
-
-    INPUT = 0
-    OUTPUT = 1
-    LOGITS = 2
-    ADAPTER = 3
-    TRAINING = 4
-    STAGING = 5
-
-
-READS = (Command.INFO, Command.READ, Command.STATS)
-DATA, TRACE, DUMP = 1, 2, 3
 
 
 class Transport(Protocol):
@@ -55,57 +35,6 @@ class Transport(Protocol):
 
     def receive(self, timeout: float) -> bytes:
         """What has arrived, waiting up to `timeout` seconds; b"" for nothing; DeviceError where the end is gone."""
-
-
-@dataclass(frozen=True)
-class Info:
-    """What a device says about itself; sizes in bytes, those of objects it lacks 0."""
-
-    name: str
-    fingerprint: bytes
-    protocol: int
-    max_payload: int
-    input_bytes: int
-    output_bytes: int
-    logits_bytes: int
-    adapter_bytes: int
-    training_bytes: int
-    package_bytes: int
-    arena_bytes: int
-
-
-class Stats(NamedTuple):
-    """Stack size and most used bytes (0: unknown), and whether the arena's guard words are as they were set."""
-
-    stack_bytes: int
-    stack_high_water: int
-    guards_intact: bool
-
-
-@dataclass(frozen=True)
-class TraceRecord:
-    """One output of one operation: its index, its size and `trace_crc32` of its value."""
-
-    index: int
-    size: int
-    crc32: int
-
-
-class Dump(NamedTuple):
-    """The whole value of one output; `exponent` is that of block floating point, else 0."""
-
-    data: bytes
-    exponent: int
-
-
-@dataclass
-class Run:
-    """What a command that runs the model gave back."""
-
-    output: bytes = b""
-    loss: float | None = None
-    trace: list[TraceRecord] = field(default_factory=list)
-    dump: Dump | None = None
 
 
 @dataclass

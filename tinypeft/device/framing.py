@@ -18,8 +18,8 @@ _HEADER = struct.Struct(">BBHHBB")
 _U16 = struct.Struct(">H")
 _PREFIX_BYTES = len(START) + _U16.size
 _CRC_BYTES = _U16.size
-#: Zeros to send so that a receiver stuck in a broken frame gives it up.
-FLUSH = bytes(_PREFIX_BYTES + _HEADER.size + MAX_PAYLOAD + _CRC_BYTES)
+#: Bytes to send so that a receiver stuck in a broken frame gives it up. Not zeros: their CRC is right.
+FLUSH = b"\xff" * (_PREFIX_BYTES + _HEADER.size + MAX_PAYLOAD + _CRC_BYTES)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class SocketTransport:
         try:
             self._connection.sendall(data)
         except OSError as error:
-            raise DeviceError(f"the device takes no more bytes ({error}){self._failure()}") from error
+            raise DeviceError(f"the emulator ended or takes no more bytes ({error}){self._failure()}") from error
 
     def receive(self, timeout: float) -> bytes:
         ready, _, _ = select.select([self._connection], [], [], timeout)
@@ -107,7 +107,7 @@ class SocketTransport:
         try:
             data = self._connection.recv(65536)
         except OSError as error:
-            raise DeviceError(f"the connection to the device broke ({error}){self._failure()}") from error
+            raise DeviceError(f"the emulator ended ({error}){self._failure()}") from error
         if not data:
             raise DeviceError(f"the emulator ended{self._failure()}")
         return data
@@ -122,9 +122,7 @@ def running(command: list[str], log: Path, *, open_input: bool = False) -> Itera
     source = subprocess.PIPE if open_input else subprocess.DEVNULL
     with log.open("wb") as output:
         try:
-            process = subprocess.Popen(
-                command, stdin=source, stdout=output, stderr=output, start_new_session=True
-            )
+            process = subprocess.Popen(command, stdin=source, stdout=output, stderr=output, start_new_session=True)
         except OSError as error:
             raise ToolError(f"cannot run {command[0]}: {error}") from error
     try:

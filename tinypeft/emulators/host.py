@@ -44,14 +44,19 @@ def _fresh_copy(library: Path) -> Iterator[ctypes.CDLL]:
         except OSError as error:
             raise ToolError(f"cannot load {library}: {error}", "build the project again on this computer") from error
         try:
-            twin.tp_twin_init.restype = ctypes.c_int
-            twin.tp_twin_exchange.restype = ctypes.c_size_t
-            twin.tp_twin_exchange.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t]
+            _declare(twin, library)
             yield twin
-        except AttributeError as error:
-            raise ToolError(f"{library} is not a twin of tinypeft: {error}", "build the project again") from error
         finally:
             _ctypes.dlclose(twin._handle)
+
+
+def _declare(twin: ctypes.CDLL, library: Path) -> None:
+    try:
+        twin.tp_twin_init.restype = ctypes.c_int
+        twin.tp_twin_exchange.restype = ctypes.c_size_t
+        twin.tp_twin_exchange.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t]
+    except AttributeError as error:
+        raise ToolError(f"{library} is not a twin of tinypeft: {error}", "build the project again") from error
 
 
 class _TwinTransport:
@@ -71,5 +76,7 @@ class _TwinTransport:
         self._received += ctypes.string_at(self._buffer, size)
 
     def receive(self, timeout: float) -> bytes:
+        if not self._received:
+            raise DeviceError("the twin did not answer")  # nor will it: it has returned
         received, self._received = self._received, b""
         return received

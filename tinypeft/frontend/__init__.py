@@ -37,8 +37,8 @@ def load_model(
 ) -> LoadedModel:
     """Load a .tflite, or convert a .keras or .h5 with `calibration` samples (N, ...).
 
-    `progress` is called with each step of a conversion as it begins. ModelError: a missing, damaged or unsupported file;
-    DataError: no calibration where it is needed, or an unsuitable one; ToolError: no TensorFlow.
+    `progress` is called with each step of a conversion as it begins. ModelError: a missing, damaged or unsupported
+    file; DataError: no calibration where it is needed, or an unsuitable one; ToolError: no TensorFlow.
     """
     path = Path(path)
     if not path.is_file():

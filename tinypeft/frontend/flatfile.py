@@ -35,6 +35,11 @@ class FileTensor:
     quantized_dimension: int
     raw: bytes | None
 
+    @property
+    def label(self) -> str:
+        """The first of the fused names, for messages."""
+        return self.name.split(";")[0]
+
 
 @dataclass(eq=False)
 class FileOperator:
@@ -93,20 +98,21 @@ def _model(model: Any) -> FileModel:
 
 def _tensor(tensor: Any, buffers: list[Any]) -> FileTensor:
     name = (tensor.name or b"").decode("utf-8", errors="replace")
+    label = name.split(";")[0]
     shape = tuple(_indices(tensor.shape))
     signature = _indices(tensor.shapeSignature)
     if any(extent < 1 for extent in shape) or any(extent < 1 for extent in signature[1:]):
         raise ModelError(
-            f"tensor {name} has the dynamic shape {tuple(signature) or shape}", "export the model with fixed shapes"
+            f"tensor {label} has the dynamic shape {tuple(signature) or shape}", "export the model with fixed shapes"
         )
     if math.prod(shape) > _ELEMENTS_MAX:
-        raise _damage(f"tensor {name} has shape {shape}")
+        raise _damage(f"tensor {label} has shape {shape}")
     if tensor.sparsity is not None or tensor.isVariable:
         kind = "sparse" if tensor.sparsity is not None else "a variable"
-        raise ModelError(f"tensor {name} is {kind}, which is not supported", "export a dense model without state")
+        raise ModelError(f"tensor {label} is {kind}, which is not supported", "export a dense model without state")
     buffer = _at(buffers, tensor.buffer)
     if buffer.offset > 1 or buffer.size > 1:
-        raise ModelError(f"tensor {name} lies outside the flatbuffer, which is not supported")
+        raise ModelError(f"tensor {label} lies outside the flatbuffer, which is not supported")
     quantization = tensor.quantization or schema.QuantizationParametersT()
     return FileTensor(
         name,

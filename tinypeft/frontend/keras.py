@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,8 @@ def _check_file(path: Path) -> None:
     if start != signature:
         reason = "it is empty" if not start else f"it does not start like a {path.suffix} file"
         raise ModelError(f"{path} is not a Keras model: {reason}", "save it again with model.save('model.keras')")
+    if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
+        raise ModelError(f"{path} is truncated: the archive has no end", "copy it again, or save it again")
 
 
 def _check_calibration(calibration: np.ndarray) -> None:
@@ -105,7 +108,7 @@ def no_tensorflow(reason: str = "") -> ToolError:
 
 
 def tensorflow_command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """(command, environment) that run `module` with this interpreter, TensorFlow quiet, deterministic and on the CPU."""
+    """(command, environment) that run `module` with this interpreter, TensorFlow quiet and on the CPU."""
     package_root = str(Path(tinypeft.__file__).parents[1])
     search_path = os.pathsep.join([package_root, *filter(None, sys.path)])
     return [sys.executable, "-P", "-m", module, *arguments], {**os.environ, **_ENVIRONMENT, "PYTHONPATH": search_path}
@@ -134,9 +137,9 @@ def _run(path: Path, folder: Path, progress: Progress) -> dict[str, Any]:
         kinds: dict[str, type[TinypeftError]] = {"DataError": DataError, "ModelError": ModelError}
         raise kinds[answer["error"]](answer["message"], answer["hint"])
     if process.returncode != 0 or not answer:
-        last = Path(folder, "log").read_text(errors="replace").strip().splitlines()[-1:]
+        lines = Path(folder, "log").read_text(errors="replace").strip().splitlines() or ["no message"]
         raise ModelError(
-            f"the LiteRT converter gave up on {path} with exit code {process.returncode}: {' '.join(last) or 'no message'}",
-            "try the conversion with tf.lite.TFLiteConverter itself",
+            f"the LiteRT converter crashed on {path} with exit code {process.returncode}: {lines[-1].strip()}",
+            "try tf.lite.TFLiteConverter on the model itself",
         )
     return answer

@@ -1,7 +1,7 @@
 """The process that converts a Keras model: `python -m tinypeft.frontend.keras_process MODEL FOLDER`.
 
-Takes FOLDER/calibration.npy, writes FOLDER/model.tflite. On stdout, a JSON object a line: {"step"} as it proceeds, at the
-end {"layers": {name: class}}, {"error", "message", "hint"} or {"missing"}. Whatever the libraries print goes to stderr.
+Takes FOLDER/calibration.npy, writes FOLDER/model.tflite. On stdout, a JSON object a line: {"step"} as it proceeds, at
+the end {"layers": {name: class}}, {"error", "message", "hint"} or {"missing"}. What the libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ import numpy as np
 
 from tinypeft.data import fit_samples
 from tinypeft.errors import ModelError, TinypeftError
+from tinypeft.frontend.naming import find_layer, identifier
+from tinypeft.frontend.tflite import supported_operators
 
-_EXPORT_HINT = "save the model with Keras 3 again: model.save('model.keras')"
+_EXPORT_HINT = "save the model again, with Keras 3 and its own layers only: model.save('model.keras')"
+#: operators of loops, branches and state, on which the converter itself crashes
+_CONTROL_FLOW = re.compile("(Stateless)?(While|If|Case)|TensorList.*|CudnnRNN.*")
 
 
 def main(model_path: str, folder: str) -> None:
@@ -50,11 +54,19 @@ def _convert(path: Path, folder: Path, step: Callable[[str], None]) -> dict[str,
     sample_shape = _check(model, path)
     samples = fit_samples(np.load(folder / "calibration.npy"), sample_shape, "the calibration samples")
     layers = dict(_leaves(model))
+    try:
+        function = _trace(model, sample_shape)
+    except Exception as error:  # whatever the code of a layer raises
+        raise ModelError(f"{path} cannot be traced: {_first_line(error)}", _EXPORT_HINT) from error
+    owners = {op.type: find_layer("", [], op.name, layers) for op in reversed(function.graph.get_operations())}
+    _refuse(sorted(filter(_CONTROL_FLOW.fullmatch, owners), reverse=True), path, owners, layers)
     step(f"quantising {path.name} with {len(samples)} samples")
     try:
-        tflite = _quantise(model, samples)
+        tflite = _quantise(function, samples)
     except Exception as error:  # the converter raises anything, of many lines
-        raise _conversion_error(path, str(error), layers) from error
+        _refuse(sorted(set(re.findall(r"\btf\.(\w+)", str(error))) & set(owners)), path, owners, layers)
+        message = f"{path} cannot be converted to int8: {_first_line(error)}"
+        raise ModelError(message, "try tf.lite.TFLiteConverter on the model itself") from error
     (folder / "model.tflite").write_bytes(tflite)
     return layers
 
@@ -65,8 +77,7 @@ def _load(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # any exception of zipfile, h5py, json or a layer's constructor
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(f"{path} cannot be loaded by Keras: {reason}", _EXPORT_HINT) from error
+        raise ModelError(f"{path} cannot be loaded by Keras: {_first_line(error)}", _EXPORT_HINT) from error
 
 
 def _check(model: Any, path: Path) -> tuple[int, ...]:
@@ -91,20 +102,37 @@ def _check(model: Any, path: Path) -> tuple[int, ...]:
 
 def _leaves(layer: Any) -> Iterator[tuple[str, str]]:
     """(name, class name) of the layers of a model and of the models in it, in order, but for the input."""
-    for inner in layer.layers:
+    for inner in getattr(layer, "operations", layer.layers):
         if getattr(inner, "layers", None):
             yield from _leaves(inner)
         elif type(inner).__name__ != "InputLayer":
             yield inner.name, type(inner).__name__
 
 
-def _quantise(model: Any, samples: np.ndarray) -> bytes:
+def _trace(model: Any, sample_shape: tuple[int, ...]) -> Any:
+    """The model as a concrete function of one sample."""
     import tensorflow as tf
 
     _keep_names(model, "model/")
-    signature = [tf.TensorSpec([1, *samples.shape[1:]], tf.float32, name="input")]
+    signature = [tf.TensorSpec([1, *sample_shape], tf.float32, name="input")]
     function = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    return function.get_concrete_function()
+
+
+def _keep_names(layer: Any, scope: str) -> None:
+    """Make the layer and those in it trace under their very names: Keras opens scopes twice, which gives `dense_1`."""
+    import tensorflow as tf
+
+    for inner in getattr(layer, "layers", ()):
+        _keep_names(inner, f"{scope}{identifier(inner.name)}/")
+    if hasattr(layer, "_open_name_scope"):
+        object.__setattr__(layer, "_open_name_scope", lambda: tf.name_scope(scope))
+
+
+def _quantise(function: Any, samples: np.ndarray) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -112,30 +140,21 @@ def _quantise(model: Any, samples: np.ndarray) -> bytes:
     return bytes(converter.convert())
 
 
-def _keep_names(layer: Any, scope: str) -> None:
-    """Make the layer and those in it trace under exactly their names; Keras opens scopes twice, which makes `dense_1` of `dense`."""
-    import tensorflow as tf
+def _refuse(kinds: list[str], path: Path, owners: dict[str, str | None], layers: dict[str, str]) -> None:
+    """Raise ModelError for the first of the operators, with the Keras layer that it is from."""
+    for kind in kinds:
+        layer = owners[kind]
+        where = f" of layer {layer} ({layers[layer]})" if layer else ""
+        raise ModelError(
+            f"{path}: operator {kind}{where} is not supported; supported: {', '.join(supported_operators())}",
+            "replace the layer by supported ones",
+        )
 
-    for inner in getattr(layer, "layers", ()):
-        _keep_names(inner, scope + re.sub(r"[^A-Za-z0-9_]", "_", inner.name) + "/")
-    if hasattr(layer, "_open_name_scope"):
-        object.__setattr__(layer, "_open_name_scope", lambda: tf.name_scope(scope))
 
-
-def _conversion_error(path: Path, text: str, layers: dict[str, str]) -> ModelError:
-    """What the converter complains of, in a sentence with the Keras layer, its class and the operator where it tells them."""
-    operators = sorted(
-        set(re.findall(r"tf\.([A-Z]\w+)", text)) | set(re.findall(r"not yet supported for op: '(\w+)'", text))
-    )
-    named = [name for name in layers if re.search(rf"/{re.escape(name)}[_/]", text)]
-    if operators:
-        where = "".join(f" of layer {name} ({layers[name]})" for name in named[:1])
-        message = f"{path}: operator {', '.join(operators)}{where} has no int8 form in LiteRT"
-        return ModelError(message, "replace the layer by supported ones; see `tinypeft supported-ops`")
-    reason = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
-    return ModelError(
-        f"{path} cannot be converted to int8: {reason}", "try tf.lite.TFLiteConverter on the model itself"
-    )
+def _first_line(error: Exception) -> str:
+    """The first sentence of what a library says, which may be pages long."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line.split(". ")[0][:300]
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ def find_layer(
 ) -> str | None:
     """The layer that an operator of `kind` came from, or None where the names don't tell.
 
-    A name lists the TensorFlow operations that were fused, `model/re_lu/Relu;model/conv2d/convolution`. The weights' names
-    are asked first, then the output's. With `keras_layers`, only these are answers.
+    A name lists the TensorFlow operations that were fused, `model/re_lu/Relu;model/conv2d/convolution`. The weights'
+    names are asked first, then the output's. With `keras_layers`, only these are answers.
     """
     known = {identifier(layer): layer for layer in keras_layers}
     endings = _ENDINGS.get(kind, ())

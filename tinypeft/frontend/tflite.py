@@ -17,8 +17,9 @@ _EDGES = ("QUANTIZE", "DEQUANTIZE")
 _WEIGHTED = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
 _DTYPES = {"INT8": "int8", "INT32": "int32", "FLOAT32": "float32"}
 _QUANTIZE_HINT = (
-    "give the .keras model with --calibration F.npz:KEY instead, or convert with optimizations=[tf.lite.Optimize.DEFAULT], "
-    "a representative_dataset, supported_ops=[tf.lite.OpsSet.TFLITE_BUILTINS_INT8] and int8 inference input and output"
+    "give the .keras model with --calibration F.npz:KEY instead, or convert with "
+    "optimizations=[tf.lite.Optimize.DEFAULT], a representative_dataset, "
+    "supported_ops=[tf.lite.OpsSet.TFLITE_BUILTINS_INT8] and int8 inference input and output"
 )
 
 
@@ -40,6 +41,11 @@ def read_tflite(data: bytes, *, keras_layers: Sequence[str] | Mapping[str, str] 
         raise ModelError(
             f"the .tflite file cannot be read ({type(error).__name__}: {error})", "export it again"
         ) from error
+
+
+def supported_operators() -> list[str]:
+    """The names of the operators that a file may contain, sorted."""
+    return sorted(name for name, op in OPS.items() if op.importable)
 
 
 class _Reader:
@@ -79,7 +85,7 @@ class _Reader:
         return f"{layer} ({self.classes[layer]})" if layer in self.classes else layer
 
     def refuse_unsupported(self, layers: list[str]) -> None:
-        supported = sorted(name for name, op in OPS.items() if op.importable)
+        supported = supported_operators()
         refused: dict[str, list[str]] = {}
         for operator, layer in zip(self.model.operators, layers, strict=True):
             if operator.kind not in supported:
@@ -149,28 +155,28 @@ class _Reader:
 def make_tensor(source: FileTensor, name: str) -> Tensor:
     """A tensor of `source`'s values and quantisation; ModelError for types and scales that don't suit."""
     if source.type not in _DTYPES:
-        raise ModelError(f"tensor {source.name} is {source.type}, supported are {', '.join(_DTYPES)}", _QUANTIZE_HINT)
+        raise ModelError(f"tensor {source.label} is {source.type}, supported are {', '.join(_DTYPES)}", _QUANTIZE_HINT)
     dtype = _DTYPES[source.type]
     zero_points = set(source.zero_point.tolist()) or {0}
     scale = source.scale if source.scale.size and dtype != "float32" else None
     if dtype == "int8" and scale is None:
-        raise ModelError(f"tensor {source.name} is int8 but has no scale", _QUANTIZE_HINT)
+        raise ModelError(f"tensor {source.label} is int8 but has no scale", _QUANTIZE_HINT)
     if scale is not None and not (np.isfinite(scale).all() and (scale > 0).all()):
-        raise ModelError(f"tensor {source.name} has a scale that is not positive and finite", "export the model again")
+        raise ModelError(f"tensor {source.label} has a scale that is not positive and finite", "export the model again")
     if (
         len(zero_points) > 1
         or not -128 <= min(zero_points) <= 127
         or (scale is not None and scale.size > 1 and zero_points != {0})
     ):
         raise ModelError(
-            f"tensor {source.name} has the zero points {sorted(zero_points)}, supported is one, 0 per channel"
+            f"tensor {source.label} has the zero points {sorted(zero_points)}, supported is one, 0 per channel"
         )
     purpose = Purpose.ACTIVATION if source.raw is None else Purpose.FROZEN_WEIGHT
     tensor = Tensor(name, source.shape, dtype, purpose, scale, zero_points.pop())
     if source.raw is not None:
         if len(source.raw) != tensor.nbytes:
             raise ModelError(
-                f"tensor {source.name} {source.shape} {dtype} holds {len(source.raw)} B", "export it again"
+                f"tensor {source.label} {source.shape} {dtype} holds {len(source.raw)} B", "export it again"
             )
         tensor.data = np.frombuffer(source.raw, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(source.shape)
     return tensor
@@ -185,7 +191,7 @@ def check_per_channel(operator: FileOperator, where: str) -> None:
         axis = 3 if operator.kind == "DEPTHWISE_CONV_2D" and position == 1 else 0
         if not is_weight or tensor.quantized_dimension != axis or tensor.shape[axis] != tensor.scale.size:
             raise ModelError(
-                f"{where}: tensor {tensor.name} {tensor.shape} has {tensor.scale.size} scales along axis "
+                f"{where}: tensor {tensor.label} {tensor.shape} has {tensor.scale.size} scales along axis "
                 f"{tensor.quantized_dimension}, supported is one, or one an output channel of weights"
             )
 

@@ -44,10 +44,11 @@ Value = Any
 
 @dataclass(frozen=True)
 class CArray:
-    """A constant table of a call's parameters, placed in flash."""
+    """A constant table of a call, placed in flash; `name` completes the operation's name to that of the table."""
 
     ctype: str
     values: np.ndarray
+    name: str = "table"
 
 
 @dataclass(frozen=True)

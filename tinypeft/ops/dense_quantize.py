@@ -1,14 +1,15 @@
-"""DENSE_QUANTIZE: the masters of a retrained classifier to int8 weights, with output scale and multipliers of their own."""
+"""DENSE_QUANTIZE: the masters of a retrained classifier to int8 weights with scales of their own; DENSE_RESTORE: back."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from tinypeft import arithmetic
 from tinypeft.arithmetic import F32
-from tinypeft.ir import Operation
+from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import CArray, KernelCall, Op, Value, register
 
 _BIAS_LIMIT = F32(2.0**30)
@@ -57,8 +58,6 @@ class DenseQuantize(Op):
         for c in np.flatnonzero(scale > attributes["filter_scale"]):
             mantissa, exponent = math.frexp(float(unit[c] / range_scale))
             multiplier[c], shift[c] = int(mantissa * (1 << 31)), exponent
-        exponent = arithmetic.float_exponent(scale.max()) - 14
-        fold = np.minimum(arithmetic.round_to_int((unit / input_scale) * arithmetic.exp2i(-exponent)), 32767)
         return {
             "filter": filters,
             "bias": arithmetic.round_to_int(steps),
@@ -66,15 +65,12 @@ class DenseQuantize(Op):
             "shift": np.maximum(shift, -31).astype(np.int32),
             "output_shift": np.array([range_shift], np.int8),
             "logit_scale": unit,
-            "fold_multiplier": fold.astype(np.int16),
-            "fold_exponent": np.array([exponent], np.int32),
-            "l1": np.array([np.abs(filters.astype(np.int64)).sum(0).max()], np.int32),
+            **_derived(filters, unit / input_scale),
         }
 
     @staticmethod
     def _range_shift(op: Operation, logit_range: np.ndarray) -> int:
-        scale, zero_point = F32(op.attributes["output_scale"]), op.attributes["output_zero_point"]
-        low, high = F32(-128 - zero_point) * scale, F32(127 - zero_point) * scale
+        low, high = _output_limits(op)
         for shift in range(8):
             factor = arithmetic.exp2i(shift)
             if logit_range[0] >= low * factor and logit_range[1] <= high * factor:
@@ -82,17 +78,69 @@ class DenseQuantize(Op):
         return 8
 
     def call(self, op: Operation) -> KernelCall:
-        attributes = op.attributes
-        output_c, input_c = op.inputs["master_filter"].shape
-        fields = {
-            "input_c": input_c,
-            "output_c": output_c,
-            "input_scale": np.float32(attributes["input_scale"]),
-            "output_scale": np.float32(attributes["output_scale"]),
-            "output_zero_point": attributes["output_zero_point"],
-            "filter_scale": CArray("float", attributes["filter_scale"]),
-            "base_multiplier": CArray("int32_t", attributes["base_multiplier"]),
-            "base_shift": CArray("int32_t", attributes["base_shift"]),
-        }
         arguments = [*op.inputs.values(), *op.outputs.values()]
+        fields = _fields(op, op.inputs["master_filter"])
         return KernelCall("tp_dense_quantize_f32", "tp_dense_quantize_params", fields, arguments)
+
+
+@register
+class DenseRestore(Op):
+    """The masters that a retrained layer's integers stand for, and what the backward pass derives from them."""
+
+    name = "DENSE_RESTORE"
+    operands = ("filter", "bias", "output_shift", "logit_scale")
+    results = ("master_filter", "master_bias", "logit_range", "fold_multiplier", "fold_exponent", "l1")
+    source = "tp_dense_quantize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        channels = op.inputs["bias"].shape
+        shapes: dict[str, tuple[int, ...]] = {"master_filter": op.inputs["filter"].shape, "master_bias": channels}
+        return shapes | {"logit_range": (2,), "fold_multiplier": channels, "fold_exponent": (1,), "l1": (1,)}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        filters, unit = values["filter"], values["logit_scale"]
+        scale = unit / F32(op.attributes["input_scale"])
+        shift = int(values["output_shift"][0])
+        reach = arithmetic.exp2i(shift) if shift > 0 else F32(0.0)
+        low, high = _output_limits(op)
+        return {
+            "master_filter": filters.astype(np.float32) * scale[:, None],
+            "master_bias": values["bias"].astype(np.float32) * unit,
+            "logit_range": np.array([low * reach, high * reach], np.float32),
+            **_derived(filters, scale),
+        }
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments = [*op.inputs.values(), *op.outputs.values()]
+        fields = _fields(op, op.inputs["filter"])
+        return KernelCall("tp_dense_restore_f32", "tp_dense_quantize_params", fields, arguments)
+
+
+def _output_limits(op: Operation) -> tuple[np.float32, np.float32]:
+    """The smallest and largest logit that the base layer's int8 output holds."""
+    scale, zero_point = F32(op.attributes["output_scale"]), op.attributes["output_zero_point"]
+    return F32(-128 - zero_point) * scale, F32(127 - zero_point) * scale
+
+
+def _derived(filters: np.ndarray, scale: np.ndarray) -> dict[str, Value]:
+    exponent = arithmetic.float_exponent(scale.max()) - 14
+    fold = np.minimum(arithmetic.round_to_int(scale * arithmetic.exp2i(-exponent)), 32767)
+    return {
+        "fold_multiplier": fold.astype(np.int16),
+        "fold_exponent": np.array([exponent], np.int32),
+        "l1": np.array([np.abs(filters.astype(np.int64)).sum(0).max()], np.int32),
+    }
+
+
+def _fields(op: Operation, filters: Tensor) -> dict[str, Any]:
+    attributes = op.attributes
+    return {
+        "input_c": filters.shape[1],
+        "output_c": filters.shape[0],
+        "input_scale": F32(attributes["input_scale"]),
+        "output_scale": F32(attributes["output_scale"]),
+        "output_zero_point": attributes["output_zero_point"],
+        "filter_scale": CArray("float", attributes["filter_scale"]),
+        "base_multiplier": CArray("int32_t", attributes["base_multiplier"]),
+        "base_shift": CArray("int32_t", attributes["base_shift"]),
+    }

@@ -141,7 +141,7 @@ class DenseLogits(Op):
 
     def call(self, op: Operation) -> KernelCall:
         fields = _fields(op) | {"output_offset": 0, "activation_min": 0, "activation_max": 0}
-        scale = op.inputs.get("scale") or CArray("float", self._scale(op))
+        scale = op.inputs.get("scale") or CArray("float", self._scale(op), "scale")
         arguments: list[Any] = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), scale]
         arguments += [*lora_arguments(op), op.output]
         return KernelCall("tp_dense_logits_s8", "tp_fully_connected_params", fields, arguments)

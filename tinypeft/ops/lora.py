@@ -87,15 +87,13 @@ class LoraQuantize(Op):
         lora_b, shifts = np.empty(b.shape, np.int8), np.empty(b.shape[0], np.int8)
         for c in range(b.shape[0]):
             lora_b[c], shifts[c] = self._quantize_row(b[c], factors[c], hidden_peak, op.attributes["acc_bound"])
-        a_l1 = np.abs(lora_a.astype(np.int64)).reshape(-1, a.shape[-1]).sum(0).max()
-        b_l1 = np.abs(lora_b.astype(np.int64)).sum(0).max()
         return {
             "lora_A": lora_a,
             "hidden_shift": np.array([k_h], np.int8),
             "lora_B": lora_b,
             "lora_shift": shifts,
             "a_scale": np.array([scale], np.float32),
-            "l1": np.array([a_l1, b_l1], np.int32),
+            "l1": _norms(lora_a, lora_b),
         }
 
     @staticmethod
@@ -112,16 +110,54 @@ class LoraQuantize(Op):
 
     def call(self, op: Operation) -> KernelCall:
         a, b = op.inputs["master_A"], op.inputs["master_B"]
-        fields = {
-            "rank": b.shape[1],
-            "fan_in": a.size // a.shape[0],
-            "input_c": a.shape[-1],
-            "output_c": b.shape[0],
-            "input_range": op.attributes["input_range"],
-            "acc_bound": op.attributes["acc_bound"],
-            "b_unit": CArray("float", op.attributes["b_unit"]),
+        arguments = [a, b, *op.outputs.values()]
+        return KernelCall("tp_lora_quantize_f32", "tp_lora_quantize_params", _quantize_fields(op, a, b), arguments)
+
+
+@register
+class LoraRestore(Op):
+    """The masters that an adapter's integers stand for, and the norms: what LORA_QUANTIZE would start from."""
+
+    name = "LORA_RESTORE"
+    operands = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale")
+    results = ("master_A", "master_B", "l1")
+    source = "tp_lora.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master_A": op.inputs["lora_A"].shape, "master_B": op.inputs["lora_B"].shape, "l1": (2,)}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        lora_a, lora_b, scale = values["lora_A"], values["lora_B"], values["a_scale"][0]
+        factors = (scale * arithmetic.exp2i(int(values["hidden_shift"][0]))) * op.attributes["b_unit"]
+        units = factors * np.array([arithmetic.exp2i(int(s)) for s in values["lora_shift"]], np.float32)
+        return {
+            "master_A": lora_a.astype(np.float32) * scale,
+            "master_B": lora_b.astype(np.float32) / units[:, None],
+            "l1": _norms(lora_a, lora_b),
         }
-        return KernelCall("tp_lora_quantize_f32", "tp_lora_quantize_params", fields, [a, b, *op.outputs.values()])
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = _quantize_fields(op, op.inputs["lora_A"], op.inputs["lora_B"])
+        arguments = [*op.inputs.values(), *op.outputs.values()]
+        return KernelCall("tp_lora_restore_f32", "tp_lora_quantize_params", fields, arguments)
+
+
+def _norms(lora_a: np.ndarray, lora_b: np.ndarray) -> np.ndarray:
+    """The largest sums of |A| over one input channel and of |B| over one hidden channel."""
+    a_l1 = np.abs(lora_a.astype(np.int64)).reshape(-1, lora_a.shape[-1]).sum(0).max()
+    return np.array([a_l1, np.abs(lora_b.astype(np.int64)).sum(0).max()], np.int32)
+
+
+def _quantize_fields(op: Operation, a: Tensor, b: Tensor) -> dict[str, int | float | CArray]:
+    return {
+        "rank": b.shape[1],
+        "fan_in": a.size // a.shape[0],
+        "input_c": a.shape[-1],
+        "output_c": b.shape[0],
+        "input_range": op.attributes["input_range"],
+        "acc_bound": op.attributes["acc_bound"],
+        "b_unit": CArray("float", op.attributes["b_unit"]),
+    }
 
 
 def _backward_fields(op: Operation) -> dict[str, int | float | CArray]:

@@ -67,7 +67,8 @@ class Mean(Op):
         return {"input": d_input}
 
     def call(self, op: Operation) -> KernelCall:
-        return KernelCall("tp_mean_s8", "tp_mean_params", {**_parameters(op)}, [op.inputs["input"], op.outputs["output"]])
+        arguments: list[Any] = [op.inputs["input"], op.outputs["output"]]
+        return KernelCall("tp_mean_s8", "tp_mean_params", {**_parameters(op)}, arguments)
 
 
 @register

@@ -77,7 +77,8 @@ class RequantizeBackward(Op):
         else:
             assert fold is not None
             function = "tp_channel_scale_backward_s16"
-            extra = [CArray("int16_t", fold[0]), CArray("int32_t", np.array([fold[1]], np.int32))]
+            exponent = CArray("int32_t", np.array([fold[1]], np.int32), "exponent")
+            extra = [CArray("int16_t", fold[0], "multiplier"), exponent]
             fields = {"positions": fields["positions"], "channels": channels}
         arguments = [op.inputs["d_output"], *extra, op.output]
         return KernelCall(function, "tp_requantize_backward_params", fields, arguments)

@@ -19,6 +19,8 @@ from tinypeft.ops.constraints import per_tensor, require_int8
 
 # Fixed point Qm.n holds m integer and n fractional bits: Q5.26 differences, Q0.31 exponentials, Q12.19 their sum.
 DIFF_INTEGER_BITS, SUM_INTEGER_BITS = 5, 12
+#: Most values of which the sum of exponentials fits; from 512 on, LiteRT's reference kernel aborts.
+MAX_DEPTH = (1 << SUM_INTEGER_BITS) - 1
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 #: e**-(1/4), e**-(1/2), e**-1 ... e**-16 as Q0.31
 _POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
@@ -47,8 +49,8 @@ class Softmax(Op):
         scale, zero_point = per_tensor(op.output)
         if abs(scale * 256 - 1) > 1e-3 or zero_point != INT8_MIN:
             return f"{op.output.name} has scale {scale:g} and zero point {zero_point}, supported is 1/256 and -128"
-        if op.output.shape[-1] >= 1 << SUM_INTEGER_BITS:
-            return f"a softmax over {op.output.shape[-1]} values is not supported, the most is {(1 << SUM_INTEGER_BITS) - 1}"
+        if op.output.shape[-1] > MAX_DEPTH:
+            return f"a softmax over {op.output.shape[-1]} values is not supported, the most is {MAX_DEPTH}"
         if op.attributes["beta"] * per_tensor(op.inputs["input"])[0] * 2.0**26 <= 1:
             return f"{op.inputs['input'].name} has scale {per_tensor(op.inputs['input'])[0]:g}, too small for a softmax"
         return None

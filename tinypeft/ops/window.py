@@ -1,4 +1,4 @@
-"""Windows that slide over the image, of convolutions and pools: sizes, strides, padding, patches. Defines no operator."""
+"""Windows of convolutions and pools that slide over an image: sizes, padding, patches. Defines no operator."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Window:
 
     def rows(self) -> np.ndarray:
         """(OH, KH): the input row of every tap, which may lie outside the image."""
-        return np.arange(self.output_h)[:, None] * self.stride_h - self.pad_top + np.arange(self.kernel_h) * self.dilation_h
+        return _taps(self.output_h, self.stride_h, self.pad_top, self.kernel_h, self.dilation_h)
 
     def columns(self) -> np.ndarray:
         """(OW, KW): the input column of every tap."""
-        return np.arange(self.output_w)[:, None] * self.stride_w - self.pad_left + np.arange(self.kernel_w) * self.dilation_w
+        return _taps(self.output_w, self.stride_w, self.pad_left, self.kernel_w, self.dilation_w)
 
     def inside(self) -> np.ndarray:
         """(OH, OW, KH, KW): whether a tap lies in the image."""
@@ -80,13 +80,16 @@ class Window:
 
 
 def make_window(options: Any, input_shape: tuple[int, ...], output_channels: int, kernel: tuple[int, int]) -> Window:
-    """The window of a TFLite operator: `options` holds padding (0 SAME, 1 VALID), strideH/W and perhaps dilationH/WFactor.
+    """The window of a TFLite operator, for an input (1, H, W, C) and a kernel (height, width).
 
-    `input_shape` is (1, H, W, C), `kernel` (height, width). The output's size and the padding offsets follow as in
-    LiteRT's ComputePaddingHeightWidth: what is odd goes to the bottom and the right.
+    `options` holds padding (0 SAME, 1 VALID), strideH, strideW and perhaps dilationHFactor, dilationWFactor. The
+    output's size and the padding offsets follow as in LiteRT's ComputePaddingHeightWidth: what is odd goes to the
+    bottom and the right.
     """
     if len(input_shape) != 4 or input_shape[0] != 1:
-        raise ModelError(f"the input has shape {input_shape}, supported is (1, H, W, C)", "export the model with batch size 1")
+        raise ModelError(
+            f"the input has shape {input_shape}, supported is (1, H, W, C)", "export the model with batch size 1"
+        )
     if options.padding not in (0, 1):
         raise ModelError(f"the padding mode {options.padding} is not supported", "use 'same' or 'valid'")
     stride = int(options.strideH), int(options.strideW)
@@ -99,6 +102,10 @@ def make_window(options: Any, input_shape: tuple[int, ...], output_channels: int
     return Window(
         height, width, channels, output_h, output_w, output_channels, *kernel, *stride, *dilation, pad_top, pad_left
     )
+
+
+def _taps(outputs: int, stride: int, pad: int, kernel: int, dilation: int) -> np.ndarray:
+    return np.arange(outputs)[:, None] * stride - pad + np.arange(kernel) * dilation
 
 
 def _axis(size: int, kernel: int, stride: int, dilation: int, same: bool) -> tuple[int, int]:

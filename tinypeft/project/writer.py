@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -51,8 +52,8 @@ def write_project(
     content = _project_files(board, model_name, sources, kernels, stack_bytes, files)
     content["manifest.json"] = _manifest(board, model_name, stack_bytes, manifest, content)
     target = Path(directory).resolve()
-    _check_replaceable(target)
     try:
+        _check_replaceable(target)
         _write_tree(target, content)
     except OSError as error:
         raise OutputError(
@@ -167,9 +168,10 @@ def _check_replaceable(target: Path) -> None:
 
 
 def _write_tree(target: Path, content: Mapping[str, bytes]) -> None:
-    created = _make_parents(target.parent)
+    created: list[Path] = []
     stage: Path | None = None
     try:
+        _make_parents(target.parent, created)
         # Beside the target, so that both are on one file system and a rename suffices.
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         tree = stage / "new"
@@ -181,8 +183,9 @@ def _write_tree(target: Path, content: Mapping[str, bytes]) -> None:
     except BaseException:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
-        for folder in created:
-            folder.rmdir()
+        with contextlib.suppress(OSError):  # not empty: the project is in place already
+            for folder in reversed(created):
+                folder.rmdir()
         raise
     shutil.rmtree(stage, ignore_errors=True)
 
@@ -200,12 +203,9 @@ def _put_in_place(tree: Path, target: Path, old: Path) -> None:
         raise
 
 
-def _make_parents(parent: Path) -> list[Path]:
-    """Create what is missing of `parent`; the created folders, innermost first."""
-    missing = []
-    while not parent.exists():
-        missing.append(parent)
-        parent = parent.parent
+def _make_parents(parent: Path, created: list[Path]) -> None:
+    """Create what is missing of `parent`, adding to `created` what was, outermost first."""
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-    return missing
+        created.append(folder)

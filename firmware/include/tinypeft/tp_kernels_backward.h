@@ -87,6 +87,11 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
                           int8_t *lora_A, int8_t *hidden_shift, int8_t *lora_B, int8_t *lora_shift, float *a_scale,
                           int32_t *l1);
 
+/* The masters that an adapter's integers stand for, and the norms; the integers stay as they are. */
+void tp_lora_restore_f32(const tp_lora_quantize_params *params, const int8_t *lora_A, const int8_t *hidden_shift,
+                         const int8_t *lora_B, const int8_t *lora_shift, const float *a_scale, float *master_A,
+                         float *master_B, int32_t *l1);
+
 typedef struct {
   int32_t positions, rank, output_c;
   float input_scale;
@@ -119,5 +124,11 @@ void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *
                            const float *master_bias, const float *logit_range, int8_t *filter, int32_t *bias,
                            int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
                            int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1);
+
+/* The masters that a retrained layer's integers stand for, and what the backward pass derives from them. */
+void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *filter, const int32_t *bias,
+                          const int8_t *output_shift, const float *logit_scale, float *master_filter,
+                          float *master_bias, float *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
+                          int32_t *l1);
 
 #endif

@@ -32,6 +32,7 @@
 
 #include "tinypeft/tp_frame.h"
 #include "tinypeft/tp_model.h"
+#include "tinypeft/tp_response.h"
 
 #define TP_PROTOCOL_VERSION 1u
 #define TP_GROUP 64u
@@ -61,13 +62,11 @@ typedef enum {
   TP_OBJECT_STAGING
 } tp_object;
 
-typedef enum { TP_STREAM_DATA = 1, TP_STREAM_TRACE, TP_STREAM_DUMP } tp_stream;
-
 /* The byte stream and what the server cannot know. `context` goes to every function. */
 typedef struct {
   void *context;
   /* Send one frame; required. Returns when `data` may be reused. */
-  void (*write)(void *context, const uint8_t *data, uint32_t length);
+  tp_write_function write;
   /* Size and most used bytes of the stack; NULL: unknown, reported as 0. */
   uint32_t (*stack_bytes)(void *context);
   uint32_t (*stack_high_water)(void *context);
@@ -79,9 +78,7 @@ typedef struct {
   tp_server_config config;
   tp_status fault;
   tp_frame_receiver receiver;
-  tp_message_header response;
-  uint8_t frame[TP_FRAME_MAX];
-  uint32_t stream; /* tp_stream of the frame being filled; 0: none */
+  tp_response response;
   uint32_t trace;
   int32_t dump;
 } tp_server;

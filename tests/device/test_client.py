@@ -1,0 +1,217 @@
+"""`Device` against the fake model's twin, and against devices that answer late, wrongly or not at all."""
+
+import math
+import struct
+
+import numpy as np
+import pytest
+
+from tinypeft.device import Device, Dump, Run, Stats, TraceRecord, trace_crc32
+from tinypeft.device.framing import FLAG_MORE, READ_RESPONSE, Decoder, Message, encode
+from tinypeft.errors import DeviceError
+
+DUMPED, EMPTY = 3, 5
+WIDE = (np.arange(600, dtype=np.int16) * 7 - 2000).astype(np.int16)
+
+
+def expected_trace() -> list[TraceRecord]:
+    """What the fake model's outputs are, by fake_model.c."""
+    values: list[tuple[np.ndarray, int]] = [(np.array([i], np.int32), 0) for i in range(100)]
+    values[DUMPED], values[EMPTY] = (WIDE, -7), (np.array([], np.int8), 0)
+    return [TraceRecord(i, value.nbytes, trace_crc32(value, exponent)) for i, (value, exponent) in enumerate(values)]
+
+
+def test_info(device):
+    info = device.info()
+    assert (info.name, info.protocol, info.max_payload) == ("fake", 1, 512)
+    assert info.fingerprint == bytes([1, 2, 3]) + bytes(29)
+    sizes = (info.input_bytes, info.output_bytes, info.logits_bytes, info.adapter_bytes)
+    assert sizes == (16, 4, 12, 24)
+    assert (info.training_bytes, info.package_bytes, info.arena_bytes) == (40, 28, 2048)
+
+
+def test_stats(device):
+    assert device.stats() == Stats(stack_bytes=0, stack_high_water=0, guards_intact=True)
+    device.infer(bytes([128]) + bytes(15))  # this input makes the fake write over its guard
+    assert not device.stats().guards_intact
+
+
+def test_objects_larger_than_a_payload(device):
+    data = np.random.default_rng(0).bytes(2048)
+    device.write("staging", data)
+    assert device.read("staging") == data
+    device.write("staging", b"middle", 1000)
+    assert device.read("staging", 998, 10) == data[998:1000] + b"middle" + data[1006:1008]
+    assert device.read("staging", 5, 0) == b""
+    device.READ_CHUNK = 700
+    assert device.read("staging", 1) == (data[:1000] + b"middle" + data[1006:])[1:]
+
+
+def test_infer(device):
+    assert device.infer(bytes([10, 20, 30, 40] + [0] * 12)) == Run(output=bytes([5, 10, 15, 20]))
+    assert struct.unpack("<3f", device.read("logits")) == (10.0, 0.0, 0.0)
+    assert device.infer().output == bytes([5, 10, 15, 20])
+
+
+RUNS = {
+    "infer": lambda device, **options: device.infer(bytes(16), **options),
+    "train_step": lambda device, **options: device.train_step(bytes(16), 1, 0.1, **options),
+    "update": lambda device, **options: device.update(0.1, **options),
+    "reset_adapter": lambda device, **options: device.reset_adapter(1, **options),
+    "requantize": lambda device, **options: device.requantize(**options),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_is_traced(device, run):
+    assert RUNS[run](device).trace == []
+    assert RUNS[run](device, trace=True).trace == expected_trace()
+    assert RUNS[run](device, dump=DUMPED).dump == Dump(WIDE.tobytes(), -7)
+    assert RUNS[run](device, dump=EMPTY).dump == Dump(b"", 0)
+    both = RUNS[run](device, trace=True, dump=DUMPED)
+    assert (both.trace, both.dump) == (expected_trace(), Dump(WIDE.tobytes(), -7))
+    assert RUNS[run](device).dump is None
+    with pytest.raises(DeviceError, match="no output has index 100"):
+        RUNS[run](device, dump=100)
+
+
+def test_training(device):
+    assert device.train_step(bytes(16), 2, 0.25).loss == 2.5
+    device.train_step(None, 0, 3.0)
+    training = struct.unpack("<10f", device.read("training"))
+    assert (training[0], training[2]) == (3.0, 0.25)
+    device.requantize()
+    assert device.read("adapter", 0, 4) == struct.pack("<i", 3)
+    device.update(0.5)
+    assert device.read("training", 36) == struct.pack("<f", 0.5)
+    device.reset_adapter(77)
+    assert device.read("adapter") == struct.pack("<6i", 0, 0, 0, 0, 0, 77)
+
+
+def test_adapter_packages(device):
+    device.reset_adapter(5)
+    package = device.export_adapter()
+    assert len(package) == 28
+    device.reset_adapter(6)
+    device.load_adapter(package)
+    assert device.read("adapter") == package[:24]
+    device.reset_adapter(6)
+    with pytest.raises(DeviceError, match=r"LOAD_ADAPTER\(bytes=28\): the device says: a checksum does not match"):
+        device.load_adapter(package[:-1] + b"x")
+    for size in (0, 27, 3000):
+        with pytest.raises(DeviceError, match=rf"bytes={size}.*wrong size \(status -2\)"):
+            device.load_adapter((package * 200)[:size])
+    assert device.read("adapter") == struct.pack("<6i", 0, 0, 0, 0, 0, 6)
+
+
+ERRORS = {
+    "label": (
+        lambda device: device.train_step(None, 3, 0.1),
+        r"TRAIN_STEP\(label=3, learning_rate=0.1\): .*\(status -1\)",
+    ),
+    "large label": (lambda device: device.train_step(None, 1 << 40, 0.1), "label 1099511627776 is not"),
+    "learning rate": (lambda device: device.update(math.inf), r"UPDATE\(learning_rate=inf\): .*out of range"),
+    "large learning rate": (lambda device: device.update(1e300), r"learning rate 1e\+300 is beyond float32"),
+    "object": (lambda device: device.read("weights"), "no object 'weights'; there are input, output"),
+    "read-only": (lambda device: device.write("output", b"x"), r"WRITE\(output, offset=0, bytes=1\)"),
+    "range": (lambda device: device.read("adapter", 20, 5), r"READ\(adapter, offset=20, length=5\): .*out of range"),
+    "offset": (lambda device: device.write("adapter", b"x", -1), "offset -1 is not an unsigned"),
+    "input": (lambda device: device.infer(bytes(15)), "the input has 15 bytes, fake takes 16"),
+    "dump": (lambda device: device.infer(dump=-3), "no output has index -3"),
+    "seed": (lambda device: device.reset_adapter(-1), "seed -1 is not an unsigned"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_name_command_numbers_and_status(device, case):
+    call, message = ERRORS[case]
+    with pytest.raises(DeviceError, match=message):
+        call(device)
+    assert device.stats().guards_intact
+
+
+class Script:
+    """A transport whose device answers each request with what `answer` gives."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.received = b""
+        self.decoder = Decoder()
+
+    def send(self, data: bytes) -> None:
+        for request in self.decoder.feed(data):
+            self.received += self.answer(request)
+
+    def receive(self, timeout: float) -> bytes:
+        received, self.received = self.received, b""
+        return received
+
+
+def info_response(request: Message, protocol: int = 1) -> bytes:
+    payload = struct.pack("<i9I", 0, protocol, 512, 1, 1, 0, 0, 0, 0, 64) + bytes(32) + b"scripted"
+    return encode(Message(READ_RESPONSE, 0, request.sequence, payload))
+
+
+def test_a_silent_device_is_reported_with_its_last_output():
+    device = Device(Script(lambda request: b"tinypeft x failed: \x06\x09oops\r\n"), timeout=0.01)
+    with pytest.raises(DeviceError, match=r"STATS\(\): no answer within 0.01 s; its last output: 'tinypeft x failed:"):
+        device.stats()
+    with pytest.raises(DeviceError, match="no answer to INFO within 0.05 s; its last output"):
+        device.wait_ready(0.05, retry=0.01)
+
+
+def test_readiness_is_asked_for_again():
+    requests: list[Message] = []
+
+    def answer(request: Message) -> bytes:
+        requests.append(request)
+        return info_response(request) if len(requests) == 3 else b""
+
+    assert Device(Script(answer)).wait_ready(5.0, retry=0.01).name == "scripted"
+
+
+def test_late_answers_and_echoes_are_skipped():
+    def answer(request: Message) -> bytes:
+        late = Message(READ_RESPONSE, 10, (request.sequence - 1) % 256, b"late")
+        other = Message(READ_RESPONSE, 9, request.sequence, b"other command")
+        return b"text" + encode(request) + encode(late) + encode(other) + info_response(request)
+
+    assert Device(Script(answer)).info().name == "scripted"
+
+
+def test_sequence_numbers_wrap():
+    device = Device(Script(lambda request: encode(Message(READ_RESPONSE, 10, request.sequence, bytes(16)))))
+    for _ in range(300):
+        assert device.stats() == Stats(0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda request: info_response(request, protocol=2), "the firmware speaks protocol 2, this tinypeft 1"),
+        (
+            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\0\0\0\0\1\0\0\0")),
+            "an answer of 0 bytes",
+        ),
+        (lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"")), "protocol 0"),
+        (
+            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\2\0\0\0abcde", FLAG_MORE)),
+            "stream frame of unknown kind 2, 5 bytes",
+        ),
+        (
+            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\xfb\xff\xff\xffno")),
+            r"says: no \(status -5\)",
+        ),
+    ],
+)
+def test_wrong_answers(answer, message):
+    with pytest.raises(DeviceError, match=message):
+        Device(Script(answer)).info()
+
+
+def test_a_short_read_is_reported():
+    def answer(request: Message) -> bytes:
+        return encode(Message(READ_RESPONSE, request.command, request.sequence, bytes(4)))
+
+    with pytest.raises(DeviceError, match=r"READ\(input, offset=0, length=7\) gave 0 bytes"):
+        Device(Script(answer)).read("input", 0, 7)

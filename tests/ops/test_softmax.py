@@ -1,0 +1,51 @@
+"""SOFTMAX beyond a plain .tflite: the scale's shift from an adapter, many classes."""
+
+from __future__ import annotations
+
+import ai_edge_litert.schema_py_generated as schema
+import numpy as np
+from kernel_harness import compare_kernel, compile_operations
+from tflite_builder import Node, build_model, int8_tensor, run_reference
+
+from tinypeft.ir import Operation, Purpose, Tensor
+
+
+def _node(depth: int, scale: float) -> Node:
+    x, y = int8_tensor("x", (1, depth), scale, 3), int8_tensor("y", (1, depth), 1 / 256, -128)
+    return Node("SOFTMAX", schema.SoftmaxOptionsT(beta=1.0), [x], [y])
+
+
+def _with_shift(node: Node, name: str) -> Operation:
+    op = node.operation(name)
+    op.inputs["input_shift"] = Tensor("shift", (1,), "int8", Purpose.ADAPTER_WEIGHT)
+    return op
+
+
+def test_input_shift_is_a_larger_scale() -> None:
+    rng = np.random.default_rng(0)
+    cases = [(float(rng.uniform(0.005, 0.3)), int(rng.integers(-6, 7)), int(rng.integers(1, 20))) for _ in range(150)]
+    operations = [_with_shift(_node(depth, scale), f"op{i}") for i, (scale, _, depth) in enumerate(cases)]
+    for compiled, (scale, shift, depth) in zip(compile_operations(operations), cases, strict=True):
+        x = rng.integers(-128, 128, (1, depth)).astype(np.int8)
+        output = compare_kernel(compiled, {"input": x, "input_shift": np.array([shift], np.int8)})["output"]
+        (expected,) = run_reference(build_model(_node(depth, float(np.float32(scale)) * 2.0**shift)), x)
+        np.testing.assert_array_equal(output, expected)
+
+
+def test_input_shift_saturates() -> None:
+    rng = np.random.default_rng(1)
+    operations = [_with_shift(_node(10, 0.1), f"op{shift}") for shift in (0, 1, 2)]
+    x = rng.integers(-128, 128, (1, 10)).astype(np.int8)
+    for compiled, shift in zip(compile_operations(operations), (-128, -24, 127), strict=True):
+        output = compare_kernel(compiled, {"input": x, "input_shift": np.array([shift], np.int8)})["output"]
+        expected = np.where(x == x.max(), 127, -128) if shift > 0 else np.full(x.shape, 26 - 128)
+        np.testing.assert_array_equal(output, expected)
+
+
+def test_more_classes_than_the_reference_allows() -> None:
+    rng = np.random.default_rng(2)
+    operations = [_node(depth, 0.001).operation(f"op{depth}") for depth in (512, 1000, 4095)]
+    for compiled in compile_operations(operations):
+        x = rng.integers(-128, 128, compiled.op.output.shape).astype(np.int8)
+        assert (compare_kernel(compiled, {"input": x})["output"] <= -127).all()
+    assert "4096" in str(operations[0].op.check(_node(4096, 0.1).operation()))

@@ -1,0 +1,79 @@
+"""A fake model, projects made from it, and QEMU."""
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tinypeft.boards import Board, load_board
+from tinypeft.project import write_project
+
+FAKE_MODEL = (Path(__file__).parent / "fake_model.c").read_text()
+FIRMWARE_BOARDS = ("stm32f4_discovery", "mps2_an386")
+
+#: define, depth -> a project from the fake model with these lines in front
+ProjectMaker = Callable[..., Path]
+
+
+@pytest.fixture(params=FIRMWARE_BOARDS)
+def board(request: pytest.FixtureRequest) -> Board:
+    return load_board(request.param)
+
+
+@pytest.fixture
+def make_project(tmp_path: Path) -> ProjectMaker:
+    def make(
+        board: Board, prologue: str = "", directory: Path | None = None, source: str = FAKE_MODEL, **changes
+    ) -> Path:
+        arguments = {
+            "model_name": "fake",
+            "sources": {"fake.c": prologue + source, "fake.h": "/* a header */\n"},
+            "kernels": ["tp_conv.c"],
+            "stack_bytes": 2048,
+            "manifest": {"adapter": {"r": 4}},
+            "files": {"fake.tflite": b"\x00\x01"},
+        }
+        return write_project(directory or tmp_path / "project", board, **(arguments | changes))
+
+    return make
+
+
+@pytest.fixture
+def qemu_command() -> Callable[..., list[str]]:
+    if shutil.which("qemu-system-arm") is None:
+        pytest.skip("qemu-system-arm is not installed")
+
+    def command(board: Board, elf: Path, *extra: str) -> list[str]:
+        settings = board.emulators["qemu"]
+        serials = ["-serial", "null"] * settings["serial"] + ["-serial", "stdio"]
+        machine = ["qemu-system-arm", "-machine", settings["machine"], "-display", "none", "-monitor", "none"]
+        return [*machine, *serials, *extra, "-kernel", str(elf)]
+
+    return command
+
+
+@pytest.fixture
+def console_until() -> Callable[..., str]:
+    """Run a command, feed it `data`, and return what it prints until `marker`, or all of it after `seconds`."""
+
+    def run(command: list[str], marker: str, data: bytes = b"", seconds: float = 20.0) -> str:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        timer = threading.Timer(seconds, process.kill)
+        timer.start()
+        text = b""
+        try:
+            assert process.stdin and process.stdout
+            process.stdin.write(data)
+            process.stdin.flush()
+            while marker.encode() not in text and (byte := process.stdout.read(1)):
+                text += byte
+        finally:
+            timer.cancel()
+            process.kill()
+            process.communicate()
+        return text.decode(errors="replace")
+
+    return run

@@ -1,0 +1,115 @@
+"""One C function a graph: every operation as a comment, the declarations of what it writes, its call and its traces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tinypeft.codegen.tables import CTYPES, Constants, number
+from tinypeft.ir import Graph, Operation, Purpose, Tensor
+from tinypeft.ops import CArray
+from tinypeft.planner import Plan
+
+_SHORT = {"int8": "s8", "int16": "s16", "int32": "s32", "float32": "f32", "bits": "bits", "bfp16": "bfp16"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """The lines of one operation."""
+
+    comment: str
+    declarations: list[str]
+    call: str | None
+    traces: list[str]
+
+
+@dataclass(frozen=True)
+class GraphFunction:
+    """The body of one graph's function; `inputs` declares the tensors that the caller filled."""
+
+    name: str
+    inputs: list[str]
+    steps: list[Step]
+
+
+def graph_function(graph: Graph, plan: Plan, constants: Constants) -> GraphFunction:
+    """The statements that run `graph` with its tensors where `plan` puts them."""
+    writer = _Writer(plan, constants)
+    inputs = [writer.declare(t) for t in graph.inputs if t.in_arena and graph.consumers(t)]
+    steps, index = [], 0
+    for position, operation in enumerate(graph.operations):
+        steps.append(writer.step(position, operation, index))
+        index += len(operation.outputs)
+    return GraphFunction(graph.name, inputs, steps)
+
+
+class _Writer:
+    def __init__(self, plan: Plan, constants: Constants):
+        self.plan, self.constants = plan, constants
+
+    def declare(self, tensor: Tensor) -> str:
+        """The local that points at an arena tensor; bfp16 is a struct around the pointer."""
+        place = f"(void *)(arena + {self.plan.offset_of(tensor.name)})"
+        if tensor.dtype == "bfp16":
+            return f"tp_bfp16 {tensor.name} = {{.mantissa = {place}}};"
+        return f"{CTYPES[tensor.dtype]} *const {tensor.name} = {place};"
+
+    def step(self, position: int, operation: Operation, index: int) -> Step:
+        """Everything of one operation; `index` numbers its first output in the trace."""
+        declarations = [self.declare(t) for t in operation.outputs.values() if t.in_arena]
+        traces = [self._trace(index + i, tensor) for i, tensor in enumerate(operation.outputs.values())]
+        return Step(_comment(position, operation), declarations, self._call(operation, declarations), traces)
+
+    def _call(self, operation: Operation, declarations: list[str]) -> str | None:
+        call = operation.op.call(operation)
+        if call is None:
+            return self._view(operation)
+        arguments = []
+        if call.params:
+            arguments.append(f"&{self.constants.params(operation, call)}")
+        arguments += [self._argument(operation, argument) for argument in call.arguments]
+        if operation.op.scratch_bytes(operation):
+            offset = self.plan.offset_of(f"{operation.name} scratch")
+            arguments.append(f"(void *)(arena + {offset})")
+        return f"{call.function}({', '.join(arguments)});"
+
+    def _view(self, operation: Operation) -> str | None:
+        """A view of a gradient copies the exponent; one of an array needs no statement."""
+        source = next(iter(operation.inputs.values()))
+        if source.dtype != "bfp16":
+            return None
+        return f"{operation.output.name} = {source.name};"
+
+    def _argument(self, operation: Operation, argument: Any) -> str:
+        if isinstance(argument, CArray):
+            return self.constants.array(argument, f"{operation.name}_{argument.name}")
+        if isinstance(argument, Tensor):
+            return self._reference(argument)
+        return number(argument)
+
+    def _reference(self, tensor: Tensor) -> str:
+        if tensor.data is not None:
+            return self.constants.tensor(tensor)
+        if tensor.purpose is Purpose.ADAPTER_WEIGHT:
+            return f"m->adapter->{tensor.name}"
+        if tensor.persistent:
+            return f"m->training->{tensor.name}"
+        return f"&{tensor.name}" if tensor.dtype == "bfp16" else tensor.name
+
+    def _trace(self, index: int, tensor: Tensor) -> str:
+        if tensor.dtype == "bfp16":
+            return f"trace(m, {index}, {tensor.name}.mantissa, {tensor.nbytes}, {tensor.name}.exponent);"
+        return f"trace(m, {index}, {self._reference(tensor)}, {tensor.nbytes}, 0);"
+
+
+def _comment(position: int, operation: Operation) -> str:
+    sources = [t for t in operation.inputs.values() if t.data is None and not t.persistent]
+    shown = ", ".join(_describe(t) for t in sources if t.purpose is not Purpose.ARGUMENT)
+    results = ", ".join(_describe(t) for t in operation.outputs.values() if t.in_arena) or "state"
+    layer = f" of {operation.layer}" if operation.layer and operation.layer != operation.name else ""
+    lora = " + lora" if "lora_B" in operation.inputs and "hidden" in operation.inputs else ""
+    return f"op {position}: {operation.kind}{lora}{layer}: {shown or 'state'} -> {results}"
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"({','.join(map(str, tensor.shape))}) {_SHORT[tensor.dtype]}"

@@ -1,0 +1,107 @@
+"""Render the C sources of a compiled model; every number is computed here, templates only format."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import jinja2
+
+from tinypeft.codegen.functions import graph_function
+from tinypeft.codegen.tables import CTYPES, Constants, number
+from tinypeft.compiler import CompiledModel
+from tinypeft.ir import Tensor
+from tinypeft.resources import resource_path
+
+_TEMPLATES = ("model.h", "model.c", "model_params.h", "model_weights.h", "model_weights.c", "model_device.c")
+
+
+@dataclass(frozen=True)
+class GeneratedSources:
+    """`files`: name under src/ -> text. `kernels`: C files under firmware/kernels/ that they call.
+
+    `flash_tables`: bytes of constant tables.
+    """
+
+    files: dict[str, str]
+    kernels: list[str]
+    flash_tables: int
+
+
+def generate_sources(model: CompiledModel) -> GeneratedSources:
+    """The sources of `model`; the same model gives the same bytes."""
+    constants = Constants(model.name)
+    functions = {g.name: graph_function(g, model.arena.plans[g.name], constants) for g in model.graphs}
+    kernels = sorted({op.op.source for g in model.graphs for op in g.operations if op.op.call(op) is not None})
+    values = {
+        "name": model.name,
+        "upper": model.name.upper(),
+        "model": model,
+        "functions": functions,
+        "constants": constants,
+        "fingerprint": ", ".join(f"0x{byte:02x}" for byte in model.fingerprint),
+        "layout": layout_crc(model.adapter_weights),
+        "adapter": _members(model.adapter_weights),
+        "adapter_bytes": sum(t.nbytes for t in model.adapter_weights),
+        "training": _members(model.training_state),
+        "training_bytes": sum(t.nbytes for t in model.training_state),
+        "arena_bytes": model.arena.arena_bytes,
+        "arena_map": _arena_map(model),
+        "input": model.inference.inputs[0],
+        "output": model.output,
+        "output_offset": model.arena.plans["inference"].offset_of(model.output.name),
+        "logits": model.logits,
+        "logits_offset": model.arena.plans["inference"].offset_of(model.logits.name) if model.logits else 0,
+        "output_shift": _output_shift(model),
+        "scale_text": number(model.output.scale[0]) if model.output.scale is not None else "",
+        "classes": model.output.shape[-1],
+        "ctypes": CTYPES,
+        "batch_size": model.training_config.batch_size,
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resource_path("templates", "model")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    files = {
+        template.replace("model", model.name, 1): environment.get_template(f"{template}.j2").render(**values)
+        for template in _TEMPLATES
+    }
+    return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
+
+
+def layout_crc(tensors: list[Tensor]) -> int:
+    """CRC-32 of the adapter tensors' names, types and shapes: two packages with the same one have the same layout."""
+    text = ";".join(f"{t.name} {t.dtype} {','.join(map(str, t.shape))}" for t in tensors)
+    return zlib.crc32(text.encode())
+
+
+def _members(tensors: list[Tensor]) -> list[tuple[str, str, int, str]]:
+    """(C type, name, elements, shape) of the struct members."""
+    return [(CTYPES[t.dtype], t.name, t.size, ",".join(map(str, t.shape))) for t in tensors]
+
+
+def _output_shift(model: CompiledModel) -> str | None:
+    """The adapter tensor whose power of two scales the output, where the output comes from a retrained classifier."""
+    producer = model.inference.producer(model.output)
+    while producer is not None and producer.kind == "RESHAPE":
+        producer = model.inference.producer(producer.inputs["input"])
+    shift = producer.attributes.get("output_shift") if producer is not None else None
+    return shift.name if shift is not None else None
+
+
+def _arena_map(model: CompiledModel) -> list[tuple[str, list[tuple[int, int, int, int, str]]]]:
+    """Graph name -> (offset, end, first op, last op, tensors) by offset."""
+    result = []
+    for graph in model.graphs:
+        plan = model.arena.plans[graph.name]
+        rows = [
+            (offset, offset + b.size, b.first, b.last, ", ".join(t.name for t in b.tensors) or b.name)
+            for b, offset in zip(plan.buffers, plan.offsets, strict=True)
+        ]
+        if rows:
+            result.append((graph.name, sorted(rows)))
+    return result

@@ -1,0 +1,112 @@
+"""Constants of the generated C: weights and tables that live in flash, and parameter structs, each written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops import CArray, KernelCall
+
+CTYPES = {
+    "int8": "int8_t",
+    "int16": "int16_t",
+    "int32": "int32_t",
+    "float32": "float",
+    "bits": "uint8_t",
+    "bfp16": "int16_t",
+}
+_VALUES_PER_LINE = {"int8_t": 24, "int16_t": 16, "int32_t": 10, "float": 8}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One `const` array: `rows` are its formatted values, a line each."""
+
+    ctype: str
+    name: str
+    size: int
+    nbytes: int
+    comment: str
+    rows: list[str]
+
+
+@dataclass(frozen=True)
+class ParamsStruct:
+    """One `static const` struct: `text` is its initialiser."""
+
+    ctype: str
+    name: str
+    text: str
+
+
+@dataclass
+class Constants:
+    """Collects what generated functions refer to; equal tables share one array."""
+
+    prefix: str
+    tables: list[Table] = field(default_factory=list)
+    structs: dict[str, ParamsStruct] = field(default_factory=dict)
+    _by_content: dict[tuple[str, bytes], str] = field(default_factory=dict)
+
+    def tensor(self, tensor: Tensor) -> str:
+        """The name of a frozen weight's array."""
+        assert tensor.data is not None
+        shape = ",".join(map(str, tensor.shape))
+        return self._table(CTYPES[tensor.dtype], tensor.name, tensor.data, f"({shape})")
+
+    def array(self, array: CArray, name: str) -> str:
+        """The name of a table of a call."""
+        return self._table(array.ctype, name, array.values, f"({array.values.size})")
+
+    def params(self, operation: Operation, call: KernelCall) -> str:
+        """The name of the parameter struct of a call."""
+        name = f"{operation.name}_params"
+        if name not in self.structs:
+            self.structs[name] = ParamsStruct(call.params, name, self._initializer(call.fields, operation.name))
+        return name
+
+    def _table(self, ctype: str, name: str, values: np.ndarray, comment: str) -> str:
+        flat = np.ascontiguousarray(values).reshape(-1)
+        key = (ctype, flat.tobytes())
+        if key not in self._by_content:
+            taken = {table.name for table in self.tables}
+            unique, number = f"{self.prefix}_{name}", 2
+            while unique in taken:
+                unique, number = f"{self.prefix}_{name}_{number}", number + 1
+            self._by_content[key] = unique
+            self.tables.append(Table(ctype, unique, flat.size, flat.nbytes, comment, _rows(ctype, flat)))
+        return self._by_content[key]
+
+    def _initializer(self, fields: dict[str, Any], owner: str) -> str:
+        parts = []
+        for name, value in fields.items():
+            if isinstance(value, dict):
+                text = self._initializer(value, owner)
+            elif isinstance(value, CArray):
+                text = self.array(value, f"{owner}_{name}")
+            else:
+                text = number(value)
+            parts.append(f".{name} = {text}")
+        return "{" + ", ".join(parts) + "}"
+
+
+def number(value: Any) -> str:
+    """A C literal: exact hexadecimal-free decimal for float32, plain for integers; None is a null pointer."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, float | np.floating):
+        text = np.format_float_positional(np.float32(value), unique=True, trim="0")
+        if len(text) > 16:
+            text = np.format_float_scientific(np.float32(value), unique=True, trim="0")
+        return f"{text}f"
+    integer = int(value)
+    return "(-2147483647 - 1)" if integer == -(1 << 31) else str(integer)
+
+
+def _rows(ctype: str, values: np.ndarray) -> list[str]:
+    texts = [number(v) for v in values]
+    step = _VALUES_PER_LINE[ctype]
+    return [", ".join(texts[i : i + step]) + "," for i in range(0, len(texts), step)]
