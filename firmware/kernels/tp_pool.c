@@ -98,7 +98,8 @@ static void gather_windows(const tp_average_pool_backward_params *params, const 
   }
   for (int32_t wy = first_window(y, window->stride_h, window->pad_top, window->kernel_h); wy < end_y; wy++) {
     for (int32_t wx = first_window(x, window->stride_w, window->pad_left, window->kernel_w); wx < end_x; wx++) {
-      const int32_t factor = window_factor(params->factor_shift, taps_inside(rows_of(window, wy), columns_of(window, wx)));
+      const int32_t taps = taps_inside(rows_of(window, wy), columns_of(window, wx));
+      const int32_t factor = window_factor(params->factor_shift, taps);
       const int16_t *gradient = d_output->mantissa + (wy * window->output_w + wx) * window->output_c + c;
       for (int32_t i = 0; i < count; i++) {
         acc[i] += tp_round_shift_s32(gradient[i], narrow) * factor;

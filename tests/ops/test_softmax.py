@@ -49,3 +49,17 @@ def test_more_classes_than_the_reference_allows() -> None:
         x = rng.integers(-128, 128, compiled.op.output.shape).astype(np.int8)
         assert (compare_kernel(compiled, {"input": x})["output"] <= -127).all()
     assert "4096" in str(operations[0].op.check(_node(4096, 0.1).operation()))
+
+
+def test_many_rows_of_few_classes() -> None:
+    """Probabilities of every size, where the last bit of the reciprocal decides."""
+    rng = np.random.default_rng(3)
+    nodes = []
+    for depth in (2, 3, 4, 10):
+        x, y = int8_tensor("x", (1, 4000, depth), 0.37 / depth, 3), int8_tensor("y", (1, 4000, depth), 1 / 256, -128)
+        nodes.append(Node("SOFTMAX", schema.SoftmaxOptionsT(beta=1.0), [x], [y]))
+    operations = [node.operation(f"op{i}") for i, node in enumerate(nodes)]
+    for compiled, node in zip(compile_operations(operations), nodes, strict=True):
+        values = rng.integers(-40, 40, compiled.op.output.shape).astype(np.int8)
+        (expected,) = run_reference(build_model(node), values)
+        np.testing.assert_array_equal(compare_kernel(compiled, {"input": values})["output"], expected)

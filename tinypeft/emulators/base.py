@@ -84,6 +84,10 @@ class Emulator(ABC):
         return built.resolve()
 
 
+class EmulatorEnded(DeviceError):
+    """The emulator closed the console: its process has ended or is about to."""
+
+
 class SocketTransport:
     """A byte stream over a socket. `failure` gives the reason to report when the other end is gone."""
 
@@ -98,7 +102,7 @@ class SocketTransport:
         try:
             self._connection.sendall(data)
         except OSError as error:
-            raise DeviceError(f"the emulator ended or takes no more bytes ({error}){self._failure()}") from error
+            raise EmulatorEnded(f"the emulator ended or takes no more bytes ({error}){self._failure()}") from error
 
     def receive(self, timeout: float) -> bytes:
         ready, _, _ = select.select([self._connection], [], [], timeout)
@@ -107,9 +111,9 @@ class SocketTransport:
         try:
             data = self._connection.recv(65536)
         except OSError as error:
-            raise DeviceError(f"the emulator ended ({error}){self._failure()}") from error
+            raise EmulatorEnded(f"the emulator ended ({error}){self._failure()}") from error
         if not data:
-            raise DeviceError(f"the emulator ended{self._failure()}")
+            raise EmulatorEnded(f"the emulator ended{self._failure()}")
         return data
 
 

@@ -14,6 +14,7 @@ from tinypeft.emulators.base import (
     INSTRUCTIONS,
     BoardLike,
     Emulator,
+    EmulatorEnded,
     SocketTransport,
     connect,
     last_lines,
@@ -51,17 +52,18 @@ class Qemu(Emulator):
             if plugin is not None:
                 try:
                     device = stack.enter_context(_session(command, plugin))
-                except ToolError as error:  # another plugin ABI; if it is something else, the next start fails as well
+                except (ToolError, EmulatorEnded) as error:
+                    # Most likely another plugin ABI; if it is something else, the next start fails as well.
                     plugin, reason = None, f"QEMU refused the counting plugin: {error.message}"
             if plugin is None:
                 device = stack.enter_context(_session(command, None))
                 device.counter_reason = reason
-            device.wait_ready(READY_LIMIT)
             yield device
 
 
 @contextlib.contextmanager
 def _session(command: list[str], plugin: Path | None) -> Iterator[Device]:
+    """A QEMU of its own whose firmware has answered."""
     with tempfile.TemporaryDirectory(prefix="tinypeft-") as name:
         folder = Path(name)
         address, log, counts = folder / "console", folder / "log", folder / "counts"
@@ -82,7 +84,9 @@ def _session(command: list[str], plugin: Path | None) -> Iterator[Device]:
 
             with connect(attempt, process, log, CONNECT_LIMIT) as connection:
                 transport = SocketTransport(connection, lambda: last_lines(log))
-                yield Device(transport, counter=None if plugin is None else lambda: last_count(counts))
+                device = Device(transport, counter=None if plugin is None else lambda: last_count(counts))
+                device.wait_ready(READY_LIMIT)
+                yield device
 
 
 def _escape(path: Path) -> str:

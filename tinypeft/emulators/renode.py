@@ -90,9 +90,9 @@ class Renode(Emulator):
         settings = self.settings(board, "platform", "uart")
         elf = Path(project).resolve() / "build" / "firmware.elf"
         values = {"board": board.name, "elf": elf.name, "platform": settings["platform"], "uart": settings["uart"]}
-        hooks = "".join(_hooks(elf)) if count_instructions else ""
         resc, robot = elf.with_suffix(".resc"), elf.with_suffix(".robot")
         try:
+            hooks = "".join(_hooks(elf)) if count_instructions else ""
             resc.write_text(_RESC.format(**values) + hooks + "start\n")
             robot.write_text(_ROBOT.format(**values))
         except OSError as error:

@@ -59,11 +59,16 @@ def load_model(
     else:
         raise ModelError(f"{path} has the suffix {suffix or 'none'}, supported are .keras, .h5, .tflite")
     try:
-        graph = read_tflite(tflite, keras_layers=layers)
+        return load_tflite(identifier(path.stem), tflite, layers)
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", error.hint) from error
-    graph.name = identifier(path.stem)
-    return LoadedModel(graph.name, tflite, graph, layers, hashlib.sha256(tflite).digest())
 
 
-__all__ = ["LoadedModel", "load_model", "read_tflite"]
+def load_tflite(name: str, tflite: bytes, keras_layers: dict[str, str]) -> LoadedModel:
+    """The model of a .tflite's bytes under `name`; `keras_layers` as in LoadedModel. Raises ModelError."""
+    graph = read_tflite(tflite, keras_layers=keras_layers)
+    graph.name = name
+    return LoadedModel(name, tflite, graph, keras_layers, hashlib.sha256(tflite).digest())
+
+
+__all__ = ["LoadedModel", "load_model", "load_tflite", "read_tflite"]

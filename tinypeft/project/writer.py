@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,6 +37,7 @@ def write_project(
     stack_bytes: int,
     manifest: Mapping[str, Any],
     files: Mapping[str, bytes],
+    prepare: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the project to `directory` and return its absolute path.
 
@@ -45,6 +46,7 @@ def write_project(
     stack_bytes  size of the stack, a multiple of 8
     manifest     further keys of manifest.json (JSON values)
     files        file name under model/ -> content
+    prepare      called with the complete folder before it appears, to build in it; if it raises, nothing is written
 
     The same arguments give the same bytes. The folder appears in one step; an earlier tinypeft project there is
     replaced. Raises OutputError where `directory` holds anything else or cannot be written.
@@ -54,7 +56,7 @@ def write_project(
     target = Path(directory).resolve()
     try:
         _check_replaceable(target)
-        _write_tree(target, content)
+        _write_tree(target, content, prepare)
     except OSError as error:
         raise OutputError(
             f"cannot write {target}: {error.strerror or error}", "choose another output folder or free some space"
@@ -167,7 +169,7 @@ def _check_replaceable(target: Path) -> None:
         raise OutputError(f"{target} is not empty and not a tinypeft project", hint)
 
 
-def _write_tree(target: Path, content: Mapping[str, bytes]) -> None:
+def _write_tree(target: Path, content: Mapping[str, bytes], prepare: Callable[[Path], None] | None) -> None:
     created: list[Path] = []
     stage: Path | None = None
     try:
@@ -179,6 +181,8 @@ def _write_tree(target: Path, content: Mapping[str, bytes]) -> None:
             file = tree / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
+        if prepare is not None:
+            prepare(tree)
         _put_in_place(tree, target, stage / "old")
     except BaseException:
         if stage is not None:

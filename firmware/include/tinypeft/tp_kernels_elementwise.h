@@ -14,7 +14,7 @@ typedef struct {
   int32_t activation_min, activation_max;
 } tp_add_params;
 
-/* output = clamp(requantize(requantize(input1) + requantize(input2))), elementwise; in place on either input allowed. */
+/* output = clamp(requantize(requantize(input1) + requantize(input2))). In place on either input allowed. */
 void tp_add_s8(const tp_add_params *params, const int8_t *input1, const int8_t *input2, int8_t *output);
 
 typedef struct {

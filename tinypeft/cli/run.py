@@ -1,0 +1,46 @@
+"""`tinypeft run`: outputs and accuracy of samples on the host twin or an emulated board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinypeft.adapter_files import read_package
+from tinypeft.cli.on_device import device_options, open_samples, progress_bars, running_device
+from tinypeft.cli.output import console, json_option, print_json
+from tinypeft.personalise import infer_all
+from tinypeft.state import unpack_adapter
+
+
+@click.command("run")
+@device_options
+@click.option("--limit", type=click.IntRange(1), help="Only the first N samples.")
+@click.option("--adapter", metavar="ADAPTER_DIR", help="An adapter that `tinypeft train` wrote; else a fresh one.")
+@json_option
+def command(directory: str, on: str, data: str, limit: int | None, adapter: str | None, as_json: bool) -> None:
+    """Run the project DIRECTORY on samples: outputs, and accuracy where labels are given."""
+    project, dataset = open_samples(directory, data, labels=False, limit=limit)
+    package = read_package(Path(adapter)) if adapter is not None else None
+    if package is not None:
+        unpack_adapter(project.model, package)
+    with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
+        if package is not None:
+            device.load_adapter(package)
+        result = infer_all(project.model, device, dataset.x, lambda done: show("inference", done, len(dataset)))
+    accuracy = None if dataset.y is None else result.accuracy(dataset.y)
+    if as_json:
+        print_json(
+            {
+                "outputs_sha256": result.sha256,
+                "accuracy": accuracy,
+                "instructions_per_inference": result.instructions,
+            }
+        )
+        return
+    out = console()
+    out.print(f"{len(dataset)} samples on {on}; outputs' SHA-256 {result.sha256}")
+    if accuracy is not None:
+        out.print(f"accuracy {accuracy:.2%}")
+    if result.instructions is not None:
+        out.print(f"{result.instructions:,} instructions an inference")

@@ -1,0 +1,93 @@
+"""`tinypeft train`: train the adapter on the host twin or an emulated board, and write it."""
+
+from __future__ import annotations
+
+import math
+
+import click
+from rich.table import Table
+
+from tinypeft.adapter_files import check_adapter_folder, write_adapter
+from tinypeft.cli.on_device import device_options, open_samples, progress_bars, running_device
+from tinypeft.cli.output import console, json_option, print_json
+from tinypeft.data import choose_fraction, choose_shots
+from tinypeft.personalise import Trained, train_adapter
+
+
+@click.command("train")
+@device_options
+@click.option("--shots", type=click.IntRange(1), help="Train on K samples of each class.")
+@click.option("--train-split", type=float, metavar="F", help="Train on this share of each class. Default 0.5.")
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split, adapter and order.")
+@click.option("-o", "--output", metavar="ADAPTER_DIR", help="The folder for the adapter's files.")
+@json_option
+def command(
+    directory: str,
+    on: str,
+    data: str,
+    shots: int | None,
+    train_split: float | None,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Train a fresh adapter of the project DIRECTORY on labelled samples; accuracy is measured on the others."""
+    if shots is not None and train_split is not None:
+        raise click.UsageError("--shots and --train-split exclude each other.")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise click.UsageError(f"--lr is {learning_rate}, it must be positive and finite.")
+    project, dataset = open_samples(directory, data, labels=True)
+    if output is not None:
+        check_adapter_folder(output)
+    assert dataset.y is not None
+    split = choose_shots(dataset.y, shots, seed) if shots else choose_fraction(dataset.y, train_split or 0.5, seed)
+    with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
+        trained = train_adapter(
+            project.model,
+            device,
+            dataset.x,
+            dataset.y,
+            *split,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            seed=seed,
+            progress=show,
+        )
+    if output is not None:
+        how = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "steps": trained.steps}
+        write_adapter(output, project.model, trained.state, trained.package, how)
+    if as_json:
+        print_json(
+            {
+                "accuracy_before": trained.accuracy_before,
+                "accuracy_after": trained.accuracy_after,
+                "steps": trained.steps,
+                "adapter_sha256": trained.adapter_sha256,
+                "instructions_per_step": trained.instructions_per_step,
+                "loss_per_epoch": trained.losses,
+                "stack_high_water": trained.stack_high_water,
+                "guards_intact": trained.guards_intact,
+            }
+        )
+        return
+    _print(trained, on, output)
+
+
+def _print(trained: Trained, on: str, output: str | None) -> None:
+    out = console()
+    table = Table("epoch", "loss")
+    for epoch, loss in enumerate(trained.losses, 1):
+        table.add_row(str(epoch), f"{loss:.4f}")
+    out.print(table)
+    if trained.accuracy_before is not None and trained.accuracy_after is not None:
+        out.print(f"accuracy on other samples: {trained.accuracy_before:.2%} -> [bold]{trained.accuracy_after:.2%}[/]")
+    counted = f", {trained.instructions_per_step:,} instructions a step" if trained.instructions_per_step else ""
+    out.print(f"{trained.steps} steps on {on}{counted}; adapter's SHA-256 {trained.adapter_sha256}")
+    if trained.stack_high_water:
+        out.print(f"most stack used: {trained.stack_high_water:,} B; guard words around the arena intact")
+    if output is not None:
+        out.print(f"adapter written to {output}")

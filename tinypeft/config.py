@@ -1,0 +1,61 @@
+"""tinypeft.toml: the options of `tinypeft generate` in a file. Flags override it; unknown keys get a suggestion."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from tinypeft.errors import TinypeftError
+
+#: section -> key -> accepted types. A dotted key in a message is section.key.
+KEYS: dict[str, dict[str, tuple[type, ...]]] = {
+    "model": {"path": (str,), "calibration": (str,)},
+    "board": {"name": (str,), "stack_bytes": (int,)},
+    "adapter": {
+        "kind": (str,),
+        "r": (int,),
+        "lora_alpha": (int, float),
+        "target_modules": (str, list),
+        "modules_to_save": (str, list),
+    },
+    "training": {"optimizer": (str,), "momentum": (int, float), "batch_size": (int,)},
+    "output": {"directory": (str,)},
+}
+_PATHS = ("model.path", "model.calibration", "output.directory")
+
+
+class ConfigError(TinypeftError):
+    """A configuration file that cannot be read or has an unknown key or a value of the wrong type."""
+
+
+def load_config(path: Path | str) -> dict[str, Any]:
+    """The file's values by dotted key; its paths are relative to its folder. Raises ConfigError."""
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}", "check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is no TOML: {error}", "correct that line") from error
+    values: dict[str, Any] = {}
+    for section, entries in content.items():
+        if section not in KEYS:
+            raise ConfigError(f"{file}: unknown section [{section}]", _suggest(section, KEYS))
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{file}: {section} is a value, expected a section", f"write [{section}]")
+        for key, value in entries.items():
+            dotted = f"{section}.{key}"
+            if key not in KEYS[section]:
+                raise ConfigError(f"{file}: unknown key {dotted}", _suggest(key, KEYS[section]))
+            if not isinstance(value, KEYS[section][key]) or isinstance(value, bool):
+                wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
+                raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}")
+            values[dotted] = str(file.parent / value) if dotted in _PATHS else value
+    return values
+
+
+def _suggest(name: str, known: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return (f"did you mean {close[0]}? " if close else "") + f"known: {', '.join(known)}"

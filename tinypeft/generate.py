@@ -1,0 +1,194 @@
+"""Generate a project folder from a model and configurations, and open such a folder again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinypeft.adapters import AdapterConfig
+from tinypeft.boards import Board, load_board
+from tinypeft.codegen import GeneratedSources, generate_sources
+from tinypeft.compiler import CompiledModel, compile_model
+from tinypeft.errors import FitError, OutputError
+from tinypeft.frontend import LoadedModel, load_model, load_tflite
+from tinypeft.project import ElfSizes, build_firmware, build_twin, measure, read_manifest, write_project
+from tinypeft.stages.autodiff import TrainingConfig
+
+DEFAULT_STACK = 4096
+BASE_MODEL = "base.tflite"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a project needs, in bytes; `flash_bytes`, `ram_bytes` are None for the host board.
+
+    ram_bytes: arena, adapter, optimizer (masters included), stack, data_bss (the rest), total (what the ELF says).
+    """
+
+    arena_bytes: int
+    arena_lower_bound: int
+    flash_bytes: int | None
+    ram_bytes: dict[str, int] | None
+    macs: int
+    trainable_parameters: int
+    base_parameters: int
+
+
+@dataclass(eq=False)
+class Project:
+    """A generated folder, compiled again from its own model and configuration."""
+
+    directory: Path
+    board: Board
+    model: CompiledModel
+    source: LoadedModel
+
+
+def generate_project(
+    model_path: Path | str,
+    board: Board,
+    directory: Path | str,
+    *,
+    calibration: np.ndarray | None = None,
+    adapter: AdapterConfig | None = None,
+    training: TrainingConfig | None = None,
+    stack_bytes: int = DEFAULT_STACK,
+    progress: Progress = lambda step: None,
+) -> Report:
+    """Write the project of `model_path` for `board` to `directory`, built; or, on any error, nothing.
+
+    `calibration` (N, ...) is needed for a .keras or .h5. Raises FitError where the model does not fit the board.
+    """
+    adapter, training = adapter or AdapterConfig(), training or TrainingConfig()
+    source = load_model(model_path, calibration, progress)
+    progress("compiling")
+    model = compile_model(source.name, source.fingerprint, source.graph, adapter, training)
+    sources = generate_sources(model)
+    if not board.is_host:
+        _check_fit(model, sources, source, board, stack_bytes)
+    sizes: list[ElfSizes] = []
+
+    def build(folder: Path) -> None:
+        progress("building")
+        if board.is_host:
+            build_twin(folder)
+        else:
+            sizes.append(measure(build_firmware(folder, board)))
+
+    manifest = {
+        "adapter": asdict(adapter),
+        "training": asdict(training),
+        "keras_layers": source.keras_layers,
+        "source": Path(model_path).name,
+    }
+    write_project(
+        directory,
+        board,
+        model_name=source.name,
+        sources=sources.files,
+        kernels=sources.kernels,
+        stack_bytes=stack_bytes,
+        manifest=manifest,
+        files={BASE_MODEL: source.tflite},
+        prepare=build,
+    )
+    return _report(model, source, sizes[0] if sizes else None)
+
+
+def open_project(directory: Path | str) -> Project:
+    """The project that `generate_project` wrote; raises OutputError where the folder is none or is damaged."""
+    folder = Path(directory)
+    manifest = read_manifest(folder)
+    try:
+        tflite = (folder / "model" / BASE_MODEL).read_bytes()
+        adapter = AdapterConfig(**_tuples(manifest["adapter"]))
+        training = TrainingConfig(**manifest["training"])
+        name, layers, board = manifest["model"], manifest["keras_layers"], manifest["board"]
+    except (OSError, KeyError, TypeError) as error:
+        raise OutputError(f"{folder} is damaged: {error}", "generate it again") from error
+    source = load_tflite(name, tflite, layers)
+    model = compile_model(source.name, source.fingerprint, source.graph, adapter, training)
+    return Project(folder, load_board(board), model, source)
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _report(model: CompiledModel, source: LoadedModel, sizes: ElfSizes | None) -> Report:
+    ram = None
+    adapter = sum(t.nbytes for t in model.adapter_weights)
+    optimizer = sum(t.nbytes for t in model.training_state)
+    if sizes is not None:
+        planned = model.arena.arena_bytes + adapter + optimizer
+        ram = {
+            "arena": model.arena.arena_bytes,
+            "adapter": adapter,
+            "optimizer": optimizer,
+            "stack": sizes.stack_bytes,
+            "data_bss": sizes.data_bss_bytes - planned,
+            "total": sizes.ram_bytes,
+        }
+    weights = {id(t): t for op in source.graph.operations for t in op.inputs.values() if t.data is not None}
+    return Report(
+        model.arena.arena_bytes,
+        model.arena.lower_bound,
+        None if sizes is None else sizes.flash_bytes,
+        ram,
+        sum(op.op.macs(op) for op in model.inference.operations),
+        sum(parameter.master.size for parameter in model.parameters),
+        sum(t.size for t in weights.values()),
+    )
+
+
+def _ram_needed(model: CompiledModel, stack_bytes: int) -> int:
+    persistent = sum(t.nbytes for t in [*model.adapter_weights, *model.training_state])
+    return model.arena.arena_bytes + persistent + stack_bytes
+
+
+def _check_fit(
+    model: CompiledModel, sources: GeneratedSources, source: LoadedModel, board: Board, stack_bytes: int
+) -> None:
+    """Raise FitError before anything is written where the planned memory alone is more than the board has."""
+    if sources.flash_tables > board.flash.length:
+        raise FitError(
+            f"the constants of {model.name} need {sources.flash_tables:,} B of flash, {board.name} has "
+            f"{board.flash.length:,} B in {board.flash.name}",
+            "use a smaller model, or a board with more flash: tinypeft boards",
+        )
+    needed = _ram_needed(model, stack_bytes)
+    if needed <= board.ram.length:
+        return
+    largest = next(g for g in model.graphs if g.name == model.arena.largest)
+    plan = model.arena.plans[largest.name]
+    peak = largest.operations[min(plan.peak_operation, len(largest.operations) - 1)]
+    raise FitError(
+        f"{model.name} needs {needed:,} B of RAM (arena {model.arena.arena_bytes:,}, adapter and optimiser "
+        f"{needed - model.arena.arena_bytes - stack_bytes:,}, stack {stack_bytes:,}), {board.name} has "
+        f"{board.ram.length:,} B in {board.ram.name}; the arena peaks at op {plan.peak_operation} of {largest.name}, "
+        f"{peak.name}",
+        _what_would_fit(model, source, board, stack_bytes),
+    )
+
+
+def _what_would_fit(model: CompiledModel, source: LoadedModel, board: Board, stack_bytes: int) -> str:
+    """The first smaller configuration that fits, as the option to give."""
+    config = model.adapter
+    candidates = [(f"--r {r}", replace(config, r=r)) for r in (8, 4, 2, 1) if r < config.r]
+    layers = list(dict.fromkeys(p.layer for p in model.parameters if p.name.endswith("_lora_A")))
+    for kept in range(len(layers) - 1, 0, -1):
+        names = "|".join(layers[-kept:])
+        candidates.append((f"--target-modules '{names}'", replace(config, target_modules=names)))
+    candidates.append(("--adapter none, inference alone", replace(config, adapter="none")))
+    for option, candidate in candidates:
+        smaller = compile_model(model.name, model.fingerprint, source.graph, candidate, model.training_config)
+        needed = _ram_needed(smaller, stack_bytes)
+        if needed <= board.ram.length:
+            return f"{option}, which needs {needed:,} B"
+    return "a smaller model, or a board with more RAM: tinypeft boards"

@@ -1,0 +1,215 @@
+"""Parity: interpreter, LiteRT and a device compared to the bit, at every operation and every training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinypeft.compiler import CompiledModel
+from tinypeft.data import Dataset
+from tinypeft.device import Device, Dump, Run, trace_crc32
+from tinypeft.errors import DeviceError
+from tinypeft.interpreter import run_graph
+from tinypeft.ir import DTYPES, Graph, Operation, Tensor
+from tinypeft.ops.base import BlockFloat, Value
+from tinypeft.oracle import LiteRtOracle
+from tinypeft.state import pack_tensors, unpack_tensors
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first value that differs: where it was computed, its flat index, both values and whose they are."""
+
+    phase: str
+    step: int
+    operator: str
+    operation: str
+    tensor: str
+    index: int
+    expected: float
+    actual: float
+    between: str
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """`layers_compared` counts outputs of operations over all samples and steps, each on every side compared."""
+
+    parity: bool
+    layers_compared: int
+    steps_compared: int
+    first_divergence: Divergence | None
+
+
+class _Diverged(Exception):
+    """Carries the first divergence out of the comparison."""
+
+    def __init__(self, divergence: Divergence):
+        super().__init__(divergence)
+        self.divergence = divergence
+
+
+def check_parity(
+    model: CompiledModel,
+    tflite: bytes,
+    device: Device,
+    device_name: str,
+    dataset: Dataset,
+    *,
+    train_steps: int = 0,
+    learning_rate: float = 0.02,
+    seed: int = 0,
+    progress: Progress = lambda phase, done, total: None,
+) -> ParityReport:
+    """Compare a fresh adapter's inference on every sample, then `train_steps` training steps from `seed`.
+
+    Inference: LiteRT's reference kernels, the interpreter and the device. Training: interpreter and device, every output
+    of every operation, and all of the adapter and training state after each step. `dataset.y` is needed for training.
+    """
+    comparison = _Comparison(model, device, device_name)
+    steps = 0
+    try:
+        comparison.reset(seed)
+        oracle = LiteRtOracle(tflite)
+        for number, sample in enumerate(dataset.x):
+            comparison.inference(number, sample, oracle)
+            progress("inference", number + 1, len(dataset.x))
+        for step in range(train_steps):
+            assert dataset.y is not None
+            chosen = step % len(dataset.x)
+            comparison.training_step(step, dataset.x[chosen], int(dataset.y[chosen]), learning_rate)
+            steps += 1
+            progress("training", steps, train_steps)
+    except _Diverged as diverged:
+        return ParityReport(False, comparison.layers, steps, diverged.divergence)
+    return ParityReport(True, comparison.layers, steps, None)
+
+
+class _Comparison:
+    """The interpreter's state beside the device's."""
+
+    def __init__(self, model: CompiledModel, device: Device, device_name: str):
+        self.model, self.device, self.device_name = model, device, device_name
+        self.state: dict[str, np.ndarray] = {}
+        self.layers = 0
+        self.samples = 0
+
+    def reset(self, seed: int) -> None:
+        """A fresh adapter on both sides."""
+        if self.model.reset is not None:
+            self._both(self.model.reset, "reset", 0, {"seed": np.int32(seed)}, lambda **o: self.device.reset_adapter(seed, **o))
+            self._compare_state("reset", 0)
+
+    def inference(self, number: int, sample: np.ndarray, oracle: LiteRtOracle) -> None:
+        """One sample through LiteRT, the interpreter and the device."""
+        graph = self.model.inference
+        data = np.ascontiguousarray(sample).tobytes()
+        expected = self._both(
+            graph, "inference", number, {graph.inputs[0].name: sample}, lambda **o: self.device.infer(data, **o)
+        )
+        values = {id(tensor): (op, value) for op, tensor, value in expected}
+        for index, reference in oracle.layers(sample):
+            tensor = self.model.base.operations[index].output
+            op, value = values[id(tensor)]
+            self._compare("inference", number, op, tensor, reference.reshape(tensor.shape), value, "LiteRT and interpreter")
+            self.layers += 1
+
+    def training_step(self, step: int, sample: np.ndarray, label: int, learning_rate: float) -> None:
+        """One training step, and the update where the batch is complete."""
+        graph, update = self.model.training, self.model.update
+        assert graph is not None
+        rate = np.float32(learning_rate)
+        arguments = {graph.inputs[0].name: sample, "label": np.int32(label), "learning_rate": rate}
+        data = np.ascontiguousarray(sample).tobytes()
+        self._both(
+            graph, "training", step, arguments, lambda **o: self.device.train_step(data, label, float(rate), **o)
+        )
+        self.samples += 1
+        if update is not None and self.samples == self.model.training_config.batch_size:
+            count = {"learning_rate": rate, "count": np.int32(self.samples)}
+            self._both(update, "update", step, count, lambda **o: self.device.update(float(rate), **o))
+            self.samples = 0
+        self._compare_state("training", step)
+
+    def _both(
+        self, graph: Graph, phase: str, step: int, arguments: dict[str, Value], run: Callable[..., Run]
+    ) -> list[tuple[Operation, Tensor, Value]]:
+        """Run `graph` on both sides and compare every output; what the interpreter computed."""
+        before = dict(self.state)
+        expected: list[tuple[Operation, Tensor, Value]] = []
+        run_graph(graph, arguments, self.state, lambda op, _, tensor, value: expected.append((op, tensor, value)))
+        records = run(trace=True).trace
+        if [r.size for r in records] != [t.nbytes for _, t, _ in expected]:
+            raise DeviceError(
+                f"the device traced {len(records)} outputs of {phase}, the model has {len(expected)}",
+                "build the project again: tinypeft build",
+            )
+        for record, (op, tensor, value) in zip(records, expected, strict=True):
+            if record.crc32 != _crc(value):
+                self._restore(before, phase)
+                dump = run(dump=record.index).dump
+                assert dump is not None
+                actual = _dumped(tensor, dump)
+                self._compare(phase, step, op, tensor, value, actual, f"interpreter and {self.device_name}")
+                raise DeviceError(f"{op.name} differed on the device, but not when run again", "run the test again")
+        self.layers += len(expected)
+        return expected
+
+    def _restore(self, state: dict[str, np.ndarray], phase: str) -> None:
+        """Put the device back to where the last step began."""
+        if state and phase != "reset":
+            self.device.write("adapter", pack_tensors(self.model.adapter_weights, state))
+            self.device.write("training", pack_tensors(self.model.training_state, state))
+
+    def _compare_state(self, phase: str, step: int) -> None:
+        for target, tensors in (("adapter", self.model.adapter_weights), ("training", self.model.training_state)):
+            size = sum(t.nbytes for t in tensors)
+            found = self.device.read(target, 0, size)
+            if found == pack_tensors(tensors, self.state):
+                continue
+            actual = unpack_tensors(tensors, found)
+            for tensor in tensors:
+                between = f"interpreter and {self.device_name}"
+                self._compare(phase, step, None, tensor, self.state[tensor.name], actual[tensor.name], between)
+
+    @staticmethod
+    def _compare(
+        phase: str, step: int, op: Operation | None, tensor: Tensor, expected: Value, actual: Value, between: str
+    ) -> None:
+        first, second = _real(expected), _real(actual)
+        differing = np.flatnonzero(_bits(first) != _bits(second))
+        if len(differing):
+            index = int(differing[0])
+            values = float(first.reshape(-1)[index]), float(second.reshape(-1)[index])
+            names = (op.kind, op.name) if op is not None else ("state", "state")
+            raise _Diverged(Divergence(phase, step, *names, tensor.name, index, *values, between))
+
+
+def _crc(value: Value) -> int:
+    if isinstance(value, BlockFloat):
+        return trace_crc32(value.mantissa, value.exponent)
+    return trace_crc32(value)
+
+
+def _dumped(tensor: Tensor, dump: Dump) -> Value:
+    dtype: Any = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
+    array = np.frombuffer(dump.data, dtype).astype(DTYPES[tensor.dtype])
+    if tensor.dtype == "bfp16":
+        return BlockFloat(array.reshape(tensor.shape), dump.exponent)
+    return array if tensor.dtype == "bits" else array.reshape(tensor.shape)
+
+
+def _real(value: Value) -> np.ndarray:
+    """A value as an array; block floating point as the real values, which differ where mantissas or exponent do."""
+    return value.to_float() if isinstance(value, BlockFloat) else np.asarray(value)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """The array's bits, so that -0.0 differs from 0.0 and NaN equals itself."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(np.dtype(f"u{flat.dtype.itemsize}"))
