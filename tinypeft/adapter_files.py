@@ -24,12 +24,13 @@ def write_adapter(
 ) -> None:
     """Write the three files of an adapter, or nothing; an earlier adapter in `directory` is replaced.
 
-    The float32 masters in `state` go under PEFT's names and shapes; `extra` joins our own data under the key "tinypeft".
-    Raises OutputError for a folder with other content.
+    The float32 masters in `state` go under PEFT's names and shapes; `extra` joins our own data under "tinypeft". Raises
+    OutputError for a folder with other content.
     """
     target = check_adapter_folder(directory)
     tensors = {
-        _PREFIX + p.peft_name: np.ascontiguousarray(p.to_peft(state[p.master.name]), np.float32) for p in model.parameters
+        _PREFIX + p.peft_name: np.ascontiguousarray(p.to_peft(state[p.master.name]), np.float32)
+        for p in model.parameters
     }
     files = {
         CONFIG: (json.dumps(peft_config(model, extra), indent=2, sort_keys=True) + "\n").encode(),
@@ -48,7 +49,9 @@ def write_adapter(
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}", "choose another output folder") from error
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}", "choose another output folder"
+        ) from error
 
 
 def check_adapter_folder(directory: Path | str) -> Path:
@@ -83,4 +86,6 @@ def read_package(path: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise AdapterError(f"cannot read the adapter {file}: {error.strerror}", "give a folder that `tinypeft train` wrote") from error
+        raise AdapterError(
+            f"cannot read the adapter {file}: {error.strerror}", "give a folder that `tinypeft train` wrote"
+        ) from error

@@ -54,7 +54,7 @@ def saturating_doubling_high_mul(a: np.ndarray, b: np.ndarray | int) -> np.ndarr
 
 
 def requantize_double(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    """acc * multiplier * 2**(shift-31), rounded twice: conv, depthwise and most others of LiteRT's reference kernels."""
+    """acc * multiplier * 2**(shift-31), rounded twice, as most of LiteRT's reference kernels do."""
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
     return rounding_shift_right(saturating_doubling_high_mul(np.asarray(acc, np.int64) << left, multiplier), right)
@@ -67,7 +67,7 @@ def requantize_single(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.n
     return (product + (np.int64(1) << (total - 1))) >> total
 
 
-def round_half_up_shift(x: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+def round_half_up_shift(x: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
     """floor(x / 2**shift + 1/2); a negative shift goes left. Shifts are limited to [-30, 40]."""
     x, shift = np.asarray(x, np.int64), np.clip(np.asarray(shift, np.int64), -30, 40)
     right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
@@ -107,7 +107,8 @@ def common_exponent(bound_a: int, exponent_a: int, bound_b: int, exponent_b: int
     low, high = min(exponent_a, exponent_b), max(exponent_a, exponent_b)
     exponent = max(low, high - 30)
     while (
-        int(round_half_up_shift(bound_a, exponent - exponent_a)) + int(round_half_up_shift(bound_b, exponent - exponent_b))
+        int(round_half_up_shift(bound_a, exponent - exponent_a))
+        + int(round_half_up_shift(bound_b, exponent - exponent_b))
         > BFP16_MAX
     ):
         exponent += 1

@@ -23,9 +23,12 @@ PACKAGE_OVERHEAD = 56
 class CompiledModel:
     """All graphs of a model and where their tensors lie.
 
-    `inference` gives the output and, where the classifier is retrained, the logits. `training`, `reset` (a fresh adapter
-    from a seed), `requantize` (adapter weights from masters) and `restore` (masters from adapter weights) are None
-    without an adapter; `update` is None where each sample updates.
+    inference   gives the output and, where the classifier is retrained, the logits
+    training    one step of training; None without an adapter, as are the others
+    update      applies a batch of gradients; None where each sample updates
+    reset       a fresh adapter from a seed
+    requantize  adapter weights from masters
+    restore     masters from adapter weights
     """
 
     name: str

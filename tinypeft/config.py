@@ -45,14 +45,14 @@ def load_config(path: Path | str) -> dict[str, Any]:
             raise ConfigError(f"{file}: unknown section [{section}]", _suggest(section, KEYS))
         if not isinstance(entries, dict):
             raise ConfigError(f"{file}: {section} is a value, expected a section", f"write [{section}]")
-        for key, value in entries.items():
+        for key, value in dict(entries).items():
             dotted = f"{section}.{key}"
             if key not in KEYS[section]:
                 raise ConfigError(f"{file}: unknown key {dotted}", _suggest(key, KEYS[section]))
             if not isinstance(value, KEYS[section][key]) or isinstance(value, bool):
                 wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}")
-            values[dotted] = str(file.parent / value) if dotted in _PATHS else value
+            values[dotted] = str(file.parent / str(value)) if dotted in _PATHS else value
     return values
 
 

@@ -68,8 +68,8 @@ def check_parity(
 ) -> ParityReport:
     """Compare a fresh adapter's inference on every sample, then `train_steps` training steps from `seed`.
 
-    Inference: LiteRT's reference kernels, the interpreter and the device. Training: interpreter and device, every output
-    of every operation, and all of the adapter and training state after each step. `dataset.y` is needed for training.
+    Inference: LiteRT's reference kernels, the interpreter and the device. Training: interpreter and device, every
+    output of every operation, and all of the adapter and training state after each step; it needs `dataset.y`.
     """
     comparison = _Comparison(model, device, device_name)
     steps = 0
@@ -102,7 +102,9 @@ class _Comparison:
     def reset(self, seed: int) -> None:
         """A fresh adapter on both sides."""
         if self.model.reset is not None:
-            self._both(self.model.reset, "reset", 0, {"seed": np.int32(seed)}, lambda **o: self.device.reset_adapter(seed, **o))
+            self._both(
+                self.model.reset, "reset", 0, {"seed": np.int32(seed)}, lambda **o: self.device.reset_adapter(seed, **o)
+            )
             self._compare_state("reset", 0)
 
     def inference(self, number: int, sample: np.ndarray, oracle: LiteRtOracle) -> None:
@@ -116,7 +118,9 @@ class _Comparison:
         for index, reference in oracle.layers(sample):
             tensor = self.model.base.operations[index].output
             op, value = values[id(tensor)]
-            self._compare("inference", number, op, tensor, reference.reshape(tensor.shape), value, "LiteRT and interpreter")
+            self._compare(
+                "inference", number, op, tensor, reference.reshape(tensor.shape), value, "LiteRT and interpreter"
+            )
             self.layers += 1
 
     def training_step(self, step: int, sample: np.ndarray, label: int, learning_rate: float) -> None:
@@ -198,7 +202,7 @@ def _crc(value: Value) -> int:
 
 def _dumped(tensor: Tensor, dump: Dump) -> Value:
     dtype: Any = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
-    array = np.frombuffer(dump.data, dtype).astype(DTYPES[tensor.dtype])
+    array: np.ndarray = np.frombuffer(dump.data, dtype).astype(DTYPES[tensor.dtype])
     if tensor.dtype == "bfp16":
         return BlockFloat(array.reshape(tensor.shape), dump.exponent)
     return array if tensor.dtype == "bits" else array.reshape(tensor.shape)

@@ -98,7 +98,9 @@ def train_adapter(
     if model.training is None:
         raise AdapterError(f"{model.name} was generated without adapters", "generate it with --adapter lora")
     if len(train) == 0 or epochs < 1:
-        raise DataError(f"{len(train)} samples and {epochs} epochs leave nothing to train on", "give --shots and --epochs")
+        raise DataError(
+            f"{len(train)} samples and {epochs} epochs leave nothing to train on", "give --shots and --epochs"
+        )
     device.reset_adapter(seed)
     before = _accuracy(model, device, x, y, test, "accuracy before", progress)
     losses, steps, counts = [], 0, []
@@ -139,7 +141,7 @@ def _accuracy(
 
 
 def _read_state(model: CompiledModel, device: Device) -> dict[str, np.ndarray]:
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for target, tensors in (("adapter", model.adapter_weights), ("training", model.training_state)):
         state |= unpack_tensors(tensors, device.read(target, 0, sum(t.nbytes for t in tensors)))
     return state

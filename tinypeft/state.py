@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,11 @@ def pack_tensors(tensors: Sequence[Tensor], state: dict[str, np.ndarray]) -> byt
 
 def unpack_tensors(tensors: Sequence[Tensor], data: bytes) -> dict[str, np.ndarray]:
     """The reverse of `pack_tensors`."""
-    state, offset = {}, 0
+    state: dict[str, np.ndarray] = {}
+    offset = 0
     for tensor in tensors:
-        dtype = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
-        values = np.frombuffer(data, dtype, tensor.size, offset).astype(DTYPES[tensor.dtype])
+        dtype: Any = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
+        values: np.ndarray = np.frombuffer(data, dtype, tensor.size, offset).astype(DTYPES[tensor.dtype])
         state[tensor.name] = values.reshape(tensor.shape)
         offset += tensor.nbytes
     return state
@@ -57,7 +59,9 @@ def unpack_adapter(model: CompiledModel, package: bytes) -> dict[str, np.ndarray
             "train an adapter for this model",
         )
     if layout != layout_crc(model.adapter_weights):
-        raise AdapterError("the adapter has other layers or another rank", "generate the project with its configuration")
+        raise AdapterError(
+            "the adapter has other layers or another rank", "generate the project with the adapter's configuration"
+        )
     return unpack_tensors(model.adapter_weights, package[_HEADER.size : -4])
 
 

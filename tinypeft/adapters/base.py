@@ -63,8 +63,10 @@ class Parameter:
 class AdaptedGraph:
     """A graph with adapters inserted.
 
-    `parameters` in order of their layers; `quantizers` make the adapter weights from the masters, `restorers` the
-    masters from the adapter weights; `initializers` make a fresh adapter from the argument `seed`; `observers` maps the operand name of the loss to a state it keeps.
+    parameters    in order of their layers
+    quantizers    make the adapter weights from the masters, `restorers` the masters from the adapter weights
+    initializers  make a fresh adapter from the argument `seed`
+    observers     operand name of the loss -> a state that it keeps
     """
 
     graph: Graph
@@ -92,7 +94,9 @@ class Insertion:
 
     def initialize(self, kind: str, tensor: Tensor, inputs: dict[str, Tensor], **attributes: Any) -> None:
         """Have a fresh adapter start `tensor` by the operator `kind`."""
-        operation = Operation(OPS[kind], f"{tensor.name}_initialize", inputs, {OPS[kind].results[0]: tensor}, attributes)
+        operation = Operation(
+            OPS[kind], f"{tensor.name}_initialize", inputs, {OPS[kind].results[0]: tensor}, attributes
+        )
         self.adapted.initializers.append(operation)
 
     def uniform(self, tensor: Tensor, bound: float) -> None:
@@ -103,7 +107,6 @@ class Insertion:
     def constant(self, tensor: Tensor, value: float = 0.0) -> None:
         """Have it start at `value`."""
         self.initialize("INITIALIZE_CONSTANT", tensor, {}, value=value)
-
 
     def quantize(
         self,

@@ -45,7 +45,9 @@ class Lora(AdapterKind):
 
         insertion.uniform(master_a, float(np.float32(np.sqrt(3.0 / fan_in))))
         insertion.constant(master_b)
-        outputs = dict(zip(OPS["LORA_QUANTIZE"].results, (lora_a, hidden_shift, lora_b, lora_shift, a_scale, l1), strict=True))
+        outputs = dict(
+            zip(OPS["LORA_QUANTIZE"].results, (lora_a, hidden_shift, lora_b, lora_shift, a_scale, l1), strict=True)
+        )
         attributes = {
             "input_range": input_range(x),
             "acc_bound": accumulator_bound(operation, fan_in),
@@ -60,7 +62,9 @@ class Lora(AdapterKind):
         insertion.adapted.parameters += self._parameters(operation, master_a, lora_a, master_b, lora_b)
         operands = {"input": x, "lora_A": lora_a, "hidden_shift": hidden_shift}
         attributes = {"window": down, "a_scale": a_scale, "l1": l1}
-        return [Operation(OPS["LORA_DOWN"], f"{name}_lora_down", operands, {"hidden": hidden}, attributes, operation.layer)]
+        return [
+            Operation(OPS["LORA_DOWN"], f"{name}_lora_down", operands, {"hidden": hidden}, attributes, operation.layer)
+        ]
 
     @staticmethod
     def _parameters(

@@ -36,7 +36,9 @@ class ModulesToSave(AdapterKind):
         logit_range = insertion.state(f"{name}_logit_range", (2,), "float32", Purpose.OPTIMIZER_STATE)
         scales, base = filter_scales(operation), multipliers(operation)
         insertion.initialize("INITIALIZE_FROM_BASE", master_filter, {"weights": filters}, unit=scales)
-        insertion.initialize("INITIALIZE_FROM_BASE", master_bias, {"weights": bias}, unit=input_scale(operation) * scales)
+        insertion.initialize(
+            "INITIALIZE_FROM_BASE", master_bias, {"weights": bias}, unit=input_scale(operation) * scales
+        )
         insertion.constant(logit_range)
 
         outputs = {

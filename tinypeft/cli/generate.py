@@ -18,7 +18,7 @@ from tinypeft.generate import DEFAULT_STACK, Report, generate_project
 from tinypeft.optimizers import OPTIMIZERS
 from tinypeft.stages.autodiff import TrainingConfig
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     "adapter.kind": "lora",
     "adapter.r": 4,
     "adapter.lora_alpha": 8.0,
@@ -36,8 +36,12 @@ _DEFAULTS = {
 @click.option("--adapter", metavar="KIND", help="lora (the default), or none to infer only.")
 @click.option("--r", "rank", type=int, help="LoRA's rank. Default 4.")
 @click.option("--lora-alpha", type=float, help="LoRA's output is scaled by lora_alpha / r. Default 8.")
-@click.option("--target-modules", metavar="REGEX", help="Layers to adapt: must match the whole name. Default: all but depthwise.")
-@click.option("--modules-to-save", metavar="NAME", help="The classifier to retrain, or `none`. Default: the last dense layer.")
+@click.option(
+    "--target-modules", metavar="REGEX", help="Layers to adapt: must match the whole name. Default: all but depthwise."
+)
+@click.option(
+    "--modules-to-save", metavar="NAME", help="The classifier to retrain, or `none`. Default: the last dense layer."
+)
 @click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd.")
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0.")
 @click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1.")
@@ -50,7 +54,7 @@ def command(as_json: bool, config: str | None, **flags: Any) -> None:
 
     The folder is complete: it builds with make or CMake without tinypeft, and holds the base model for the tests.
     """
-    values = _DEFAULTS | (load_config(config) if config else {}) | _given(flags)
+    values: dict[str, Any] = _DEFAULTS | (load_config(config) if config else {}) | _given(flags)
     for key, option in (("model.path", "MODEL"), ("board.name", "--board"), ("output.directory", "--output")):
         if key not in values:
             raise click.UsageError(f"Missing {option}.")
@@ -129,9 +133,9 @@ def print_report(report: Report, board: Board, directory: Path) -> None:
     gap = report.arena_bytes - report.arena_lower_bound
     verdict = "optimal for this schedule, proved" if gap < 8 else f"{gap:,} B above the lower bound"
     out.print(f"arena {report.arena_bytes:,} B, {verdict}")
-    share = report.trainable_parameters / report.base_parameters
+    trained = report.trainable_parameters / report.base_parameters
     out.print(
-        f"{report.trainable_parameters:,} trained parameters ({share:.1%} of {report.base_parameters:,}), "
+        f"{report.trainable_parameters:,} trained parameters ({trained:.1%} of {report.base_parameters:,}), "
         f"{report.macs:,} MACs an inference"
     )
     out.print(f"written to {directory}; next: tinypeft test {directory} --on host --data F.npz:X:Y")

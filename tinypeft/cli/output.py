@@ -26,12 +26,12 @@ def json_option(command: _Command) -> _Command:
 
 def console() -> Console:
     """For results that people read, on stdout."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
 
 def progress_console() -> Console:
     """For progress, on stderr."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

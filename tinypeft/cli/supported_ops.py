@@ -15,7 +15,9 @@ def command(as_json: bool) -> None:
     """List the TFLite operators that a model may contain, and which of them gradients can pass."""
     operators = {name: op for name, op in sorted(OPS.items()) if op.importable}
     if as_json:
-        print_json({"operators": [{"name": n, "forward": True, "backward": op.differentiable} for n, op in operators.items()]})
+        print_json(
+            {"operators": [{"name": n, "forward": True, "backward": op.differentiable} for n, op in operators.items()]}
+        )
         return
     table = Table("operator", "forward", "backward", "what it does")
     for name, op in operators.items():

@@ -16,7 +16,9 @@ from tinypeft.parity import Divergence, check_parity
 @device_options
 @click.option("--limit", type=click.IntRange(1), help="Only the first N samples.")
 @click.option("--train-steps", type=click.IntRange(0), default=0, show_default=True, help="Training steps to compare.")
-@click.option("--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate of those steps.")
+@click.option(
+    "--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate of those steps."
+)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the fresh adapter.")
 @json_option
 def command(
@@ -29,7 +31,10 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Compare the project DIRECTORY with the host to the bit: every layer, every training step. Exits 1 if any differs."""
+    """Compare the project DIRECTORY with the host to the bit: every layer, every training step.
+
+    Exits 1 where anything differs.
+    """
     project, dataset = open_samples(directory, data, labels=train_steps > 0, limit=limit)
     if train_steps and project.model.training is None:
         raise AdapterError(f"{project.model.name} was generated without adapters", "leave out --train-steps")
@@ -52,7 +57,11 @@ def command(
     else:
         out = console()
         compared = f"{report.layers_compared:,} outputs of layers, {report.steps_compared} training steps compared"
-        out.print(f"[bold green]parity[/]: LiteRT = interpreter = {on}; {compared}" if parity else f"[bold red]no parity[/]; {compared}")
+        out.print(
+            f"[bold green]parity[/]: LiteRT = interpreter = {on}; {compared}"
+            if parity
+            else f"[bold red]no parity[/]; {compared}"
+        )
         if report.first_divergence is not None:
             out.print(describe(report.first_divergence))
         if not intact:

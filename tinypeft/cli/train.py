@@ -20,7 +20,9 @@ from tinypeft.personalise import Trained, train_adapter
 @click.option("--train-split", type=float, metavar="F", help="Train on this share of each class. Default 0.5.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split, adapter and order.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split, adapter and order."
+)
 @click.option("-o", "--output", metavar="ADAPTER_DIR", help="The folder for the adapter's files.")
 @json_option
 def command(

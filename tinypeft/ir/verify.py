@@ -21,7 +21,9 @@ def verify(graph: Graph, stage: str) -> Graph:
         if any(extent < 1 for extent in tensor.shape):
             raise VerifyError(f"{stage}: {tensor.name} has shape {tensor.shape}")
         if tensor.data is not None and tuple(tensor.data.shape) != tensor.shape:
-            raise VerifyError(f"{stage}: {tensor.name} holds data of shape {tensor.data.shape}, declared {tensor.shape}")
+            raise VerifyError(
+                f"{stage}: {tensor.name} holds data of shape {tensor.data.shape}, declared {tensor.shape}"
+            )
     defined = {id(t) for t in graph.inputs}
     labels: set[str] = set()
     for op in graph.operations:

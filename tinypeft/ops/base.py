@@ -55,10 +55,10 @@ class CArray:
 class KernelCall:
     """The C call that computes an operation: `function(&params, arguments..., scratch)`.
 
-    `fields` fill a `static const` struct of type `params` (numbers, or CArray for pointers to tables); empty params, no
-    struct; a dict is a nested struct. An argument is a Tensor (passed as a pointer; bfp16 as a pointer to its tp_bfp16;
-    purpose ARGUMENT by value), a CArray (a pointer to the table), None (a null pointer) or a literal number. The scratch
-    pointer is passed last where the operator asks for scratch bytes.
+    `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, a dict for a nested
+    struct; empty params, no struct. An argument is a Tensor (passed as a pointer; bfp16 as a pointer to its tp_bfp16;
+    purpose ARGUMENT by value), a CArray (a pointer to the table), None (a null pointer) or a literal number. The
+    scratch pointer is passed last where the operator asks for scratch bytes.
     """
 
     function: str

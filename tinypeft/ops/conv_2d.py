@@ -59,10 +59,10 @@ class Conv2D(Op):
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         operands = weight_operands(inputs)
         filters = operands["filter"].shape
-        if filters[3] != operands["input"].shape[3]:
+        channels = operands["input"].shape[3]
+        if filters[3] != channels:
             raise ModelError(
-                f"grouped convolution ({operands['input'].shape[3]} channels, filters of {filters[3]}) is not supported",
-                "use groups=1",
+                f"grouped convolution ({channels} channels, filters of {filters[3]}) is not supported", "use groups=1"
             )
         window = make_window(options, operands["input"].shape, filters[0], (filters[1], filters[2]))
         return operands, {"window": window, "activation": activation_from_tflite(options)}
@@ -83,9 +83,7 @@ class Conv2D(Op):
 
     def call(self, op: Operation) -> KernelCall:
         arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
-        return KernelCall(
-            "tp_conv_s8", "tp_conv_params", conv_fields(op), [*arguments, *lora_arguments(op), op.output]
-        )
+        return KernelCall("tp_conv_s8", "tp_conv_params", conv_fields(op), [*arguments, *lora_arguments(op), op.output])
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
@@ -119,7 +117,9 @@ class Conv2DBackwardInput(Op):
         exponent = d_acc.exponent + narrow + arithmetic.narrow_shift(bound)
         if addend is not None:
             exponent = arithmetic.common_exponent(bound, d_acc.exponent + narrow, addend.peak, addend.exponent)
-        mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow).reshape(-1, window.output_c).astype(np.float64)
+        mantissa = (
+            arithmetic.round_half_up_shift(d_acc.mantissa, narrow).reshape(-1, window.output_c).astype(np.float64)
+        )
         filters = values["filter"].reshape(window.output_c, -1).astype(np.float64)
         taps = (mantissa @ filters).reshape(window.output_h, window.output_w, window.kernel_h, window.kernel_w, -1)
         acc = window.scatter(taps).astype(np.int64)

@@ -43,7 +43,7 @@ class SoftmaxCrossEntropy(Op):
             total = total + value
         gradient = exponentials / total
         gradient[label] = gradient[label] - F32(1.0)
-        loss = arithmetic.log_f32(total) - (logits[label] - largest)
+        loss = arithmetic.log_f32(float(total)) - (logits[label] - largest)
         results: dict[str, Value] = {
             "loss": np.array([loss], np.float32),
             "d_logits": to_block_float(gradient.reshape(values["logits"].shape)),

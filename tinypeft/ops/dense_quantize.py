@@ -1,4 +1,4 @@
-"""DENSE_QUANTIZE: the masters of a retrained classifier to int8 weights with scales of their own; DENSE_RESTORE: back."""
+"""DENSE_QUANTIZE: masters of a retrained classifier to int8 weights with scales of their own; DENSE_RESTORE: back."""
 
 from __future__ import annotations
 

@@ -76,7 +76,11 @@ class FullyConnected(Op):
         return {"output": op.attributes["output_shape"]}
 
     def check(self, op: Operation) -> str | None:
-        return check_accumulator(op, op.inputs["filter"].shape[1])
+        output_c, input_c = op.inputs["filter"].shape
+        size = op.inputs["input"].size
+        if size % input_c or op.output.size != size // input_c * output_c:
+            return f"an input of {size} elements and a filter of {output_c}x{input_c} do not give {op.output.shape}"
+        return check_accumulator(op, input_c)
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         acc = accumulate(op, dense_window(op), values)
@@ -119,7 +123,9 @@ class DenseLogits(Op):
 
     def check(self, op: Operation) -> str | None:
         window = dense_window(op)
-        return None if window.input_h == 1 else f"the classifier gives {window.input_h} rows of logits, supported is one"
+        return (
+            None if window.input_h == 1 else f"the classifier gives {window.input_h} rows of logits, supported is one"
+        )
 
     def _scale(self, op: Operation) -> np.ndarray:
         return input_scale(op) * filter_scales(op)
@@ -132,9 +138,7 @@ class DenseLogits(Op):
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         if "retrained" in op.attributes:
             state = op.attributes["retrained"]
-            d_acc = builder.through_output(
-                op, d_output, multiplier=state.fold_multiplier, exponent=state.fold_exponent
-            )
+            d_acc = builder.through_output(op, d_output, multiplier=state.fold_multiplier, exponent=state.fold_exponent)
         else:
             d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
         return weighted_vjp(op, dense_window(op), d_output, d_acc, builder)

@@ -14,7 +14,7 @@ from tinypeft.ops.window import Window
 
 @register
 class LoraDown(Op):
-    """hidden = (A * (input - zero_point)) >> hidden_shift, int16: a convolution to r channels with the layer's window."""
+    """hidden = (A * (input - zero_point)) >> hidden_shift, int16: a convolution to r channels, the layer's window."""
 
     name = "LORA_DOWN"
     operands = ("input", "lora_A", "hidden_shift")

@@ -68,6 +68,7 @@ class RequantizeBackward(Op):
         fold = self._fold(op)
         if fold is not None:
             fields |= {"multiplier": CArray("int16_t", fold[0]), "exponent": fold[1]}
+        extra: list[Any]
         if "multiplier" in op.inputs:
             function, extra = "tp_channel_scale_backward_s16", [op.inputs["multiplier"], op.inputs["exponent"]]
         elif "mask" in op.inputs:

@@ -113,7 +113,9 @@ def verify_plan(plan: Plan) -> None:
     placed = list(zip(plan.buffers, plan.offsets, strict=True))
     for i, (buffer, offset) in enumerate(placed):
         if offset < 0 or offset % 4 or offset + buffer.size > plan.arena_bytes:
-            raise VerifyError(f"plan: {buffer.name} at {offset}, {buffer.size} B, leaves the arena of {plan.arena_bytes} B")
+            raise VerifyError(
+                f"plan: {buffer.name} at {offset}, {buffer.size} B, leaves the arena of {plan.arena_bytes} B"
+            )
         for other, other_offset in placed[:i]:
             apart = offset >= other_offset + other.size or other_offset >= offset + buffer.size
             if not apart and buffer.overlaps(other):

@@ -1,4 +1,4 @@
-"""Live ranges: a scheduled graph in, buffers with sizes and lifetimes out; in-place results share their operand's buffer."""
+"""Live ranges: a scheduled graph in, buffers with sizes and lifetimes out; results in place share a buffer."""
 
 from __future__ import annotations
 

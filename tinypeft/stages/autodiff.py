@@ -80,7 +80,9 @@ class _Updates:
         return self.optimizer.update(master, gradient, self.learning_rate, states, self.settings)
 
     def _start_at_zero(self, state: Tensor) -> None:
-        initialize = Operation(OPS["INITIALIZE_CONSTANT"], f"{state.name}_initialize", {}, {"state": state}, {"value": 0.0})
+        initialize = Operation(
+            OPS["INITIALIZE_CONSTANT"], f"{state.name}_initialize", {}, {"state": state}, {"value": 0.0}
+        )
         self.adapted.initializers.append(initialize)
 
 
@@ -107,7 +109,7 @@ class _Builder:
         return loss, d_logits
 
     def backward(self, forward: Graph, logits: Tensor, d_logits: Tensor, updates: _Updates) -> None:
-        """Append the gradients of `forward`'s operations, last to first, each parameter's update behind its gradient."""
+        """Append the gradients of `forward`, last operation first, each parameter's update behind its gradient."""
         self._gradients[id(logits)] = d_logits
         for op in reversed(forward.operations):
             d_output = self._gradients.get(id(op.output))
@@ -135,7 +137,9 @@ class _Builder:
             return
         total = self.gradient(tensor)
         operands = {"a": existing, "b": gradient}
-        self.operations.append(Operation(OPS["GRADIENT_ADD"], self._unique(f"{total.name}_add"), operands, {"sum": total}))
+        self.operations.append(
+            Operation(OPS["GRADIENT_ADD"], self._unique(f"{total.name}_add"), operands, {"sum": total})
+        )
         self._gradients[id(tensor)] = total
 
     def emit(
@@ -213,7 +217,9 @@ def _keep_masks(graph: Graph) -> Graph:
             continue
         mask = Tensor(f"{output.name}_mask", output.shape, "bits", Purpose.ACTIVATION)
         attributes = {"clamp": op.attributes["clamp"]}
-        masks[id(output)] = Operation(OPS["CLAMP_MASK"], mask.name, {"output": output}, {"mask": mask}, attributes, op.layer)
+        masks[id(output)] = Operation(
+            OPS["CLAMP_MASK"], mask.name, {"output": output}, {"mask": mask}, attributes, op.layer
+        )
         op.inputs = {"mask" if name == "output" else name: t for name, t in op.inputs.items()} | {"mask": mask}
     operations: list[Operation] = []
     for op in graph.operations:

@@ -1,4 +1,4 @@
-"""Insert adapters: which layers a configuration names, and their operands. Takes a base graph, returns an AdaptedGraph."""
+"""Insert adapters: the layers that a configuration names get their operands. A base graph in, an AdaptedGraph out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _kind(config: AdapterConfig) -> AdapterKind:
 
 
 def matches(layer: str, wanted: Sequence[str] | str) -> bool:
-    """PEFT's rule: a list holds exact names or suffixes after a dot, a string is a regular expression of the whole name."""
+    """PEFT's rule: a list holds exact names or suffixes after a dot, a string is a regular expression of the whole."""
     if isinstance(wanted, str):
         try:
             return re.fullmatch(wanted, layer) is not None
@@ -69,49 +69,47 @@ def matches(layer: str, wanted: Sequence[str] | str) -> bool:
 
 
 def _modules_to_save(operations: list[Operation], config: AdapterConfig) -> list[Operation]:
+    """The classifier to retrain whole, as a list of one or none."""
     kind = ADAPTERS["modules_to_save"]
+    classifier = [op for op in operations if op.kind == "FULLY_CONNECTED"][-1:]
+    retrainable = [op for op in classifier if kind.refuses(op) is None]
     if config.modules_to_save is None:
-        dense = [op for op in operations if op.kind == "FULLY_CONNECTED"]
-        return dense[-1:] if dense and kind.refuses(dense[-1]) is None else []
-    saved = []
+        return retrainable
+    names = [op.layer for op in retrainable]
     for name in config.modules_to_save:
         found = [op for op in operations if matches(op.layer, [name])]
-        candidates = [op.layer for op in operations if kind.refuses(op) is None]
         if not found:
-            raise AdapterError(f"modules_to_save names {name}, which is no layer of the model", _suggest(name, candidates))
-        accepted = [op for op in found if kind.refuses(op) is None]
-        if not accepted:
-            raise AdapterError(f"modules_to_save names {name}, which {kind.refuses(found[0])}", _suggest(name, candidates))
-        saved += accepted
-    if len(saved) > 1:
-        names = ", ".join(op.layer for op in saved)
-        raise AdapterError(f"modules_to_save names {names}; one layer, the classifier, can be retrained")
-    last = [op for op in operations if op.kind == "FULLY_CONNECTED"][-1:]
-    if saved and saved != last:
-        raise AdapterError(
-            f"modules_to_save names {saved[0].layer}; only the last dense layer, {last[0].layer}, can be retrained whole",
-            f"use --modules-to-save {last[0].layer}, and LoRA for the others",
-        )
-    return saved
+            raise AdapterError(f"modules_to_save names {name}, which is no layer of the model", _suggest(name, names))
+        if found != retrainable:
+            reason = (
+                kind.refuses(found[0]) or "is not the model's last dense layer, the one that can be retrained whole"
+            )
+            raise AdapterError(f"modules_to_save names {name}, which {reason}", _suggest(name, names))
+    return retrainable if config.modules_to_save else []
 
 
 def _targets(
     operations: list[Operation], config: AdapterConfig, kind: AdapterKind, saved: list[Operation]
 ) -> list[Operation]:
+    """The layers to adapt."""
     candidates = [op for op in operations if kind.refuses(op) is None and op not in saved]
-    if config.target_modules is None:
+    wanted = config.target_modules
+    if wanted is None:
         return candidates
-    found = [op for op in operations if matches(op.layer, config.target_modules) and op not in saved]
-    wanted = config.target_modules if isinstance(config.target_modules, str) else ", ".join(config.target_modules)
+    found = [op for op in operations if matches(op.layer, wanted) and op not in saved]
+    accepted = [op for op in found if op in candidates]
+    shown = wanted if isinstance(wanted, str) else ", ".join(wanted)
     names = list(dict.fromkeys(op.layer for op in candidates))
-    accepted = [op for op in found if kind.refuses(op) is None]
-    layers = {op.layer for op in accepted}
+    adapted = {op.layer for op in accepted}
     for op in found:
-        if op.layer not in layers and op.kind in ("DEPTHWISE_CONV_2D",):
-            raise AdapterError(f"target_modules {wanted!r} names {op.layer}, which {kind.refuses(op)}", _suggest(wanted, names))
-    if not accepted and not (config.target_modules == () and saved):
+        if "filter" in op.inputs and op.layer not in adapted:
+            raise AdapterError(
+                f"target_modules {shown!r} names {op.layer}, which {kind.refuses(op)}", _suggest(shown, names)
+            )
+    if wanted and not accepted:
         reason = f": {found[0].layer} {kind.refuses(found[0])}" if found else ""
-        raise AdapterError(f"target_modules {wanted!r} matches no layer that {kind.name} can adapt{reason}", _suggest(wanted, names))
+        message = f"target_modules {shown!r} matches no layer that {kind.name} can adapt{reason}"
+        raise AdapterError(message, _suggest(shown, names))
     return accepted
 
 

@@ -14,8 +14,8 @@ _PASSED_OVER = ("SOFTMAX", "RESHAPE", "DEQUANTIZE")
 def attach_logits(graph: Graph) -> tuple[Graph, Tensor]:
     """A copy of `graph` whose last output is the logits, float32 (1,classes), and that tensor.
 
-    The logits are the accumulators of the final linear dense layer, in front of a SOFTMAX where there is one; for a model
-    that ends otherwise, its dequantised int8 output. Raises ModelError where the output is no vector of classes.
+    The logits are the accumulators of the final linear dense layer, in front of a SOFTMAX where there is one; for a
+    model that ends otherwise, its dequantised int8 output. Raises ModelError where the output is no vector of classes.
     """
     final = _final_operation(graph)
     if final.kind == "FULLY_CONNECTED" and output_range(final) == (-128, 127):
