@@ -3,24 +3,30 @@
 
 void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
                 const int32_t *multiplier, const int32_t *shift, const int16_t *hidden, const int8_t *lora_B,
-                const int8_t *lora_shift, int8_t *output) {
+                const int8_t *lora_shift, int8_t *output, void *column) {
   const tp_window *w = &params->window;
-  const int32_t filter_size = w->kernel_h * w->kernel_w * w->input_c;
+  const int32_t count = w->kernel_h * w->kernel_w * w->input_c;
   for (int32_t oy = 0; oy < w->output_h; oy++) {
-    const tp_taps rows = tp_window_taps(oy, w->stride_h, w->pad_top, w->dilation_h, w->kernel_h, w->input_h);
     for (int32_t ox = 0; ox < w->output_w; ox++) {
-      const tp_taps columns = tp_window_taps(ox, w->stride_w, w->pad_left, w->dilation_w, w->kernel_w, w->input_w);
-      const int32_t position = oy * w->output_w + ox;
-      for (int32_t c = 0; c < w->output_c; c++) {
-        int32_t acc = tp_window_dot_s8(w, rows, columns, input, filter + c * filter_size, params->input_offset);
-        if (bias != NULL) {
-          acc += bias[c];
+      tp_gather_s8(w, input, params->input_offset, oy, ox, column);
+      for (int32_t c = 0; c < w->output_c; c += TP_BLOCK) {
+        int32_t acc[TP_BLOCK];
+        const int32_t filters = tp_min_s32(w->output_c - c, TP_BLOCK);
+        tp_dot_rows_s8(column, filter + c * count, count, count, filters, acc);
+        for (int32_t j = 0; j < filters; j++) {
+          int32_t value = acc[j];
+          if (bias != NULL) {
+            value += bias[c + j];
+          }
+          if (params->rank > 0) {
+            value += tp_lora_up(hidden, lora_B + (c + j) * params->rank, params->rank, lora_shift[c + j]);
+          }
+          value = tp_requantize(value, multiplier[c + j], shift[c + j]) + params->output_offset;
+          *output++ = (int8_t)tp_clamp_s32(value, params->activation_min, params->activation_max);
         }
-        if (params->rank > 0) {
-          acc += tp_lora_up(hidden + position * params->rank, lora_B + c * params->rank, params->rank, lora_shift[c]);
-        }
-        acc = tp_requantize(acc, multiplier[c], shift[c]) + params->output_offset;
-        output[position * w->output_c + c] = (int8_t)tp_clamp_s32(acc, params->activation_min, params->activation_max);
+      }
+      if (params->rank > 0) {
+        hidden += params->rank;
       }
     }
   }

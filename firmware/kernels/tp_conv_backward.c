@@ -1,4 +1,4 @@
-#include "tinypeft/tp_arithmetic.h"
+#include "tinypeft/tp_accumulate.h"
 #include "tinypeft/tp_kernels.h"
 
 /* The output coordinate whose window covers `input` with `tap`, or -1. */
@@ -17,30 +17,33 @@ static void gather_column(const tp_window *w, const int16_t *g, int32_t y, int32
     const int32_t oy = covering_output(y, i, w->stride_h, w->pad_top, w->dilation_h, w->output_h);
     for (int32_t j = 0; j < w->kernel_w; j++) {
       const int32_t ox = covering_output(x, j, w->stride_w, w->pad_left, w->dilation_w, w->output_w);
+      const size_t size = (size_t)w->output_c * sizeof *column;
       if (oy < 0 || ox < 0) {
-        memset(column, 0, (size_t)w->output_c * sizeof *column);
+        memset(column, 0, size);
       } else {
-        const int16_t *source = g + (oy * w->output_w + ox) * w->output_c;
-        for (int32_t c = 0; c < w->output_c; c++) {
-          column[c] = (int16_t)tp_round_shift_s32(source[c], narrow);
-        }
+        memcpy(column, g + (oy * w->output_w + ox) * w->output_c, size);
+      }
+      for (int32_t c = 0; narrow > 0 && c < w->output_c; c++) {
+        column[c] = (int16_t)tp_round_shift_s32(column[c], narrow);
       }
       column += w->output_c;
     }
   }
 }
 
-/* sum over taps and output channels of column * filter[.,.,.,input_channel]. */
-static int32_t column_dot(const tp_window *w, const int16_t *column, const int8_t *filter) {
+/* sum over taps and output channels of column * filter, for `channels` input channels from k on. */
+static void column_dot(const tp_window *w, const int16_t *column, const int8_t *filter, int32_t k, int32_t channels,
+                       int32_t acc[TP_BLOCK]) {
   const int32_t taps = w->kernel_h * w->kernel_w;
-  int32_t acc = 0;
-  for (int32_t t = 0; t < taps; t++) {
-    const int8_t *f = filter + t * w->input_c;
-    for (int32_t c = 0; c < w->output_c; c++) {
-      acc += (int32_t)column[t * w->output_c + c] * f[c * taps * w->input_c];
+  tp_dot_columns_s8(column, filter + k, w->output_c, taps * w->input_c, channels, acc);
+  for (int32_t t = 1; t < taps; t++) {
+    int32_t more[TP_BLOCK];
+    tp_dot_columns_s8(column + t * w->output_c, filter + t * w->input_c + k, w->output_c, taps * w->input_c, channels,
+                      more);
+    for (int32_t j = 0; j < channels; j++) {
+      acc[j] += more[j];
     }
   }
-  return acc;
 }
 
 void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc, const int8_t *filter,
@@ -60,13 +63,21 @@ void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_
     for (int32_t x = 0; x < w->input_w; x++) {
       const int32_t position = (y * w->input_w + x) * w->input_c;
       gather_column(w, d_acc->mantissa, y, x, narrow, column);
-      for (int32_t k = 0; k < w->input_c; k++) {
-        int64_t value = tp_round_shift_s64(column_dot(w, column, filter + k), shift);
-        if (addend != NULL) {
-          value += tp_round_shift_s64(addend->mantissa[position + k], addend_shift);
+      for (int32_t k = 0; k < w->input_c; k += TP_BLOCK) {
+        int32_t acc[TP_BLOCK];
+        const int32_t channels = tp_min_s32(w->input_c - k, TP_BLOCK);
+        column_dot(w, column, filter, k, channels, acc);
+        for (int32_t j = 0; j < channels; j++) {
+          int32_t value;
+          if (addend != NULL) {
+            const int64_t sum = tp_round_shift_s64(acc[j], shift);
+            value = (int32_t)(sum + tp_round_shift_s64(addend->mantissa[position + k + j], addend_shift));
+          } else {
+            value = tp_round_shift_s32(acc[j], shift);
+          }
+          peak = tp_max_s32(peak, tp_abs_s32(value));
+          d_input->mantissa[position + k + j] = (int16_t)value;
         }
-        peak = tp_max_s32(peak, tp_abs_s32((int32_t)value));
-        d_input->mantissa[position + k] = (int16_t)value;
       }
     }
   }
@@ -74,51 +85,105 @@ void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_
   d_input->peak = peak;
 }
 
+/* The outputs that input (y,x) contributes to, and through which tap of the filter; returns how many. */
+static int32_t list_taps(const tp_window *w, int32_t rows, int32_t y, int32_t x, tp_tap *taps) {
+  int32_t count = 0;
+  for (int32_t i = 0; i < w->kernel_h; i++) {
+    const int32_t oy = covering_output(y, i, w->stride_h, w->pad_top, w->dilation_h, w->output_h);
+    for (int32_t j = 0; oy >= 0 && j < w->kernel_w; j++) {
+      const int32_t ox = covering_output(x, j, w->stride_w, w->pad_left, w->dilation_w, w->output_w);
+      if (ox >= 0) {
+        taps[count].data = ((oy % rows) * w->output_w + ox) * w->output_c;
+        taps[count].filter = (i * w->kernel_w + j) * w->output_c;
+        count++;
+      }
+    }
+  }
+  return count;
+}
+
+/* The accumulator of `multiplied` output channels from c on, which read one input channel. */
+static int32_t depthwise_dot(const tp_tap *taps, int32_t count, const int16_t *g, const int8_t *filter, int32_t c,
+                             int32_t multiplied, int32_t narrow) {
+  int32_t acc = 0;
+  for (int32_t m = c; m < c + multiplied; m++) {
+    for (int32_t t = 0; t < count; t++) {
+      acc += tp_round_shift_s32(g[taps[t].data + m], narrow) * filter[taps[t].filter + m];
+    }
+  }
+  return acc;
+}
+
 void tp_depthwise_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc,
-                                          const int8_t *filter, tp_bfp16 *d_input, void *rows) {
+                                          const int8_t *filter, tp_bfp16 *d_input, void *scratch) {
   const tp_window *w = &params->window;
-  const int32_t depth_multiplier = w->output_c / w->input_c;
+  const int32_t multiplied = w->output_c / w->input_c;
   const int32_t row_size = w->output_w * w->output_c;
-  const int32_t kept = (w->kernel_h - 1) * w->dilation_h + 1;
   const int in_place = d_input->mantissa == d_acc->mantissa;
-  int16_t *ring = rows;
+  tp_tap *taps = scratch;
+  int16_t *ring = (int16_t *)(void *)(taps + w->kernel_h * w->kernel_w);
+  const int32_t rows = in_place ? (w->kernel_h - 1) * w->dilation_h + 1 : w->output_h;
+  const int16_t *g = in_place ? ring : d_acc->mantissa;
   const int32_t narrow = tp_accumulator_shift(d_acc->peak, params->l1);
   const int32_t shift = tp_narrow_shift(tp_round_shift_s64(d_acc->peak, narrow) * params->l1);
   int32_t peak = 0;
   int32_t copied = 0;
   for (int32_t y = 0; y < w->input_h; y++) {
     while (in_place && copied < w->output_h && copied <= y + w->pad_top) {
-      memcpy(ring + (copied % kept) * row_size, d_acc->mantissa + copied * row_size, (size_t)row_size * sizeof *ring);
+      memcpy(ring + (copied % rows) * row_size, d_acc->mantissa + copied * row_size, (size_t)row_size * sizeof *ring);
       copied++;
     }
     for (int32_t x = 0; x < w->input_w; x++) {
+      const int32_t count = list_taps(w, rows, y, x, taps);
+      int16_t *result = d_input->mantissa + (y * w->input_w + x) * w->input_c;
       for (int32_t k = 0; k < w->input_c; k++) {
-        int32_t acc = 0;
-        for (int32_t i = 0; i < w->kernel_h; i++) {
-          const int32_t oy = covering_output(y, i, w->stride_h, w->pad_top, w->dilation_h, w->output_h);
-          if (oy < 0) {
-            continue;
-          }
-          const int16_t *row = in_place ? ring + (oy % kept) * row_size : d_acc->mantissa + oy * row_size;
-          for (int32_t j = 0; j < w->kernel_w; j++) {
-            const int32_t ox = covering_output(x, j, w->stride_w, w->pad_left, w->dilation_w, w->output_w);
-            if (ox < 0) {
-              continue;
-            }
-            for (int32_t m = k * depth_multiplier; m < (k + 1) * depth_multiplier; m++) {
-              const int32_t mantissa = tp_round_shift_s32(row[ox * w->output_c + m], narrow);
-              acc += mantissa * filter[(i * w->kernel_w + j) * w->output_c + m];
-            }
-          }
-        }
+        const int32_t acc = depthwise_dot(taps, count, g, filter, k * multiplied, multiplied, narrow);
         const int32_t value = tp_round_shift_s32(acc, shift);
         peak = tp_max_s32(peak, tp_abs_s32(value));
-        d_input->mantissa[(y * w->input_w + x) * w->input_c + k] = (int16_t)value;
+        result[k] = (int16_t)value;
       }
     }
   }
   d_input->exponent = d_acc->exponent + narrow + shift;
   d_input->peak = peak;
+}
+
+/* The output coordinates whose tap lies inside the input: first <= output < last. */
+static tp_taps outputs_inside(int32_t tap, int32_t stride, int32_t pad, int32_t dilation, int32_t outputs,
+                              int32_t inputs) {
+  tp_taps range = {tap * dilation - pad, 0, outputs};
+  while (range.begin < outputs && range.begin * stride + range.origin < 0) {
+    range.begin++;
+  }
+  while (range.end > range.begin && (range.end - 1) * stride + range.origin >= inputs) {
+    range.end--;
+  }
+  return range;
+}
+
+/* The sums over positions of d_output[.,c] * input[.,k..] for one tap and `channels` input channels. */
+static void correlate(const tp_conv_backward_filter_params *params, const int16_t *d_output, const int8_t *input,
+                      tp_taps rows, tp_taps columns, int32_t channels, int64_t sum[TP_BLOCK]) {
+  const tp_window *w = &params->window;
+  const int32_t offset = params->input_offset;
+  const int32_t step = w->stride_w * w->input_c;
+  for (int32_t j = 0; j < TP_BLOCK; j++) {
+    sum[j] = 0;
+  }
+  for (int32_t oy = rows.begin; oy < rows.end; oy++) {
+    const int32_t y = oy * w->stride_h + rows.origin;
+    const int32_t x = columns.begin * w->stride_w + columns.origin;
+    const int8_t *source = input + (y * w->input_w + x) * w->input_c;
+    const int16_t *g = d_output + (oy * w->output_w + columns.begin) * w->output_c;
+    for (int32_t ox = columns.begin; ox < columns.end; ox++) {
+      const int32_t mantissa = *g;
+      for (int32_t j = 0; j < channels; j++) {
+        sum[j] += (int64_t)mantissa * (source[j] + offset);
+      }
+      g += w->output_c;
+      source += step;
+    }
+  }
 }
 
 void tp_conv_backward_filter_f32(const tp_conv_backward_filter_params *params, const tp_bfp16 *d_output,
@@ -127,24 +192,16 @@ void tp_conv_backward_filter_f32(const tp_conv_backward_filter_params *params, c
   const float scale = divisor != NULL ? params->input_scale / divisor[0] : params->input_scale;
   for (int32_t c = 0; c < w->output_c; c++) {
     for (int32_t i = 0; i < w->kernel_h; i++) {
+      const tp_taps rows = outputs_inside(i, w->stride_h, w->pad_top, w->dilation_h, w->output_h, w->input_h);
       for (int32_t j = 0; j < w->kernel_w; j++) {
-        for (int32_t k = 0; k < w->input_c; k++) {
-          int64_t sum = 0;
-          for (int32_t oy = 0; oy < w->output_h; oy++) {
-            const int32_t y = oy * w->stride_h - w->pad_top + i * w->dilation_h;
-            if (y < 0 || y >= w->input_h) {
-              continue;
-            }
-            for (int32_t ox = 0; ox < w->output_w; ox++) {
-              const int32_t x = ox * w->stride_w - w->pad_left + j * w->dilation_w;
-              if (x < 0 || x >= w->input_w) {
-                continue;
-              }
-              const int32_t value = input[(y * w->input_w + x) * w->input_c + k] + params->input_offset;
-              sum += (int32_t)d_output->mantissa[(oy * w->output_w + ox) * w->output_c + c] * value;
-            }
+        const tp_taps columns = outputs_inside(j, w->stride_w, w->pad_left, w->dilation_w, w->output_w, w->input_w);
+        for (int32_t k = 0; k < w->input_c; k += TP_BLOCK) {
+          int64_t sum[TP_BLOCK];
+          const int32_t channels = tp_min_s32(w->input_c - k, TP_BLOCK);
+          correlate(params, d_output->mantissa + c, input + k, rows, columns, channels, sum);
+          for (int32_t n = 0; n < channels; n++) {
+            *d_filter++ = tp_wide_to_f32(sum[n], d_output->exponent) * scale;
           }
-          *d_filter++ = tp_wide_to_f32(sum, d_output->exponent) * scale;
         }
       }
     }

@@ -1,37 +1,51 @@
 #include "tinypeft/tp_accumulate.h"
 #include "tinypeft/tp_kernels.h"
 
-/* The accumulator of output channel c at one position, adapter included. */
-static int32_t accumulate(const tp_fully_connected_params *params, int32_t position, int32_t c, const int8_t *input,
-                          const int8_t *filter, const int32_t *bias, const int16_t *hidden, const int8_t *lora_B,
-                          const int8_t *lora_shift) {
-  int32_t acc = tp_dot_s8(filter + c * params->input_c, input + position * params->input_c, params->input_c,
-                          params->input_offset);
-  if (bias != NULL) {
-    acc += bias[c];
+/* The accumulators of `filters` output channels from c on, for the position whose input is in `column`. */
+static void accumulate(const tp_fully_connected_params *params, const int16_t *column, int32_t c, int32_t filters,
+                       const int8_t *filter, const int32_t *bias, const int16_t *hidden, const int8_t *lora_B,
+                       const int8_t *lora_shift, int32_t acc[TP_BLOCK]) {
+  tp_dot_rows_s8(column, filter + c * params->input_c, params->input_c, params->input_c, filters, acc);
+  for (int32_t j = 0; j < filters; j++) {
+    if (bias != NULL) {
+      acc[j] += bias[c + j];
+    }
+    if (params->rank > 0) {
+      acc[j] += tp_lora_up(hidden, lora_B + (c + j) * params->rank, params->rank, lora_shift[c + j]);
+    }
   }
-  if (params->rank > 0) {
-    acc += tp_lora_up(hidden + position * params->rank, lora_B + c * params->rank, params->rank, lora_shift[c]);
-  }
-  return acc;
 }
 
 void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                            const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
-                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output) {
+                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *column) {
   for (int32_t p = 0; p < params->positions; p++) {
-    for (int32_t c = 0; c < params->output_c; c++) {
-      int32_t acc = accumulate(params, p, c, input, filter, bias, hidden, lora_B, lora_shift);
-      acc = tp_requantize_single(acc, multiplier[c], shift[c]) + params->output_offset;
-      output[p * params->output_c + c] = (int8_t)tp_clamp_s32(acc, params->activation_min, params->activation_max);
+    tp_widen_s8(input + p * params->input_c, params->input_c, params->input_offset, column);
+    for (int32_t c = 0; c < params->output_c; c += TP_BLOCK) {
+      int32_t acc[TP_BLOCK];
+      const int32_t filters = tp_min_s32(params->output_c - c, TP_BLOCK);
+      accumulate(params, column, c, filters, filter, bias, hidden, lora_B, lora_shift, acc);
+      for (int32_t j = 0; j < filters; j++) {
+        const int32_t value = tp_requantize_single(acc[j], multiplier[c + j], shift[c + j]) + params->output_offset;
+        *output++ = (int8_t)tp_clamp_s32(value, params->activation_min, params->activation_max);
+      }
+    }
+    if (params->rank > 0) {
+      hidden += params->rank;
     }
   }
 }
 
 void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                         const int32_t *bias, const float *scale, const int16_t *hidden, const int8_t *lora_B,
-                        const int8_t *lora_shift, float *logits) {
-  for (int32_t c = 0; c < params->output_c; c++) {
-    logits[c] = (float)accumulate(params, 0, c, input, filter, bias, hidden, lora_B, lora_shift) * scale[c];
+                        const int8_t *lora_shift, float *logits, void *column) {
+  tp_widen_s8(input, params->input_c, params->input_offset, column);
+  for (int32_t c = 0; c < params->output_c; c += TP_BLOCK) {
+    int32_t acc[TP_BLOCK];
+    const int32_t filters = tp_min_s32(params->output_c - c, TP_BLOCK);
+    accumulate(params, column, c, filters, filter, bias, hidden, lora_B, lora_shift, acc);
+    for (int32_t j = 0; j < filters; j++) {
+      *logits++ = (float)acc[j] * scale[c + j];
+    }
   }
 }

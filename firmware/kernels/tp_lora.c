@@ -2,16 +2,19 @@
 #include "tinypeft/tp_kernels.h"
 
 void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, const int8_t *lora_A,
-                     const int8_t *hidden_shift, int16_t *hidden) {
+                     const int8_t *hidden_shift, int16_t *hidden, void *column) {
   const tp_window *w = &params->window;
-  const int32_t filter_size = w->kernel_h * w->kernel_w * w->input_c;
+  const int32_t count = w->kernel_h * w->kernel_w * w->input_c;
   for (int32_t oy = 0; oy < w->output_h; oy++) {
-    const tp_taps rows = tp_window_taps(oy, w->stride_h, w->pad_top, w->dilation_h, w->kernel_h, w->input_h);
     for (int32_t ox = 0; ox < w->output_w; ox++) {
-      const tp_taps columns = tp_window_taps(ox, w->stride_w, w->pad_left, w->dilation_w, w->kernel_w, w->input_w);
-      for (int32_t r = 0; r < w->output_c; r++) {
-        const int32_t acc = tp_window_dot_s8(w, rows, columns, input, lora_A + r * filter_size, params->input_offset);
-        *hidden++ = (int16_t)tp_round_shift_s32(acc, hidden_shift[0]);
+      tp_gather_s8(w, input, params->input_offset, oy, ox, column);
+      for (int32_t r = 0; r < w->output_c; r += TP_BLOCK) {
+        int32_t acc[TP_BLOCK];
+        const int32_t filters = tp_min_s32(w->output_c - r, TP_BLOCK);
+        tp_dot_rows_s8(column, lora_A + r * count, count, count, filters, acc);
+        for (int32_t j = 0; j < filters; j++) {
+          *hidden++ = (int16_t)tp_round_shift_s32(acc[j], hidden_shift[0]);
+        }
       }
     }
   }
@@ -112,7 +115,8 @@ void tp_lora_restore_f32(const tp_lora_quantize_params *params, const int8_t *lo
 
 void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
                                  const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
-                                 tp_bfp16 *d_hidden, int32_t *acc) {
+                                 tp_bfp16 *d_hidden, void *scratch) {
+  int16_t *shifted = scratch;
   int32_t shift_min = lora_shift[0];
   for (int32_t c = 1; c < params->output_c; c++) {
     shift_min = tp_min_s32(shift_min, lora_shift[c]);
@@ -122,24 +126,51 @@ void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp
   int32_t peak = 0;
   for (int32_t p = 0; p < params->positions; p++) {
     const int16_t *g = d_acc->mantissa + p * params->output_c;
-    for (int32_t r = 0; r < params->rank; r++) {
-      acc[r] = 0;
-    }
     for (int32_t c = 0; c < params->output_c; c++) {
       const int32_t down = tp_min_s32(narrow + lora_shift[c] - shift_min, 30);
-      const int32_t mantissa = tp_round_shift_s32(g[c], down);
-      for (int32_t r = 0; r < params->rank; r++) {
-        acc[r] += mantissa * lora_B[c * params->rank + r];
-      }
+      shifted[c] = (int16_t)tp_round_shift_s32(g[c], down);
     }
-    for (int32_t r = 0; r < params->rank; r++) {
-      const int32_t value = tp_round_shift_s32(acc[r], shift);
-      peak = tp_max_s32(peak, tp_abs_s32(value));
-      d_hidden->mantissa[p * params->rank + r] = (int16_t)value;
+    for (int32_t r = 0; r < params->rank; r += TP_BLOCK) {
+      int32_t acc[TP_BLOCK];
+      const int32_t columns = tp_min_s32(params->rank - r, TP_BLOCK);
+      tp_dot_columns_s8(shifted, lora_B + r, params->output_c, params->rank, columns, acc);
+      for (int32_t j = 0; j < columns; j++) {
+        const int32_t value = tp_round_shift_s32(acc[j], shift);
+        peak = tp_max_s32(peak, tp_abs_s32(value));
+        d_hidden->mantissa[p * params->rank + r + j] = (int16_t)value;
+      }
     }
   }
   d_hidden->exponent = d_acc->exponent + narrow + shift - shift_min - hidden_shift[0];
   d_hidden->peak = peak;
+}
+
+/* sum_p d_acc[p,c] * hidden[p,r] for `columns` values of r, columns <= TP_BLOCK. */
+static void correlate(const int16_t *d_acc, int32_t d_stride, const int16_t *hidden, int32_t hidden_stride,
+                      int32_t positions, int32_t columns, int64_t sum[TP_BLOCK]) {
+  int64_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  if (columns == TP_BLOCK) {
+    for (int32_t p = 0; p < positions; p++) {
+      const int32_t g = *d_acc;
+      s0 += (int64_t)g * hidden[0];
+      s1 += (int64_t)g * hidden[1];
+      s2 += (int64_t)g * hidden[2];
+      s3 += (int64_t)g * hidden[3];
+      d_acc += d_stride;
+      hidden += hidden_stride;
+    }
+    sum[0] = s0;
+    sum[1] = s1;
+    sum[2] = s2;
+    sum[3] = s3;
+    return;
+  }
+  for (int32_t j = 0; j < columns; j++) {
+    sum[j] = 0;
+    for (int32_t p = 0; p < positions; p++) {
+      sum[j] += (int64_t)d_acc[p * d_stride] * hidden[p * hidden_stride + j];
+    }
+  }
 }
 
 void tp_lora_backward_b_f32(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int16_t *hidden,
@@ -147,12 +178,13 @@ void tp_lora_backward_b_f32(const tp_lora_backward_params *params, const tp_bfp1
   const float hidden_unit = a_scale[0] * tp_exp2i(hidden_shift[0]);
   for (int32_t c = 0; c < params->output_c; c++) {
     const float scale = (hidden_unit * params->b_unit[c]) * params->input_scale;
-    for (int32_t r = 0; r < params->rank; r++) {
-      int64_t sum = 0;
-      for (int32_t p = 0; p < params->positions; p++) {
-        sum += (int32_t)d_acc->mantissa[p * params->output_c + c] * hidden[p * params->rank + r];
+    for (int32_t r = 0; r < params->rank; r += TP_BLOCK) {
+      int64_t sum[TP_BLOCK];
+      const int32_t columns = tp_min_s32(params->rank - r, TP_BLOCK);
+      correlate(d_acc->mantissa + c, params->output_c, hidden + r, params->rank, params->positions, columns, sum);
+      for (int32_t j = 0; j < columns; j++) {
+        *d_b++ = tp_wide_to_f32(sum[j], d_acc->exponent) * scale;
       }
-      d_b[c * params->rank + r] = tp_wide_to_f32(sum, d_acc->exponent) * scale;
     }
   }
 }

@@ -15,6 +15,7 @@ from tinypeft.ops.weighted import (
     LORA_OPERANDS,
     accumulate,
     check_accumulator,
+    column_bytes,
     filter_scales,
     lora_arguments,
     lora_rank,
@@ -84,6 +85,9 @@ class Conv2D(Op):
     def call(self, op: Operation) -> KernelCall:
         arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
         return KernelCall("tp_conv_s8", "tp_conv_params", conv_fields(op), [*arguments, *lora_arguments(op), op.output])
+
+    def scratch_bytes(self, op: Operation) -> int:
+        return column_bytes(op.attributes["window"])
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]

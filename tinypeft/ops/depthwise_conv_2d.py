@@ -17,6 +17,7 @@ from tinypeft.ops.weighted import (
     filter_scales,
     multipliers,
     requantization_arguments,
+    tap_bytes,
     weight_operands,
 )
 from tinypeft.ops.window import Window, make_window
@@ -74,6 +75,9 @@ class DepthwiseConv2D(Op):
         arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
         return KernelCall("tp_depthwise_conv_s8", "tp_conv_params", conv_fields(op), [*arguments, op.output])
 
+    def scratch_bytes(self, op: Operation) -> int:
+        return tap_bytes(op.attributes["window"])
+
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
         return window.output_h * window.output_w * window.output_c * window.kernel_h * window.kernel_w
@@ -114,15 +118,12 @@ class DepthwiseConv2DBackwardInput(Op):
 
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
-        if not self._in_place_allowed(window):
-            return 0
-        return 2 * ((window.kernel_h - 1) * window.dilation_h + 1) * window.output_w * window.output_c
+        kept_rows = (window.kernel_h - 1) * window.dilation_h + 1 if self._in_place_allowed(window) else 0
+        return tap_bytes(window) + 2 * kept_rows * window.output_w * window.output_c
 
     def call(self, op: Operation) -> KernelCall:
         fields = {"window": op.attributes["window"].fields(), "l1": _channel_l1(op)}
-        arguments: list[Any] = [op.inputs["d_acc"], op.inputs["filter"], op.output]
-        if not self.scratch_bytes(op):
-            arguments.append(None)
+        arguments = [op.inputs["d_acc"], op.inputs["filter"], op.output]
         return KernelCall("tp_depthwise_conv_backward_input_s16", "tp_conv_backward_params", fields, arguments)
 
     def macs(self, op: Operation) -> int:

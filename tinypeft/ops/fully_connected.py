@@ -16,6 +16,7 @@ from tinypeft.ops.weighted import (
     LORA_OPERANDS,
     accumulate,
     check_accumulator,
+    column_bytes,
     filter_scales,
     input_scale,
     lora_arguments,
@@ -101,6 +102,9 @@ class FullyConnected(Op):
         arguments += [*lora_arguments(op), op.output]
         return KernelCall("tp_fully_connected_s8", "tp_fully_connected_params", fields, arguments)
 
+    def scratch_bytes(self, op: Operation) -> int:
+        return column_bytes(dense_window(op))
+
     def macs(self, op: Operation) -> int:
         return _macs(op)
 
@@ -149,6 +153,9 @@ class DenseLogits(Op):
         arguments: list[Any] = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), scale]
         arguments += [*lora_arguments(op), op.output]
         return KernelCall("tp_dense_logits_s8", "tp_fully_connected_params", fields, arguments)
+
+    def scratch_bytes(self, op: Operation) -> int:
+        return column_bytes(dense_window(op))
 
     def macs(self, op: Operation) -> int:
         return _macs(op)

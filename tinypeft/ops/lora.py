@@ -8,7 +8,7 @@ from tinypeft import arithmetic
 from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
-from tinypeft.ops.weighted import INT32_MAX, emit_filter_gradient
+from tinypeft.ops.weighted import INT32_MAX, column_bytes, emit_filter_gradient
 from tinypeft.ops.window import Window
 
 
@@ -51,6 +51,9 @@ class LoraDown(Op):
         fields = {"window": op.attributes["window"].fields(), "input_offset": -op.inputs["input"].zero_point}
         arguments = [op.inputs["input"], op.inputs["lora_A"], op.inputs["hidden_shift"], op.output]
         return KernelCall("tp_lora_down_s8", "tp_lora_down_params", fields, arguments)
+
+    def scratch_bytes(self, op: Operation) -> int:
+        return column_bytes(op.attributes["window"])
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
@@ -197,7 +200,7 @@ class LoraBackwardHidden(Op):
         return {"d_hidden": BlockFloat(total.reshape(op.output.shape), exponent)}
 
     def scratch_bytes(self, op: Operation) -> int:
-        return 4 * op.attributes["rank"]
+        return 2 * op.inputs["d_acc"].shape[-1]
 
     def call(self, op: Operation) -> KernelCall:
         arguments = [*op.inputs.values(), op.output]

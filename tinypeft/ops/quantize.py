@@ -95,6 +95,10 @@ class Dequantize(Op):
         centred = (values["input"].astype(np.int32) - zero_point).astype(np.float32)
         return {"output": np.float32(scale) * centred}
 
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        # Gradients are in real units, so that of the int8 input is the same.
+        return {"input": d_output} if builder.needs(op.inputs["input"]) else {}
+
     def call(self, op: Operation) -> KernelCall:
         arguments: list[Any] = [op.inputs["input"], op.outputs["output"]]
         return KernelCall("tp_dequantize_s8_f32", "tp_quantize_params", _affine_fields(op.inputs["input"]), arguments)

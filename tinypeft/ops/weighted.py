@@ -49,6 +49,16 @@ def pointwise(positions: int, input_c: int, output_c: int) -> Window:
     return Window(positions, 1, input_c, positions, 1, output_c, 1, 1)
 
 
+def column_bytes(window: Window) -> int:
+    """Scratch for the inputs of one output position, as int16."""
+    return 2 * window.kernel_h * window.kernel_w * window.input_c
+
+
+def tap_bytes(window: Window) -> int:
+    """Scratch for the list of a depthwise window's taps."""
+    return 8 * window.kernel_h * window.kernel_w
+
+
 def input_scale(op: Operation) -> np.float32:
     """The scale of the operand `input`."""
     scale = op.inputs["input"].scale

@@ -1,31 +1,101 @@
-/* Inner products that several kernels share. */
+/* Inner products that several kernels share: a widened column of the input against rows of int8 filters. */
 #ifndef TP_ACCUMULATE_H
 #define TP_ACCUMULATE_H
 
 #include "tp_arithmetic.h"
 #include "tp_kernels_conv.h"
 
-static inline int32_t tp_dot_s8(const int8_t *filter, const int8_t *input, int32_t count, int32_t input_offset) {
-  int32_t acc = 0;
+/* How many filters one pass over a column serves. */
+#define TP_BLOCK 4
+
+/* column[i] = input[i] + input_offset, widened. */
+static inline void tp_widen_s8(const int8_t *input, int32_t count, int32_t input_offset, int16_t *column) {
   for (int32_t i = 0; i < count; i++) {
-    acc += (int32_t)filter[i] * ((int32_t)input[i] + input_offset);
+    column[i] = (int16_t)(input[i] + input_offset);
   }
-  return acc;
 }
 
-/* One filter of shape (KH,KW,Cin) at one output position. */
-static inline int32_t tp_window_dot_s8(const tp_window *window, tp_taps rows, tp_taps columns, const int8_t *input,
-                                       const int8_t *filter, int32_t input_offset) {
-  int32_t acc = 0;
-  for (int32_t i = rows.begin; i < rows.end; i++) {
-    const int32_t row = (rows.origin + i * window->dilation_h) * window->input_w;
-    for (int32_t j = columns.begin; j < columns.end; j++) {
-      const int32_t position = row + columns.origin + j * window->dilation_w;
-      acc += tp_dot_s8(filter + (i * window->kernel_w + j) * window->input_c, input + position * window->input_c,
-                       window->input_c, input_offset);
+/* The window at output (oy,ox) as a column (KH,KW,Cin), widened and offset; padding is 0. */
+static inline void tp_gather_s8(const tp_window *w, const int8_t *input, int32_t input_offset, int32_t oy, int32_t ox,
+                                int16_t *column) {
+  for (int32_t i = 0; i < w->kernel_h; i++) {
+    const int32_t y = oy * w->stride_h - w->pad_top + i * w->dilation_h;
+    for (int32_t j = 0; j < w->kernel_w; j++) {
+      const int32_t x = ox * w->stride_w - w->pad_left + j * w->dilation_w;
+      if (y < 0 || y >= w->input_h || x < 0 || x >= w->input_w) {
+        memset(column, 0, (size_t)w->input_c * sizeof *column);
+      } else {
+        tp_widen_s8(input + (y * w->input_w + x) * w->input_c, w->input_c, input_offset, column);
+      }
+      column += w->input_c;
     }
   }
-  return acc;
+}
+
+/* A tap of a depthwise window that lies inside the data: offsets of its first channel. */
+typedef struct {
+  int32_t data;
+  int32_t filter;
+} tp_tap;
+
+/* acc[j] = sum_i column[i] * filter[j*filter_stride + i] for j < filters, filters <= TP_BLOCK. */
+static inline void tp_dot_rows_s8(const int16_t *column, const int8_t *filter, int32_t count, int32_t filter_stride,
+                                  int32_t filters, int32_t acc[TP_BLOCK]) {
+  if (filters == TP_BLOCK) {
+    const int8_t *f0 = filter;
+    const int8_t *f1 = f0 + filter_stride;
+    const int8_t *f2 = f1 + filter_stride;
+    const int8_t *f3 = f2 + filter_stride;
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    for (int32_t i = 0; i < count; i++) {
+      const int32_t x = column[i];
+      a0 += x * *f0++;
+      a1 += x * *f1++;
+      a2 += x * *f2++;
+      a3 += x * *f3++;
+    }
+    acc[0] = a0;
+    acc[1] = a1;
+    acc[2] = a2;
+    acc[3] = a3;
+    return;
+  }
+  for (int32_t j = 0; j < filters; j++) {
+    const int8_t *f = filter + j * filter_stride;
+    int32_t a = 0;
+    for (int32_t i = 0; i < count; i++) {
+      a += column[i] * f[i];
+    }
+    acc[j] = a;
+  }
+}
+
+/* acc[j] = sum_i column[i] * filter[i*filter_stride + j] for j < filters, filters <= TP_BLOCK: columns of a filter. */
+static inline void tp_dot_columns_s8(const int16_t *column, const int8_t *filter, int32_t count, int32_t filter_stride,
+                                     int32_t filters, int32_t acc[TP_BLOCK]) {
+  if (filters == TP_BLOCK) {
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    for (int32_t i = 0; i < count; i++) {
+      const int32_t x = column[i];
+      a0 += x * filter[0];
+      a1 += x * filter[1];
+      a2 += x * filter[2];
+      a3 += x * filter[3];
+      filter += filter_stride;
+    }
+    acc[0] = a0;
+    acc[1] = a1;
+    acc[2] = a2;
+    acc[3] = a3;
+    return;
+  }
+  for (int32_t j = 0; j < filters; j++) {
+    int32_t a = 0;
+    for (int32_t i = 0; i < count; i++) {
+      a += column[i] * filter[i * filter_stride + j];
+    }
+    acc[j] = a;
+  }
 }
 
 /* What a LoRA adds to one accumulator: (lora_B . hidden) >> shift, rounded half up; a negative shift goes left. */
@@ -34,7 +104,8 @@ static inline int32_t tp_lora_up(const int16_t *hidden, const int8_t *lora_B, in
   for (int32_t r = 0; r < rank; r++) {
     acc += (int32_t)lora_B[r] * hidden[r];
   }
-  return (int32_t)tp_round_shift_s64(acc, shift);
+  /* a shift below 0 stays inside int32, as the quantiser has bounded it; above 24 there is none */
+  return shift > 0 ? tp_round_shift_s32(acc, shift) : (int32_t)((uint32_t)acc << -shift);
 }
 
 #endif

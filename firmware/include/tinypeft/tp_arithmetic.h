@@ -34,11 +34,13 @@ static inline int32_t tp_rounding_shift_right(int32_t x, int32_t shift) {
   return (x >> shift) + (remainder > threshold ? 1 : 0);
 }
 
-/* acc * multiplier * 2^(shift-31), rounded twice; shift > 0 goes left. */
+/* acc * multiplier * 2^(shift-31), rounded twice; shift > 0 goes left. multiplier >= 0, so that the high half of the
+ * doubled product never saturates and rounds alike with one addition. */
 static inline int32_t tp_requantize(int32_t acc, int32_t multiplier, int32_t shift) {
   const int32_t left = shift > 0 ? shift : 0;
   const int32_t right = shift > 0 ? 0 : -shift;
-  return tp_rounding_shift_right(tp_doubling_high_mul((int32_t)((uint32_t)acc << left), multiplier), right);
+  const int64_t product = (int64_t)(int32_t)((uint32_t)acc << left) * multiplier;
+  return tp_rounding_shift_right((int32_t)((product + ((int64_t)1 << 30)) >> 31), right);
 }
 
 /* acc * multiplier * 2^(shift-31), rounded once; -31 <= shift <= 30. */

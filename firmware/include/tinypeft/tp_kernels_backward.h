@@ -44,9 +44,10 @@ void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_
                                 const int32_t *l1, const tp_bfp16 *addend, tp_bfp16 *d_input, void *column);
 
 /* Depthwise: d_acc (OH,OW,C*m), filter (KH,KW,C*m), d_input (H,W,C). In place allowed where stride is 1, m is 1 and
- * input and output have the same height and width; rows: scratch of (KH-1)*dilation+1 rows of d_acc. */
+ * input and output have the same height and width. scratch: 8*KH*KW bytes, and in place (KH-1)*dilation+1 rows of
+ * d_acc behind them. */
 void tp_depthwise_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc,
-                                          const int8_t *filter, tp_bfp16 *d_input, void *rows);
+                                          const int8_t *filter, tp_bfp16 *d_input, void *scratch);
 
 typedef struct {
   tp_window window;
@@ -98,10 +99,11 @@ typedef struct {
   const float *b_unit;
 } tp_lora_backward_params;
 
-/* d_hidden[p,r] = sum_c d_acc[p,c] * B[c,r], in units of the hidden value over lora_A's scale. acc: scratch (r). */
+/* d_hidden[p,r] = sum_c d_acc[p,c] * B[c,r], in units of the hidden value over lora_A's scale.
+ * scratch: Cout int16. */
 void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
                                  const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
-                                 tp_bfp16 *d_hidden, int32_t *acc);
+                                 tp_bfp16 *d_hidden, void *scratch);
 
 /* d_b[c,r] = sum_p d_acc[p,c] * hidden[p,r], as the gradient of master_B. */
 void tp_lora_backward_b_f32(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int16_t *hidden,

@@ -44,14 +44,16 @@ typedef struct {
 
 /* output = clamp(requantize(bias + sum filter*(input + input_offset) [+ (lora_B . hidden) >> lora_shift])), rounded twice.
  * input (H,W,Cin), filter (Cout,KH,KW,Cin), bias, multiplier, shift (Cout), output (OH,OW,Cout). bias may be NULL.
- * hidden (OH,OW,rank), lora_B (Cout,rank), lora_shift (Cout) are not read where rank is 0. */
+ * hidden (OH,OW,rank), lora_B (Cout,rank), lora_shift (Cout) are not read where rank is 0.
+ * column: scratch of KH*KW*Cin int16. */
 void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
                 const int32_t *multiplier, const int32_t *shift, const int16_t *hidden, const int8_t *lora_B,
-                const int8_t *lora_shift, int8_t *output);
+                const int8_t *lora_shift, int8_t *output, void *column);
 
-/* Depthwise: input (H,W,C), filter (KH,KW,C*m), output (OH,OW,C*m); channel c*m+j reads input channel c. */
+/* Depthwise: input (H,W,C), filter (KH,KW,C*m), output (OH,OW,C*m); channel c*m+j reads input channel c.
+ * taps: scratch of 8*KH*KW bytes. */
 void tp_depthwise_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
-                          const int32_t *multiplier, const int32_t *shift, int8_t *output);
+                          const int32_t *multiplier, const int32_t *shift, int8_t *output, void *taps);
 
 typedef struct {
   int32_t positions; /* rows of input and output */
@@ -62,15 +64,16 @@ typedef struct {
   int32_t rank;
 } tp_fully_connected_params;
 
-/* input (positions,Cin), filter (Cout,Cin), output (positions,Cout); as tp_conv_s8, but rounded once. */
+/* input (positions,Cin), filter (Cout,Cin), output (positions,Cout); as tp_conv_s8, but rounded once.
+ * column: scratch of Cin int16. */
 void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                            const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
-                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output);
+                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *column);
 
 /* The same accumulators, not requantised: logits[c] = acc[c] * scale[c]. */
 void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                         const int32_t *bias, const float *scale, const int16_t *hidden, const int8_t *lora_B,
-                        const int8_t *lora_shift, float *logits);
+                        const int8_t *lora_shift, float *logits, void *column);
 
 typedef struct {
   tp_window window; /* output_c is the rank */
@@ -78,8 +81,8 @@ typedef struct {
 } tp_lora_down_params;
 
 /* hidden = (sum lora_A * (input + input_offset)) >> hidden_shift, rounded half up; the shift rules saturation out.
- * lora_A (r,KH,KW,Cin), hidden_shift (1), hidden (OH,OW,r). */
+ * lora_A (r,KH,KW,Cin), hidden_shift (1), hidden (OH,OW,r). column: scratch of KH*KW*Cin int16. */
 void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, const int8_t *lora_A,
-                     const int8_t *hidden_shift, int16_t *hidden);
+                     const int8_t *hidden_shift, int16_t *hidden, void *column);
 
 #endif
