@@ -33,9 +33,9 @@ lint: setup
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-## Count instructions of the reference models under emulation
+## Instructions, flash and RAM of the benchmark models, against the baseline
 bench: setup
-	$(PYTHON) -m tinypeft bench
+	$(PYTHON) benchmarks/footprint.py
 
 ## Remove what building and testing left behind; .venv stays
 clean:

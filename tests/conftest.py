@@ -1,9 +1,12 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests; makes the modules that tests share importable."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "ops")]
 
 
 @pytest.fixture(scope="session")

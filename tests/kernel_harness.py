@@ -125,6 +125,11 @@ def compile_operations(operations: Sequence[Operation]) -> list[CompiledOperatio
     ]
 
 
+def compile_library(source: str, kernels: Sequence[str] = ()) -> ctypes.CDLL:
+    """C text that calls functions of the firmware, linked with the shared arithmetic and these kernel sources."""
+    return _library(source, tuple(kernels))
+
+
 def run_kernel(op: Operation, values: dict[str, Value], in_place: dict[str, str] | None = None) -> dict[str, Value]:
     """The outputs that the C kernel computes."""
     return compile_operations([op])[0].run(values, in_place)

@@ -11,6 +11,8 @@ import numpy as np
 
 F32 = np.float32
 
+#: What masters and velocities are kept within; beyond it training has diverged.
+MASTER_LIMIT = F32(2.0**20)
 
 # Fixed point
 
@@ -53,17 +55,35 @@ def saturating_doubling_high_mul(a: np.ndarray, b: np.ndarray | int) -> np.ndarr
     return np.where(both_min, (1 << 31) - 1, high)
 
 
+#: Where acc * 2**shift would leave int32, it saturates here: zero points can still be added. LiteRT's overflows.
+REQUANTIZE_MAX = 0x7FFFFF00
+
+
+def limit_for_shift(acc: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+    """acc, limited so that acc * 2**shift stays inside int32; as it is where the shift is to the right."""
+    acc, shift = np.asarray(acc, np.int64), np.asarray(shift, np.int64)
+    limit = REQUANTIZE_MAX >> np.maximum(shift, 0)
+    return np.where(shift > 0, np.clip(acc, -limit, limit), acc)
+
+
 def requantize_double(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    """acc * multiplier * 2**(shift-31), rounded twice, as most of LiteRT's reference kernels do."""
+    """acc * multiplier * 2**(shift-31), rounded twice, as most of LiteRT's reference kernels do.
+
+    -31 <= shift <= 31.
+    """
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    return rounding_shift_right(saturating_doubling_high_mul(np.asarray(acc, np.int64) << left, multiplier), right)
+    shifted = limit_for_shift(acc, shift) << left
+    return rounding_shift_right(saturating_doubling_high_mul(shifted, multiplier), right)
 
 
 def requantize_single(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    """acc * multiplier * 2**(shift-31), rounded once: fully connected in LiteRT's reference kernels."""
+    """acc * multiplier * 2**(shift-31), rounded once: fully connected in LiteRT's reference kernels.
+
+    -31 <= shift <= 30.
+    """
     total = 31 - np.asarray(shift, np.int64)
-    product = np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)
+    product = limit_for_shift(acc, shift) * np.asarray(multiplier, np.int64)
     return (product + (np.int64(1) << (total - 1))) >> total
 
 
@@ -143,15 +163,21 @@ def wide_to_float(total: np.ndarray, exponent: int) -> np.ndarray:
     return kept * scale
 
 
+def limit_float(x: np.ndarray, limit: np.float32 = MASTER_LIMIT) -> np.ndarray:
+    """float32 values limited to [-limit, limit]; not a number becomes 0."""
+    x = np.asarray(x, np.float32)
+    return np.where(np.isnan(x), F32(0.0), np.clip(x, -limit, limit))
+
+
 def round_to_int(x: np.ndarray) -> np.ndarray:
-    """floor(x + 0.5) of float32 values below 2**31 in magnitude, as int32: one float32 addition, then floor."""
-    shifted = np.asarray(x, np.float32) + F32(0.5)
+    """floor(x + 0.5) as int32: one float32 addition, then floor. Saturates at +-2**30; not a number gives 0."""
+    shifted = limit_float(x, F32(2.0**30)) + F32(0.5)
     return np.floor(shifted).astype(np.int32)
 
 
-def float_exponent(x: float) -> int:
-    """The exponent e with 2**e <= x < 2**(e+1) of a positive normal float32."""
-    return math.frexp(float(x))[1] - 1
+def float_exponent(x: float | np.float32) -> int:
+    """The exponent field: e with 2**e <= x < 2**(e+1) of a positive normal float32, -127 below, 128 for infinity."""
+    return int(np.float32(x).view(np.uint32) >> 23 & 0xFF) - 127
 
 
 _EXP_COEFFICIENTS = [F32(c) for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0)]
@@ -161,17 +187,17 @@ _LN2_HIGH, _LN2_LOW, _LOG2_E = F32(0.693359375), F32(-2.12194440e-4), F32(1.4426
 def exp_f32(x: np.ndarray) -> np.ndarray:
     """e**x for x <= 0 in float32: range reduction by ln 2 in two parts, then a polynomial of degree 6.
 
-    Relative error below 2e-7 on [-87, 0]; below -87 the result is 0.
+    Relative error below 3e-7 on [-87, 0]; below -87, and of not a number, the result is 0.
     """
     x = np.asarray(x, np.float32)
-    safe = np.maximum(x, F32(-87.0))
+    safe = np.where(x >= F32(-87.0), x, F32(-87.0))
     n = np.floor(safe * _LOG2_E + F32(0.5))
     r = (safe - n * _LN2_HIGH) - n * _LN2_LOW
     p = np.full_like(r, _EXP_COEFFICIENTS[0])
     for coefficient in _EXP_COEFFICIENTS[1:]:
         p = p * r + coefficient
     scale = np.array([exp2i(int(e)) for e in n.reshape(-1)], np.float32).reshape(n.shape)
-    return np.where(x < F32(-87.0), F32(0.0), p * scale)
+    return np.where(x >= F32(-87.0), p * scale, F32(0.0))
 
 
 def log_f32(x: float) -> np.float32:

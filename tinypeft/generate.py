@@ -13,6 +13,7 @@ from tinypeft.adapters import AdapterConfig
 from tinypeft.boards import Board, load_board
 from tinypeft.codegen import GeneratedSources, generate_sources
 from tinypeft.compiler import CompiledModel, compile_model
+from tinypeft.emulators import EMULATORS
 from tinypeft.errors import FitError, OutputError
 from tinypeft.frontend import LoadedModel, load_model, load_tflite
 from tinypeft.project import ElfSizes, build_firmware, build_twin, measure, read_manifest, write_project
@@ -69,7 +70,7 @@ def generate_project(
     source = load_model(model_path, calibration, progress)
     progress("compiling")
     model = compile_model(source.name, source.fingerprint, source.graph, adapter, training)
-    sources = generate_sources(model)
+    sources = generate_sources(model, None if board.is_host else board.ram.length)
     if not board.is_host:
         _check_fit(model, sources, source, board, stack_bytes)
     sizes: list[ElfSizes] = []
@@ -79,7 +80,7 @@ def generate_project(
         if board.is_host:
             build_twin(folder)
         else:
-            sizes.append(measure(build_firmware(folder, board)))
+            sizes.append(measure(build_for_board(folder, board)))
 
     manifest = {
         "adapter": asdict(adapter),
@@ -99,6 +100,14 @@ def generate_project(
         prepare=build,
     )
     return _report(model, source, sizes[0] if sizes else None)
+
+
+def build_for_board(directory: Path | str, board: Board) -> Path:
+    """Build a project's firmware, and write what its emulators need beside it; returns the ELF's path."""
+    elf = build_firmware(directory, board)
+    for name in board.emulators:
+        EMULATORS[name].prepare(Path(directory), board)
+    return elf
 
 
 def open_project(directory: Path | str) -> Project:

@@ -25,7 +25,7 @@ float tp_wide_to_f32(int64_t total, int32_t exponent) {
 
 float tp_exp_f32(float x) {
   static const float coefficients[] = {1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f};
-  if (x < -87.0f) {
+  if (!(x >= -87.0f)) {
     return 0.0f;
   }
   const float scaled = x * 1.44269504f;

@@ -1,6 +1,12 @@
 #include "tinypeft/tp_arithmetic.h"
 #include "tinypeft/tp_kernels.h"
 
+/* A channel whose scale exceeds the base layer's by no more than rounding keeps that. */
+#define SAME_SCALE 1.000001f
+
+/* A master as it is quantised: finite. */
+static float limited(float x) { return tp_limit_f32(x, TP_MASTER_LIMIT); }
+
 /* The Q31 multiplier and shift of a positive normal float32, exactly. */
 static void float_to_multiplier(float real, int32_t *multiplier, int32_t *shift) {
   uint32_t bits;
@@ -55,26 +61,26 @@ void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *
     const float *row = master_filter + c * params->input_c;
     float peak = 0.0f;
     for (int32_t k = 0; k < params->input_c; k++) {
-      const float magnitude = row[k] < 0.0f ? -row[k] : row[k];
+      const float value = limited(row[k]);
+      const float magnitude = value < 0.0f ? -value : value;
       peak = magnitude > peak ? magnitude : peak;
     }
     const float needed = peak / 127.0f;
-    const float scale = needed > params->filter_scale[c] ? needed : params->filter_scale[c];
+    const int grown = needed > params->filter_scale[c] * SAME_SCALE;
+    const float scale = grown ? needed : params->filter_scale[c];
     for (int32_t k = 0; k < params->input_c; k++) {
-      filter[c * params->input_c + k] = (int8_t)tp_clamp_s32(tp_round_to_s32(row[k] / scale), -127, 127);
+      filter[c * params->input_c + k] = (int8_t)tp_clamp_s32(tp_round_to_s32(limited(row[k]) / scale), -127, 127);
     }
     const float unit = params->input_scale * scale;
-    const float steps = master_bias[c] / unit;
-    const float limited = steps > 1073741824.0f ? 1073741824.0f : (steps < -1073741824.0f ? -1073741824.0f : steps);
-    bias[c] = tp_round_to_s32(limited);
+    bias[c] = tp_round_to_s32(limited(master_bias[c]) / unit);
     logit_scale[c] = unit;
-    if (scale > params->filter_scale[c]) {
+    if (grown) {
       float_to_multiplier(unit / range_scale, &multiplier[c], &shift[c]);
     } else {
       multiplier[c] = params->base_multiplier[c];
       shift[c] = params->base_shift[c] - range_shift;
     }
-    shift[c] = tp_max_s32(shift[c], -31);
+    shift[c] = tp_clamp_s32(shift[c], -31, 30);
   }
   derive_backward(params, filter, logit_scale, fold_multiplier, fold_exponent, l1);
 }

@@ -20,11 +20,18 @@ void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, con
   }
 }
 
+/* An A whose largest element is smaller is all zeros. */
+#define A_MIN 9.094947e-13f /* 2^-40 */
+
+/* A master as it is quantised: finite. */
+static float limited(float x) { return tp_limit_f32(x, TP_MASTER_LIMIT); }
+
 /* Largest |x[i]|. */
 static float peak_f32(const float *x, int32_t count) {
   float peak = 0.0f;
   for (int32_t i = 0; i < count; i++) {
-    const float magnitude = x[i] < 0.0f ? -x[i] : x[i];
+    const float value = limited(x[i]);
+    const float magnitude = value < 0.0f ? -value : value;
     peak = magnitude > peak ? magnitude : peak;
   }
   return peak;
@@ -49,12 +56,12 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
   const int32_t rank = params->rank;
   const int32_t fan_in = params->fan_in;
   const float a_peak = peak_f32(master_A, rank * fan_in);
-  const float scale = a_peak > 0.0f ? a_peak / 127.0f : 1.0f;
+  const float scale = a_peak >= A_MIN ? a_peak / 127.0f : 1.0f;
   int32_t row_l1 = 0;
   for (int32_t r = 0; r < rank; r++) {
     int32_t sum = 0;
     for (int32_t k = 0; k < fan_in; k++) {
-      const int32_t q = tp_clamp_s32(tp_round_to_s32(master_A[r * fan_in + k] / scale), -127, 127);
+      const int32_t q = tp_clamp_s32(tp_round_to_s32(limited(master_A[r * fan_in + k]) / scale), -127, 127);
       lora_A[r * fan_in + k] = (int8_t)q;
       sum += tp_abs_s32(q);
     }
@@ -70,7 +77,9 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
   for (int32_t c = 0; c < params->output_c; c++) {
     const float *row = master_B + c * rank;
     const float factor = hidden_unit * params->b_unit[c];
-    const float peak = peak_f32(row, rank) * factor;
+    /* rounded up, so that the largest lies in [63.75, 127.5) steps: none is clipped */
+    const float reach = peak_f32(row, rank) * factor;
+    const float peak = reach * (257.0f / 256.0f);
     int32_t k_b = 24;
     if (peak > 0.0f) {
       k_b = tp_clamp_s32(6 - tp_float_exponent(peak), -24, 24);
@@ -79,12 +88,11 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
       const float unit = factor * tp_exp2i(k_b);
       int32_t sum = 0;
       for (int32_t r = 0; r < rank; r++) {
-        const float scaled = row[r] * unit;
-        const float limited = scaled > 127.0f ? 127.0f : (scaled < -127.0f ? -127.0f : scaled);
-        lora_B[c * rank + r] = (int8_t)tp_round_to_s32(limited);
+        const float scaled = limited(row[r]) * unit;
+        lora_B[c * rank + r] = (int8_t)tp_round_to_s32(tp_limit_f32(scaled, 127.0f));
         sum += tp_abs_s32(lora_B[c * rank + r]);
       }
-      if (k_b >= 24 || tp_round_shift_s64(hidden_peak * sum, k_b) <= INT32_MAX - params->acc_bound) {
+      if (k_b >= 24 || tp_round_shift_s64(hidden_peak * sum, k_b) <= TP_REQUANTIZE_MAX - params->acc_bound) {
         break;
       }
       k_b++;

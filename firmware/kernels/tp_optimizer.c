@@ -7,11 +7,11 @@ void tp_sgd_f32(const tp_sgd_params *params, const float *gradient, float learni
     float step = gradient[i];
     if (velocity != NULL) {
       const float kept = params->momentum * velocity[i];
-      velocity[i] = kept + gradient[i];
+      velocity[i] = tp_limit_f32(kept + gradient[i], TP_MASTER_LIMIT);
       step = velocity[i];
     }
     const float change = learning_rate * step;
-    master[i] = master[i] - change;
+    master[i] = tp_limit_f32(master[i] - change, TP_MASTER_LIMIT);
   }
 }
 

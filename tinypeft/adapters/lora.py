@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parameter, register
+from tinypeft.arithmetic import ACCUMULATOR_MAX
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.fully_connected import dense_window
@@ -22,6 +23,9 @@ class Lora(AdapterKind):
 
     def refuses(self, operation: Operation) -> str | None:
         if operation.kind in ("CONV_2D", "FULLY_CONNECTED"):
+            fan_in = int(np.prod(operation.inputs["filter"].shape[1:]))
+            if 127 * fan_in * input_range(operation.inputs["input"]) > ACCUMULATOR_MAX:
+                return f"reads {fan_in} inputs an output, more than the int32 accumulators of a LoRA hold"
             return None
         if operation.kind == "DEPTHWISE_CONV_2D":
             return "is a depthwise layer: a LoRA there costs more than the layer itself"
@@ -50,7 +54,7 @@ class Lora(AdapterKind):
         )
         attributes = {
             "input_range": input_range(x),
-            "acc_bound": accumulator_bound(operation, fan_in),
+            "acc_bound": accumulator_bound(operation),
             "b_unit": b_unit,
         }
         masters = {"master_A": master_a, "master_B": master_b}

@@ -8,7 +8,15 @@ from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parame
 from tinypeft.errors import AdapterError
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops.activation import output_range
-from tinypeft.ops.weighted import RetrainedState, filter_scales, input_scale, multipliers
+from tinypeft.ops.dense_quantize import BIAS_LIMIT
+from tinypeft.ops.weighted import (
+    ACCUMULATOR_LIMIT,
+    RetrainedState,
+    filter_scales,
+    input_range,
+    input_scale,
+    multipliers,
+)
 
 
 @register
@@ -24,6 +32,9 @@ class ModulesToSave(AdapterKind):
             return "has a fused activation; only a linear classifier can be retrained"
         if operation.output.size != operation.inputs["filter"].shape[0]:
             return "gives more than one row of outputs"
+        fan_in = operation.inputs["filter"].shape[1]
+        if 127 * fan_in * input_range(operation.inputs["input"]) + BIAS_LIMIT > ACCUMULATOR_LIMIT:
+            return f"reads {fan_in} inputs, more than the int32 accumulators of a retrained layer hold"
         return None
 
     def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> list[Operation]:

@@ -6,7 +6,8 @@ import click
 
 from tinypeft.boards import load_board
 from tinypeft.cli.output import console, json_option, print_json, progress_console
-from tinypeft.project import build_firmware, build_twin, measure, read_manifest
+from tinypeft.generate import build_for_board
+from tinypeft.project import build_twin, measure, read_manifest
 
 
 @click.command("build")
@@ -19,7 +20,7 @@ def command(directory: str, as_json: bool) -> None:
     with progress_console().status("building"):
         result["twin"] = build_twin(directory)
         if not board.is_host:
-            elf = build_firmware(directory, board)
+            elf = build_for_board(directory, board)
             sizes = measure(elf)
             result |= {"elf": elf, "flash_bytes": sizes.flash_bytes, "ram_bytes": sizes.ram_bytes}
     if as_json:

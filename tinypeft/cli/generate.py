@@ -131,7 +131,7 @@ def print_report(report: Report, board: Board, directory: Path) -> None:
         table.add_row("arena", f"{report.arena_bytes:,}", "")
     out.print(table)
     gap = report.arena_bytes - report.arena_lower_bound
-    verdict = "optimal for this schedule, proved" if gap < 8 else f"{gap:,} B above the lower bound"
+    verdict = "optimal for this schedule, proved" if gap == 0 else f"{gap:,} B above the lower bound"
     out.print(f"arena {report.arena_bytes:,} B, {verdict}")
     trained = report.trainable_parameters / report.base_parameters
     out.print(

@@ -14,8 +14,8 @@ from tinypeft.data import Dataset, load_dataset
 from tinypeft.device import Device
 from tinypeft.emulators import EMULATORS
 from tinypeft.errors import ToolError
-from tinypeft.generate import Project, open_project
-from tinypeft.project import build_firmware, build_twin
+from tinypeft.generate import Project, build_for_board, open_project
+from tinypeft.project import build_twin
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -50,7 +50,7 @@ def running_device(project: Project, on: str, *, count_instructions: bool) -> It
             build_twin(project.directory)
         else:
             emulator.settings(project.board)
-            build_firmware(project.directory, project.board)
+            build_for_board(project.directory, project.board)
     with emulator.open(project.directory, project.board, count_instructions=count_instructions) as device:
         yield device
 

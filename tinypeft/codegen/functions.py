@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinypeft.codegen.tables import CTYPES, Constants, number
+from tinypeft.codegen.tables import CTYPES, Constants, number, wrapped
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import CArray
+from tinypeft.ops.weighted import lora_rank
 from tinypeft.planner import Plan
 
 _SHORT = {"int8": "s8", "int16": "s16", "int32": "s32", "float32": "f32", "bits": "bits", "bfp16": "bfp16"}
@@ -71,7 +72,7 @@ class _Writer:
         if operation.op.scratch_bytes(operation):
             offset = self.plan.offset_of(f"{operation.name} scratch")
             arguments.append(f"(void *)(arena + {offset})")
-        return f"{call.function}({', '.join(arguments)});"
+        return wrapped(f"{call.function}(", arguments, ");", 2)
 
     def _view(self, operation: Operation) -> str | None:
         """A view of a gradient copies the exponent; one of an array needs no statement."""
@@ -107,7 +108,8 @@ def _comment(position: int, operation: Operation) -> str:
     shown = ", ".join(_describe(t) for t in sources if t.purpose is not Purpose.ARGUMENT)
     results = ", ".join(_describe(t) for t in operation.outputs.values() if t.in_arena) or "state"
     layer = f" of {operation.layer}" if operation.layer and operation.layer != operation.name else ""
-    lora = " + lora" if "lora_B" in operation.inputs and "hidden" in operation.inputs else ""
+    rank = lora_rank(operation) if "hidden" in operation.inputs else 0
+    lora = f" + lora(r={rank})" if rank else ""
     return f"op {position}: {operation.kind}{lora}{layer}: {shown or 'state'} -> {results}"
 
 

@@ -28,8 +28,8 @@ class GeneratedSources:
     flash_tables: int
 
 
-def generate_sources(model: CompiledModel) -> GeneratedSources:
-    """The sources of `model`; the same model gives the same bytes."""
+def generate_sources(model: CompiledModel, ram_bytes: int | None = None) -> GeneratedSources:
+    """The sources of `model`, which assert that its memory fits `ram_bytes`; the same model gives the same bytes."""
     constants = Constants(model.name)
     functions = {g.name: graph_function(g, model.arena.plans[g.name], constants) for g in model.graphs}
     kernels = sorted({op.op.source for g in model.graphs for op in g.operations if op.op.call(op) is not None})
@@ -56,6 +56,7 @@ def generate_sources(model: CompiledModel) -> GeneratedSources:
         "scale_text": number(model.output.scale[0]) if model.output.scale is not None else "",
         "classes": model.output.shape[-1],
         "ctypes": CTYPES,
+        "ram_bytes": ram_bytes,
         "batch_size": model.training_config.batch_size,
     }
     environment = jinja2.Environment(

@@ -80,17 +80,17 @@ class Constants:
             self.tables.append(Table(ctype, unique, flat.size, flat.nbytes, comment, _rows(ctype, flat)))
         return self._by_content[key]
 
-    def _initializer(self, fields: dict[str, Any], owner: str) -> str:
+    def _initializer(self, fields: dict[str, Any], owner: str, indent: int = 0) -> str:
         parts = []
         for name, value in fields.items():
             if isinstance(value, dict):
-                text = self._initializer(value, owner)
+                text = self._initializer(value, owner, 4 + len(name))
             elif isinstance(value, CArray):
                 text = self.array(value, f"{owner}_{name}")
             else:
                 text = number(value)
             parts.append(f".{name} = {text}")
-        return "{" + ", ".join(parts) + "}"
+        return wrapped("{", parts, "}", indent)
 
 
 def number(value: Any) -> str:
@@ -104,6 +104,19 @@ def number(value: Any) -> str:
         return f"{text}f"
     integer = int(value)
     return "(-2147483647 - 1)" if integer == -(1 << 31) else str(integer)
+
+
+def wrapped(opening: str, parts: list[str], closing: str, indent: int) -> str:
+    """`opening`, the parts with commas between them, `closing`; in lines of at most 118 columns, parts kept whole."""
+    lines, line = [], " " * indent + opening
+    for position, part in enumerate(parts):
+        text = part + (closing if position == len(parts) - 1 else ",")
+        separator = "" if position == 0 else " "
+        if len(line) + len(separator) + len(text) > 118:
+            lines.append(line)
+            line, separator = " " * (indent + 4), ""
+        line += separator + text
+    return "\n".join([*lines, line]).lstrip()
 
 
 def _rows(ctype: str, values: np.ndarray) -> list[str]:

@@ -31,7 +31,9 @@ def main(folder: Path) -> int:
     out.rule("1. a base model: handwritten digits, upright")
     with progress_console().status("training a small CNN with Keras"):
         files = make_model(folder)
-    out.print(f"{files.model}, trained on upright digits; the device's sensor is mounted rotated, with its own contrast")
+    out.print(
+        f"{files.model}, trained on upright digits; the device's sensor is mounted rotated, with its own contrast"
+    )
 
     out.rule(f"2. LoRA and a new head, compiled for {BOARD}")
     directory = folder / "firmware"

@@ -63,6 +63,10 @@ class Emulator(ABC):
         where it is missing, fails, or nothing was built, DeviceError where the firmware does not answer.
         """
 
+    def prepare(self, project: Path, board: BoardLike) -> None:
+        """Write beside the built firmware what runs it by hand, such as scripts; nothing by default."""
+        return None
+
     def settings(self, board: BoardLike, *keys: str) -> Mapping[str, Any]:
         """The board's settings for this emulator, with all of `keys`; BoardError without."""
         if self.name not in board.emulators:

@@ -37,7 +37,8 @@ _RESC = """\
 $port?=3456
 mach create "{board}"
 machine LoadPlatformDescription @{platform}
-sysbus LoadELF $ORIGIN/{elf}
+path add $ORIGIN
+sysbus LoadELF @{elf}
 emulation CreateServerSocketTerminal $port "term" false
 connector Connect {uart} term
 """
@@ -84,6 +85,9 @@ class Renode(Emulator):
             "renode is not on the PATH; unpack the portable archive from https://github.com/renode/renode/releases "
             "(1.16 or later; no package registry carries it) and add its folder to PATH"
         )
+
+    def prepare(self, project: Path, board: BoardLike) -> None:
+        self.write_scripts(project, board)
 
     def write_scripts(self, project: Path, board: BoardLike, *, count_instructions: bool = False) -> tuple[Path, Path]:
         """Write `build/firmware.resc` and `build/firmware.robot`; returns their paths."""

@@ -14,7 +14,7 @@ from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, regist
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
     accumulate,
-    check_accumulator,
+    check_requantization,
     column_bytes,
     filter_scales,
     lora_arguments,
@@ -72,7 +72,7 @@ class Conv2D(Op):
         return {"output": op.attributes["window"].output_shape}
 
     def check(self, op: Operation) -> str | None:
-        return check_accumulator(op, int(np.prod(op.inputs["filter"].shape[1:])))
+        return check_requantization(op)
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         acc = accumulate(op, op.attributes["window"], values)

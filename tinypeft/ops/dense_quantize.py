@@ -12,7 +12,10 @@ from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import CArray, KernelCall, Op, Value, register
 
-_BIAS_LIMIT = F32(2.0**30)
+#: largest |bias| in steps of the accumulator
+BIAS_LIMIT = 1 << 30
+#: A channel whose scale exceeds the base layer's by no more than rounding keeps that.
+_SAME_SCALE = F32(1.000001)
 
 
 @register
@@ -45,24 +48,27 @@ class DenseQuantize(Op):
         return shapes | dict.fromkeys(per_channel, channels) | {"filter": op.inputs["master_filter"].shape}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        weights, bias = values["master_filter"], values["master_bias"]
+        weights = arithmetic.limit_float(values["master_filter"])
+        bias = arithmetic.limit_float(values["master_bias"])
         attributes = op.attributes
         input_scale, output_scale = F32(attributes["input_scale"]), F32(attributes["output_scale"])
         range_shift = self._range_shift(op, values["logit_range"])
-        scale = np.maximum(np.abs(weights).max(1) / F32(127.0), attributes["filter_scale"])
+        base_scale = attributes["filter_scale"]
+        needed = np.abs(weights).max(1) / F32(127.0)
+        grown = needed > base_scale * _SAME_SCALE
+        scale = np.where(grown, needed, base_scale)
         filters = np.clip(arithmetic.round_to_int(weights / scale[:, None]), -127, 127).astype(np.int8)
         unit = input_scale * scale
-        steps = np.clip(bias / unit, -_BIAS_LIMIT, _BIAS_LIMIT)
         range_scale = output_scale * arithmetic.exp2i(range_shift)
         multiplier, shift = attributes["base_multiplier"].copy(), attributes["base_shift"] - range_shift
-        for c in np.flatnonzero(scale > attributes["filter_scale"]):
+        for c in np.flatnonzero(grown):
             mantissa, exponent = math.frexp(float(unit[c] / range_scale))
             multiplier[c], shift[c] = int(mantissa * (1 << 31)), exponent
         return {
             "filter": filters,
-            "bias": arithmetic.round_to_int(steps),
+            "bias": arithmetic.round_to_int(bias / unit),
             "multiplier": multiplier.astype(np.int32),
-            "shift": np.maximum(shift, -31).astype(np.int32),
+            "shift": np.clip(shift, -31, 30).astype(np.int32),
             "output_shift": np.array([range_shift], np.int8),
             "logit_scale": unit,
             **_derived(filters, unit / input_scale),
@@ -73,7 +79,7 @@ class DenseQuantize(Op):
         low, high = _output_limits(op)
         for shift in range(8):
             factor = arithmetic.exp2i(shift)
-            if logit_range[0] >= low * factor and logit_range[1] <= high * factor:
+            if not (logit_range[0] < low * factor or logit_range[1] > high * factor):
                 return shift
         return 8
 

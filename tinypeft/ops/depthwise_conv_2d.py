@@ -13,7 +13,7 @@ from tinypeft.ops.activation import activation_from_tflite
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.conv_2d import clamp_output, conv_fields
 from tinypeft.ops.weighted import (
-    check_accumulator,
+    check_requantization,
     filter_scales,
     multipliers,
     requantization_arguments,
@@ -51,7 +51,7 @@ class DepthwiseConv2D(Op):
         return {"output": op.attributes["window"].output_shape}
 
     def check(self, op: Operation) -> str | None:
-        return check_accumulator(op, op.inputs["filter"].size)
+        return check_requantization(op)
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         window: Window = op.attributes["window"]

@@ -15,7 +15,7 @@ from tinypeft.ops.conv_2d import clamp_output
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
     accumulate,
-    check_accumulator,
+    check_requantization,
     column_bytes,
     filter_scales,
     input_scale,
@@ -81,7 +81,7 @@ class FullyConnected(Op):
         size = op.inputs["input"].size
         if size % input_c or op.output.size != size // input_c * output_c:
             return f"an input of {size} elements and a filter of {output_c}x{input_c} do not give {op.output.shape}"
-        return check_accumulator(op, input_c)
+        return check_requantization(op)
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         acc = accumulate(op, dense_window(op), values)

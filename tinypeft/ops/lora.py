@@ -8,8 +8,14 @@ from tinypeft import arithmetic
 from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
-from tinypeft.ops.weighted import INT32_MAX, column_bytes, emit_filter_gradient
+from tinypeft.ops.weighted import column_bytes, emit_filter_gradient
 from tinypeft.ops.window import Window
+
+#: An A whose largest element is smaller is all zeros.
+A_MIN = F32(2.0**-40)
+#: A row of B whose largest element in int8 steps lies in [63.75, 127.5) keeps its shift, so that nothing is clipped and
+#: a restored row gets the same integers.
+_ROUNDED_UP = F32(257.0 / 256.0)
 
 
 @register
@@ -78,9 +84,9 @@ class LoraQuantize(Op):
         return {"lora_A": a, "hidden_shift": (1,), "lora_B": b, "lora_shift": b[:1], "a_scale": (1,), "l1": (2,)}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        a, b = values["master_A"], values["master_B"]
+        a, b = arithmetic.limit_float(values["master_A"]), arithmetic.limit_float(values["master_B"])
         a_peak = np.abs(a).max()
-        scale = a_peak / F32(127.0) if a_peak > 0 else F32(1.0)
+        scale = a_peak / F32(127.0) if a_peak >= A_MIN else F32(1.0)
         lora_a = np.clip(arithmetic.round_to_int(a / scale), -127, 127).astype(np.int8)
         row_l1 = int(np.abs(lora_a.astype(np.int64)).reshape(a.shape[0], -1).sum(1).max())
         hidden_bound = row_l1 * op.attributes["input_range"]
@@ -101,13 +107,13 @@ class LoraQuantize(Op):
 
     @staticmethod
     def _quantize_row(row: np.ndarray, factor: np.float32, hidden_peak: int, acc_bound: int) -> tuple[np.ndarray, int]:
-        peak = np.abs(row).max() * factor
+        peak = (np.abs(row).max() * factor) * _ROUNDED_UP
         shift = min(max(6 - arithmetic.float_exponent(peak), -24), 24) if peak > 0 else 24
         while True:
             scaled = np.clip(row * (factor * arithmetic.exp2i(shift)), F32(-127.0), F32(127.0))
             quantized = arithmetic.round_to_int(scaled)
             reach = int(arithmetic.round_half_up_shift(hidden_peak * int(np.abs(quantized).sum()), shift))
-            if shift >= 24 or reach <= INT32_MAX - acc_bound:
+            if shift >= 24 or reach <= arithmetic.REQUANTIZE_MAX - acc_bound:
                 return quantized.astype(np.int8), shift
             shift += 1
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinypeft.arithmetic import limit_float
 from tinypeft.ir import Operation
 from tinypeft.ops.base import KernelCall, Op, Value, register
 
 
 @register
 class Sgd(Op):
-    """velocity = momentum * velocity + gradient; master -= learning_rate * velocity (or gradient without one)."""
+    """velocity = momentum * velocity + gradient; master -= learning_rate * velocity (or gradient without one).
+
+    Both are kept within +-2**20, and not a number becomes 0, so that diverged training is the same on every device.
+    """
 
     name = "SGD"
     operands = ("gradient", "learning_rate", "master")
@@ -23,10 +27,11 @@ class Sgd(Op):
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         step, results = values["gradient"], {}
-        if "velocity" in op.inputs:
-            step = np.float32(op.attributes["momentum"]) * values["velocity"] + values["gradient"]
-            results["velocity"] = step
-        return {"master": values["master"] - np.float32(values["learning_rate"]) * step, **results}
+        with np.errstate(over="ignore", invalid="ignore"):
+            if "velocity" in op.inputs:
+                step = limit_float(np.float32(op.attributes["momentum"]) * values["velocity"] + values["gradient"])
+                results["velocity"] = step
+            return {"master": limit_float(values["master"] - np.float32(values["learning_rate"]) * step), **results}
 
     def call(self, op: Operation) -> KernelCall:
         fields = {"size": op.output.size, "momentum": np.float32(op.attributes.get("momentum", 0.0))}

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import quantize_multipliers, round_half_up_shift
+from tinypeft.arithmetic import REQUANTIZE_MAX, quantize_multipliers, round_half_up_shift
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import Builder, CArray, Value
 from tinypeft.ops.window import Window
 
 LORA_OPERANDS = ("hidden", "lora_B", "lora_shift")
-#: largest |value| of an int32 accumulator
-INT32_MAX = (1 << 31) - 1
+#: Largest |accumulator| of a layer: int32 with room for a zero point and the least that a LoRA may add.
+ACCUMULATOR_LIMIT = REQUANTIZE_MAX - 256
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,13 @@ def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.nd
     return acc
 
 
-def accumulator_bound(op: Operation, fan_in: int) -> int:
+def accumulator_bound(op: Operation) -> int:
     """The largest |accumulator| of the frozen layer over all int8 inputs."""
     weights, bias = op.inputs["filter"].data, op.inputs["bias"].data if "bias" in op.inputs else None
-    if weights is None:
-        return 0
-    l1 = np.abs(weights.astype(np.int64)).reshape(-1, fan_in).sum(1)
+    assert weights is not None
+    if op.kind == "DEPTHWISE_CONV_2D":  # (1,KH,KW,Cout)
+        weights = weights.reshape(-1, weights.shape[-1]).T
+    l1 = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1)
     return int((l1 * input_range(op.inputs["input"]) + (0 if bias is None else np.abs(bias.astype(np.int64)))).max())
 
 
@@ -182,11 +183,14 @@ def emit_filter_gradient(
     builder.emit("CONV_2D_BACKWARD_FILTER", op, operands, {"d_filter": d_filter}, attributes)
 
 
-def check_accumulator(op: Operation, fan_in: int) -> str | None:
-    """The constraint that every layer with weights must meet."""
-    bound = accumulator_bound(op, fan_in)
-    if bound > INT32_MAX:
-        return f"its accumulators can reach {bound}, more than int32 holds ({INT32_MAX})"
+def check_requantization(op: Operation) -> str | None:
+    """The constraints that every layer with frozen weights must meet."""
+    bound = accumulator_bound(op)
+    if bound > ACCUMULATOR_LIMIT:
+        return f"its accumulators can reach {bound}, more than int32 holds ({ACCUMULATOR_LIMIT})"
+    left = int(multipliers(op)[1].max())
+    if left > 30:
+        return f"input scale * filter scale / output scale is 2**{left - 1} or more, the limit is 2**30"
     return None
 
 

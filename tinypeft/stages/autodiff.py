@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinypeft.adapters import AdaptedGraph, Parameter
-from tinypeft.errors import ModelError
+from tinypeft.errors import AdapterError, ModelError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.activation import output_range
 from tinypeft.optimizers import OPTIMIZERS
+
+MAX_BATCH = 65535
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,19 @@ class TrainingConfig:
     optimizer: str = "sgd"
     momentum: float = 0.0
     batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise AdapterError for a setting outside its limits."""
+        if self.optimizer not in OPTIMIZERS:
+            raise AdapterError(f"there is no optimizer {self.optimizer}", f"one of: {', '.join(sorted(OPTIMIZERS))}")
+        if not 0 <= self.momentum < 1:
+            raise AdapterError(
+                f"momentum is {self.momentum:g}, it must be at least 0 and below 1", "try --momentum 0.9"
+            )
+        if not 1 <= self.batch_size <= MAX_BATCH:
+            raise AdapterError(
+                f"batch_size is {self.batch_size}, the limits are 1 and {MAX_BATCH}", "try --batch-size 4"
+            )
 
 
 def differentiate(
@@ -84,6 +99,7 @@ class _Updates:
             OPS["INITIALIZE_CONSTANT"], f"{state.name}_initialize", {}, {"state": state}, {"value": 0.0}
         )
         self.adapted.initializers.append(initialize)
+        self.adapted.restorers.append(initialize)
 
 
 class _Builder:
@@ -116,7 +132,10 @@ class _Builder:
             if d_output is None or not self.needs(op.output):
                 continue
             if not op.op.differentiable:
-                raise ModelError(f"{op.layer or op.name} is a {op.kind}, through which no gradient can pass")
+                raise ModelError(
+                    f"{op.layer or op.name} is a {op.kind}, through which no gradient can pass",
+                    "name only layers behind it with --target-modules",
+                )
             for operand, gradient in op.op.vjp(op, d_output, self).items():
                 self._receive(op.inputs[operand], gradient, updates)
 

@@ -10,20 +10,19 @@ from tinypeft.planner import Plan, live_buffers, plan_arena
 
 @dataclass(frozen=True)
 class ArenaPlan:
-    """One plan a graph, by the graph's name; the arena is as large as the largest needs."""
+    """One plan a graph, by the graph's name; the arena is as large as the largest needs.
+
+    `lower_bound` is the smallest arena that these schedules allow, in the same granules of 8 bytes.
+    """
 
     plans: dict[str, Plan]
     arena_bytes: int
+    lower_bound: int
 
     @property
     def largest(self) -> str:
         """The name of the graph that decides the arena's size."""
         return max(self.plans, key=lambda name: self.plans[name].arena_bytes)
-
-    @property
-    def lower_bound(self) -> int:
-        """The smallest arena that these schedules allow."""
-        return max(plan.lower_bound for plan in self.plans.values())
 
 
 def plan_graphs(graphs: list[Graph], minimum: int = 0) -> ArenaPlan:
@@ -33,4 +32,5 @@ def plan_graphs(graphs: list[Graph], minimum: int = 0) -> ArenaPlan:
         inputs = [t.name for t in graph.inputs if t.in_arena]
         plans[graph.name] = plan_arena(live_buffers(graph), dict.fromkeys(inputs, 0))
     size = max([minimum, *(plan.arena_bytes for plan in plans.values())])
-    return ArenaPlan(plans, (size + 7) // 8 * 8)
+    bound = max([minimum, *(plan.lower_bound for plan in plans.values())])
+    return ArenaPlan(plans, (size + 7) // 8 * 8, (bound + 7) // 8 * 8)

@@ -10,6 +10,10 @@
 #define TP_BFP16_MAX 32767
 /* Largest bound of an int32 accumulator that leaves room for the half of a rounding shift of up to 17 bits. */
 #define TP_ACCUMULATOR_MAX 0x7FFE0000
+/* Where acc * 2^shift would leave int32, it saturates here: zero points can still be added. */
+#define TP_REQUANTIZE_MAX 0x7FFFFF00
+/* What masters and velocities are kept within; beyond it training has diverged. */
+#define TP_MASTER_LIMIT 1048576.0f
 
 static inline int32_t tp_min_s32(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tp_max_s32(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -34,19 +38,24 @@ static inline int32_t tp_rounding_shift_right(int32_t x, int32_t shift) {
   return (x >> shift) + (remainder > threshold ? 1 : 0);
 }
 
+/* acc, limited so that acc * 2^shift stays inside int32, 0 < shift <= 31. */
+static inline int32_t tp_limit_for_shift(int32_t acc, int32_t shift) {
+  return tp_clamp_s32(acc, -(TP_REQUANTIZE_MAX >> shift), TP_REQUANTIZE_MAX >> shift);
+}
+
 /* acc * multiplier * 2^(shift-31), rounded twice; shift > 0 goes left. multiplier >= 0, so that the high half of the
- * doubled product never saturates and rounds alike with one addition. */
+ * doubled product never saturates and rounds alike with one addition. -31 <= shift <= 31. */
 static inline int32_t tp_requantize(int32_t acc, int32_t multiplier, int32_t shift) {
-  const int32_t left = shift > 0 ? shift : 0;
-  const int32_t right = shift > 0 ? 0 : -shift;
-  const int64_t product = (int64_t)(int32_t)((uint32_t)acc << left) * multiplier;
-  return tp_rounding_shift_right((int32_t)((product + ((int64_t)1 << 30)) >> 31), right);
+  const int32_t shifted = shift > 0 ? (int32_t)((uint32_t)tp_limit_for_shift(acc, shift) << shift) : acc;
+  const int64_t product = (int64_t)shifted * multiplier;
+  return tp_rounding_shift_right((int32_t)((product + ((int64_t)1 << 30)) >> 31), shift > 0 ? 0 : -shift);
 }
 
 /* acc * multiplier * 2^(shift-31), rounded once; -31 <= shift <= 30. */
 static inline int32_t tp_requantize_single(int32_t acc, int32_t multiplier, int32_t shift) {
   const int32_t total = 31 - shift;
-  return (int32_t)(((int64_t)acc * multiplier + ((int64_t)1 << (total - 1))) >> total);
+  const int32_t limited = shift > 0 ? tp_limit_for_shift(acc, shift) : acc;
+  return (int32_t)(((int64_t)limited * multiplier + ((int64_t)1 << (total - 1))) >> total);
 }
 
 /* floor(x / 2^shift + 1/2); a negative shift goes left. Shifts are limited to [-30, 40]. */
@@ -95,14 +104,25 @@ static inline float tp_exp2i(int32_t exponent) {
   return value;
 }
 
-/* floor(x + 0.5) for |x| < 2^31: one float addition, then floor. */
+/* x limited to [-limit, limit]; not a number becomes 0. */
+static inline float tp_limit_f32(float x, float limit) {
+  if (x > limit) {
+    return limit;
+  }
+  if (x < -limit) {
+    return -limit;
+  }
+  return x == x ? x : 0.0f;
+}
+
+/* floor(x + 0.5): one float addition, then floor. Saturates at +-2^30; not a number gives 0. */
 static inline int32_t tp_round_to_s32(float x) {
-  const float shifted = x + 0.5f;
+  const float shifted = tp_limit_f32(x, 1073741824.0f) + 0.5f;
   const int32_t truncated = (int32_t)shifted;
   return (float)truncated > shifted ? truncated - 1 : truncated;
 }
 
-/* e with 2^e <= x < 2^(e+1), for a positive normal x. */
+/* e with 2^e <= x < 2^(e+1), for a positive normal x; -127 below, 128 for infinity. */
 static inline int32_t tp_float_exponent(float x) {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
@@ -112,7 +132,7 @@ static inline int32_t tp_float_exponent(float x) {
 /* An int64 sum times 2^exponent: 24 bits kept, rounded half up, then one exact scaling. |total| < 2^53. */
 float tp_wide_to_f32(int64_t total, int32_t exponent);
 
-/* e^x for x <= 0, relative error below 2e-7; 0 below -87. */
+/* e^x for x <= 0, relative error below 3e-7; 0 below -87 and of not a number. */
 float tp_exp_f32(float x);
 
 /* Natural logarithm of x >= 1. */

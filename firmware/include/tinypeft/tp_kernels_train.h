@@ -18,8 +18,8 @@ typedef struct {
   float momentum;
 } tp_sgd_params;
 
-/* velocity = momentum * velocity + gradient; master -= learning_rate * velocity.
- * velocity is NULL where momentum is 0. */
+/* velocity = momentum * velocity + gradient; master -= learning_rate * velocity; both kept within +-TP_MASTER_LIMIT,
+ * not a number becomes 0. velocity is NULL where momentum is 0. */
 void tp_sgd_f32(const tp_sgd_params *params, const float *gradient, float learning_rate, float *master,
                 float *velocity);
 

@@ -1,0 +1,118 @@
+"""Instructions, flash and RAM of the benchmark models, against a checked-in baseline; and host twin = QEMU.
+
+Run: python benchmarks/footprint.py [--update]. Exits 1 where a figure is more than 1 % above the baseline, or where an
+adapter trained under QEMU is not the one that the host twin trains. Counts are instructions, never time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from tinypeft.boards import load_board
+from tinypeft.cli.on_device import progress_bars, running_device
+from tinypeft.cli.output import console
+from tinypeft.data import choose_shots, load_array, load_dataset
+from tinypeft.demo import make_model
+from tinypeft.generate import generate_project, open_project
+from tinypeft.personalise import infer_all, train_adapter
+
+BASELINE = Path(__file__).with_name("baseline.json")
+BOARD = "stm32f4_discovery"
+TOLERANCE = 1.01
+SHARED = Path(os.environ.get("TINYPEFT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def measure(model: Path, data: Path, shots: int, epochs: int, folder: Path) -> dict[str, int | bool]:
+    """The figures of `model`, trained on samples x, y of `data` under QEMU and on the host twin."""
+    report = generate_project(model, load_board(BOARD), folder, calibration=load_array(f"{data}:x_base"))
+    project = open_project(folder)
+    samples = load_dataset(f"{data}:x:y", project.model.inference.inputs[0], project.model.output.shape[-1])
+    assert samples.y is not None and report.ram_bytes is not None and report.flash_bytes is not None
+    train, _ = choose_shots(samples.y, shots, 0)
+    nothing = np.zeros(0, np.int64)
+    packages, figures = [], {}
+    for on in ("qemu", "host"):
+        with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
+            trained = train_adapter(
+                project.model,
+                device,
+                samples.x,
+                samples.y,
+                train,
+                nothing,
+                epochs=epochs,
+                learning_rate=0.02,
+                seed=0,
+                progress=lambda phase, done, total, on=on: show(f"{model.stem} {on}: {phase}", done, total),
+            )
+            packages.append(trained.package)
+            if on == "qemu":
+                inferred = infer_all(project.model, device, samples.x[:10], lambda done: None)
+                figures = {"inference": inferred.instructions, "training_step": trained.instructions_per_step}
+    return {
+        **figures,
+        "flash_bytes": report.flash_bytes,
+        "arena_bytes": report.arena_bytes,
+        "ram_bytes": report.ram_bytes["total"],
+        "same_adapter": packages[0] == packages[1],
+    }
+
+
+def main() -> int:
+    """Measure, print, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--update", action="store_true", help="write the figures as the new baseline")
+    update = parser.parse_args().update
+    baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        digits = make_model(folder)
+        results["digits"] = measure(digits.model, digits.data, 5, 4, folder / "digits")
+        speech = SHARED / "fsdd_loso"
+        if speech.is_dir():
+            results["speech"] = measure(speech / "nicolas.tflite", speech / "nicolas.npz", 5, 15, folder / "speech")
+        else:
+            console().print(f"speech is skipped: no recordings in {speech}; TINYPEFT_DATA names another folder")
+    return report(results, baseline, update)
+
+
+def report(results: dict[str, dict[str, int | bool]], baseline: dict[str, dict[str, int]], update: bool) -> int:
+    """Print the figures beside the baseline; 1 where one is worse."""
+    table = Table("model", "figure", "now", "baseline", "change")
+    worse = []
+    for model, figures in results.items():
+        for name, value in figures.items():
+            if name == "same_adapter":
+                if not value:
+                    worse.append(f"{model}: the adapter trained under QEMU is not the host twin's")
+                continue
+            before = baseline.get(model, {}).get(name)
+            table.add_row(
+                model,
+                name,
+                f"{value:,}",
+                f"{before:,}" if before else "-",
+                f"{value / before - 1:+.2%}" if before else "",
+            )
+            if before and value > before * TOLERANCE:
+                worse.append(f"{model}: {name} is {value:,}, the baseline {before:,}")
+    console().print(table)
+    if update:
+        kept = {m: {n: v for n, v in f.items() if n != "same_adapter"} for m, f in results.items()}
+        BASELINE.write_text(json.dumps(baseline | kept, indent=2, sort_keys=True) + "\n")
+    for line in worse:
+        console().print(f"[bold red]worse[/]: {line}")
+    return 1 if worse and not update else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

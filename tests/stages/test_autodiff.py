@@ -1,0 +1,253 @@
+"""The training graph: pruned to what the adapters need, masks where only the clamp is needed, batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_models import MODELS, learning_rate, load, samples
+
+from tinypeft.adapters import AdapterConfig
+from tinypeft.compiler import CompiledModel, compile_model
+from tinypeft.errors import AdapterError, ModelError
+from tinypeft.interpreter import run_graph
+from tinypeft.ir import Graph, Purpose
+from tinypeft.stages.autodiff import TrainingConfig
+
+
+def compiled(name: str, training: TrainingConfig | None = None, **config: object) -> CompiledModel:
+    source = load(name)
+    adapter = AdapterConfig(**config)  # type: ignore[arg-type]
+    return compile_model(name, source.fingerprint, source.graph, adapter, training or TrainingConfig())
+
+
+def backward_layers(model: CompiledModel) -> set[str]:
+    assert model.training is not None
+    return {op.layer for op in model.training.operations if "BACKWARD" in op.kind}
+
+
+@pytest.mark.parametrize(
+    ("targets", "saved", "layers"),
+    [
+        (None, None, {"stem", "dw", "pointwise", "pool", "head"}),
+        (("pointwise",), None, {"pointwise", "pool", "head"}),
+        ((), None, {"head"}),
+        (("head",), (), {"head"}),
+        (("stem",), (), {"stem", "dw", "pointwise", "pool", "head"}),
+    ],
+)
+def test_nothing_is_differentiated_below_the_first_adapter(targets: object, saved: object, layers: set[str]) -> None:
+    assert backward_layers(compiled("plain", target_modules=targets, modules_to_save=saved)) == layers
+
+
+def test_the_first_adapter_passes_nothing_on() -> None:
+    """No gradient of the model's input, and none of a layer's frozen weights."""
+    for name in MODELS:
+        model = compiled(name)
+        assert model.training is not None
+        first = model.parameters[0].layer
+        kinds = [op.kind for op in model.training.operations if op.layer == first]
+        assert "CONV_2D_BACKWARD_INPUT" not in kinds, name
+        filters = [op for op in model.training.operations if op.kind == "CONV_2D_BACKWARD_FILTER"]
+        trained = {p.master.shape for p in model.parameters}
+        assert all(op.output.shape in trained for op in filters), name
+        assert not any(t.name == "d_input" for t in model.training.tensors())
+
+
+def test_everything_computed_is_used() -> None:
+    for name in MODELS:
+        training = compiled(name).training
+        assert training is not None
+        read = {id(t) for op in training.operations for t in op.inputs.values()} | {id(t) for t in training.outputs}
+        for op in training.operations:
+            assert any(id(t) in read or t.persistent for t in op.outputs.values()), f"{name}: {op} is not used"
+
+
+def test_a_softmax_behind_the_classifier_is_pruned() -> None:
+    model = compiled("softmax_end")
+    assert model.training is not None
+    assert "SOFTMAX" in {op.kind for op in model.inference.operations}
+    assert "SOFTMAX" not in {op.kind for op in model.training.operations}
+
+
+def test_masks_where_only_the_clamp_is_needed() -> None:
+    """An output whose values the backward pass reads is kept; of one it needs only the clamp of, a bit mask is."""
+    model = compiled("plain")
+    assert model.training is not None
+    masks = {op.inputs["output"].name: op for op in model.training.operations if op.kind == "CLAMP_MASK"}
+    assert set(masks) == {"stem_out", "pointwise_out"}  # dw's is an operand of pointwise's LoRA, pool's of head
+    requantize = {op.layer: set(op.inputs) for op in model.training.operations if op.kind == "REQUANTIZE_BACKWARD"}
+    assert requantize["stem"] == requantize["pointwise"] == {"d_output", "mask"}
+    assert requantize["dw"] == {"d_output", "output"}
+    order = [op.name for op in model.training.operations]
+    for name, mask in masks.items():
+        output = mask.inputs["output"]
+        last = max(i for i, op in enumerate(model.training.operations) if output in op.inputs.values())
+        assert last < order.index("cross_entropy"), f"{name} is kept in spite of its mask"
+        assert mask.output.nbytes == (output.size + 7) // 8
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_masks_change_no_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tinypeft.stages.autodiff as autodiff
+
+    states = []
+    for keep in (True, False):
+        if not keep:
+            monkeypatch.setattr(autodiff, "_keep_masks", lambda graph: graph)
+        model = compiled(name)
+        assert model.training is not None
+        assert keep or not any(op.kind == "CLAMP_MASK" for op in model.training.operations)
+        state = model.fresh_state(0)
+        for x, y in zip(*_xy(name, 3), strict=True):
+            run_graph(model.training, _arguments(model.training, x, y), state)
+        states.append({n: v.tobytes() for n, v in state.items()})
+    assert states[0] == states[1]
+
+
+def _xy(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    dataset = samples(load(name), count)
+    assert dataset.y is not None
+    return dataset.x, dataset.y
+
+
+def _arguments(graph: Graph, x: np.ndarray, y: int, rate: float = 0.05) -> dict[str, np.ndarray]:
+    return {graph.inputs[0].name: x, "label": np.int32(y), "learning_rate": np.float32(rate)}
+
+
+def test_an_update_follows_its_gradient_at_once() -> None:
+    model = compiled("plain", TrainingConfig(momentum=0.5))
+    assert model.training is not None
+    operations = model.training.operations
+    updates = [op for op in operations if op.kind == "SGD"]
+    assert {op.outputs["master"].name for op in updates} == {p.master.name for p in model.parameters}
+    assert len(updates) == len(model.parameters) and all("velocity" in op.inputs for op in updates)
+    for update in updates:
+        gradient = update.inputs["gradient"]
+        written = next(i for i, op in enumerate(operations) if gradient in op.outputs.values())
+        between = operations[written + 1 : operations.index(update)]
+        assert all(op.kind in ("SGD", "LORA_QUANTIZE", "DENSE_QUANTIZE") for op in between), update
+    quantizers = sorted(op.kind for op in operations if op.kind.endswith("_QUANTIZE"))
+    assert quantizers == ["DENSE_QUANTIZE", "LORA_QUANTIZE", "LORA_QUANTIZE"]
+
+
+@pytest.mark.parametrize("training", [TrainingConfig(), TrainingConfig(momentum=0.9, batch_size=4)])
+def test_a_fresh_and_a_loaded_adapter_define_all_state(training: TrainingConfig) -> None:
+    """Nothing of an earlier adapter's training is left: velocities and sums start at zero as well."""
+    for name in MODELS:
+        model = compiled(name, training)
+        assert model.reset and model.restore
+        for graph in (model.reset, model.restore):
+            written = {t.name for op in graph.operations for t in op.outputs.values()}
+            assert {t.name for t in model.training_state} <= written, f"{name}, {graph.name}"
+
+
+def test_momentum_and_batches_have_their_states_and_nothing_else_has() -> None:
+    def states(training: TrainingConfig) -> set[str]:
+        return {t.name.split("master")[-1] for t in compiled("mlp", training).training_state if "master_" in t.name}
+
+    assert states(TrainingConfig()) == set()
+    assert states(TrainingConfig(momentum=0.9)) == {"_velocity"}
+    assert states(TrainingConfig(batch_size=2)) == {"_sum"}
+    assert states(TrainingConfig(momentum=0.9, batch_size=2)) == {"_velocity", "_sum"}
+
+
+@pytest.mark.parametrize("name", ["plain", "softmax_end"])
+def test_batches_equal_updates_by_the_mean_gradient(name: str) -> None:
+    """batch_size 4 with momentum: each update is what the mean of four samples' gradients gives by hand."""
+    model = compiled(name, TrainingConfig(momentum=0.9, batch_size=4))
+    assert model.training is not None and model.update is not None
+    masters = {p.master.name for p in model.parameters}
+    state = model.fresh_state(0)
+    hand = {n: state[n].copy() for n in masters}
+    velocity = {n: np.zeros_like(state[n]) for n in masters}
+    x, y = _xy(name, 12)
+    for batch in range(3):
+        gradients: dict[str, list[np.ndarray]] = {n: [] for n in masters}
+        before = {n: state[n].copy() for n in masters}
+        weights = {t.name: state[t.name].copy() for t in model.adapter_weights}
+
+        def keep(op, operand, tensor, value, found=gradients):  # the gradient is the operand of its accumulation
+            if operand == "sum" and op.kind == "ACCUMULATE_GRADIENT":
+                found[op.output.name.removesuffix("_sum")].append(value.copy())
+
+        for i in range(4 * batch, 4 * batch + 4):
+            run_graph(model.training, _arguments(model.training, x[i], int(y[i])), state, keep)
+        assert all((state[n] == before[n]).all() for n in masters), "masters move before the batch is complete"
+        assert all((state[n] == weights[n]).all() for n in weights)
+        run_graph(model.update, {"learning_rate": np.float32(0.05), "count": np.int32(4)}, state)
+        for n in masters:
+            singles = np.diff(np.stack([np.zeros_like(hand[n]), *gradients[n]]), axis=0)
+            assert len(singles) == 4 and np.allclose(singles.sum(0), gradients[n][-1], rtol=1e-4, atol=1e-6)
+            velocity[n] = np.float32(0.9) * velocity[n] + gradients[n][-1] / np.float32(4)
+            hand[n] = hand[n] - np.float32(0.05) * velocity[n]
+            assert (state[n] == hand[n]).all(), n
+            assert not state[f"{n}_sum"].any(), "the sum starts again at zero"
+
+
+def test_the_sums_are_of_the_single_gradients() -> None:
+    """The same samples one by one, without momentum: master - rate * gradient tells each gradient."""
+    alone, batch = compiled("mlp"), compiled("mlp", TrainingConfig(batch_size=3))
+    assert alone.training is not None and batch.training is not None
+    x, y = _xy("mlp", 3)
+    sums = batch.fresh_state(0)
+    totals: dict[str, np.ndarray] = {}
+    for sample, label in zip(x, y, strict=True):
+        run_graph(batch.training, _arguments(batch.training, sample, int(label)), sums)
+
+        def add(op, operand, tensor, value):
+            if tensor.dtype == "float32" and tensor.purpose is Purpose.GRADIENT:
+                name = f"{tensor.name.removeprefix('d_')}"
+                totals[name] = totals.get(name, np.zeros_like(value)) + value
+
+        run_graph(alone.training, _arguments(alone.training, sample, int(label)), alone.fresh_state(0), add)
+    found = sorted(v.tobytes() for n, v in sums.items() if n.endswith("_sum"))
+    assert found == sorted(v.tobytes() for v in totals.values()) and len(found) == len(alone.parameters)
+
+
+def test_training_lowers_the_loss() -> None:
+    for name in MODELS:
+        model = compiled(name)
+        assert model.training is not None
+        state, (x, y) = model.fresh_state(0), _xy(name, 4)
+        losses = [
+            sum(
+                float(run_graph(model.training, _arguments(model.training, *pair, learning_rate(name)), state)[0][0])
+                for pair in zip(x, y, strict=True)
+            )
+            for _ in range(15)
+        ]
+        assert losses[-1] < 0.8 * losses[0], f"{name}: {losses[0]:.3f} -> {losses[-1]:.3f}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "adam"}, "there is no optimizer adam"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 70000}, "batch_size is 70000"),
+        ({"momentum": 1.0}, "momentum is 1"),
+        ({"momentum": -0.1}, "momentum is -0.1"),
+        ({"momentum": float("nan")}, "momentum is nan"),
+    ],
+)
+def test_training_settings_are_checked(settings: dict, message: str) -> None:
+    with pytest.raises(AdapterError, match=message):
+        TrainingConfig(**settings)
+
+
+def test_an_operator_without_a_gradient_is_named() -> None:
+    """A SOFTMAX in the middle: nothing below it can be trained."""
+    from small_models import Net
+
+    from tinypeft.frontend import load_tflite
+
+    net = Net((1, 6), 1)
+    net.dense("first", 6)
+    net.softmax("middle")
+    net.dense("head", 3)
+    source = load_tflite("middle", net.build(), {})
+    with pytest.raises(ModelError, match="middle is a SOFTMAX, through which no gradient can pass") as caught:
+        compile_model("middle", source.fingerprint, source.graph, AdapterConfig(), TrainingConfig())
+    assert caught.value.hint
+    above = AdapterConfig(target_modules=())
+    assert compile_model("middle", source.fingerprint, source.graph, above, TrainingConfig()).training is not None
