@@ -1,10 +1,17 @@
 """Fixtures of all tests; makes the modules that tests share importable."""
 
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from projects import Built
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "ops")]
 
@@ -16,3 +23,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no evaluation data: {folder} does not exist; set TINYPEFT_DATA to the folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
+    """(name in projects.CONFIGURATIONS) -> that project, generated and built once; to be left as it is."""
+    from projects import builder
+
+    return builder(lambda: tmp_path_factory.mktemp("project"))

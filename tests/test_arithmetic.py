@@ -161,8 +161,8 @@ def test_narrow_and_accumulator_shift() -> None:
 
 def test_common_exponent() -> None:
     rng = np.random.default_rng(5)
-    bounds = np.concatenate([[0, 0, 1, 2, 32767, 1 << 20, arithmetic.ACCUMULATOR_MAX], np.abs(_integers(rng, 10, 31))])
-    a, ea, b, eb = _grid(bounds, [-120, -60, -31, -20, 0, 5], bounds, [-130, -90, -50, -21, -20, 0, 40])
+    bounds = np.concatenate([[0, 1, 32767, arithmetic.ACCUMULATOR_MAX], np.abs(_integers(rng, 4, 31))[:6]])
+    a, ea, b, eb = _grid(bounds, [-120, -31, -20, 5], bounds, [-130, -50, -21, -20, 40])
     exponents = _each(arithmetic.common_exponent, a, ea, b, eb)
     _assert_same("common_exponent", exponents, a, ea, b, eb)
     total = arithmetic.round_half_up_shift(a, exponents - ea) + arithmetic.round_half_up_shift(b, exponents - eb)

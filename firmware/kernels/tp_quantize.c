@@ -21,9 +21,11 @@ void tp_quantize_f32_s8(const tp_quantize_params *params, const float *input, in
   }
 }
 
-void tp_dequantize_s8_f32(const tp_quantize_params *params, const int8_t *input, float *output) {
+void tp_dequantize_s8_f32(const tp_quantize_params *params, const int8_t *input, const int8_t *input_shift,
+                          float *output) {
+  const float scale = params->scale * tp_exp2i(input_shift != NULL ? input_shift[0] : 0);
   for (int32_t i = 0; i < params->size; i++) {
-    output[i] = params->scale * (float)(input[i] - params->zero_point);
+    output[i] = scale * (float)(input[i] - params->zero_point);
   }
 }
 

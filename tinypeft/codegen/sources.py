@@ -88,8 +88,6 @@ def _members(tensors: list[Tensor]) -> list[tuple[str, str, int, str]]:
 def _output_shift(model: CompiledModel) -> str | None:
     """The adapter tensor whose power of two scales the output, where the output comes from a retrained classifier."""
     producer = model.inference.producer(model.output)
-    while producer is not None and producer.kind == "RESHAPE":
-        producer = model.inference.producer(producer.inputs["input"])
     shift = producer.attributes.get("output_shift") if producer is not None else None
     return shift.name if shift is not None else None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import quantize_multiplier, requantize_double
+from tinypeft.arithmetic import exp2i, quantize_multiplier, requantize_double
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import saturate
@@ -72,10 +72,11 @@ class Quantize(Op):
 
 @register
 class Dequantize(Op):
-    """output = scale * (input - zero_point)."""
+    """output = scale * (input - zero_point); `input_shift` (1,) makes the scale larger by 2**input_shift."""
 
     name = "DEQUANTIZE"
     operands = ("input",)
+    optional = ("input_shift",)
     source = "tp_quantize.c"
 
     def from_tflite(
@@ -93,14 +94,15 @@ class Dequantize(Op):
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         scale, zero_point = per_tensor(op.inputs["input"])
         centred = (values["input"].astype(np.int32) - zero_point).astype(np.float32)
-        return {"output": np.float32(scale) * centred}
+        shift = int(values["input_shift"][0]) if "input_shift" in op.inputs else 0
+        return {"output": (np.float32(scale) * exp2i(shift)) * centred}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         # Gradients are in real units, so that of the int8 input is the same.
         return {"input": d_output} if builder.needs(op.inputs["input"]) else {}
 
     def call(self, op: Operation) -> KernelCall:
-        arguments: list[Any] = [op.inputs["input"], op.outputs["output"]]
+        arguments: list[Any] = [op.inputs["input"], op.inputs.get("input_shift"), op.outputs["output"]]
         return KernelCall("tp_dequantize_s8_f32", "tp_quantize_params", _affine_fields(op.inputs["input"]), arguments)
 
 

@@ -32,6 +32,8 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
             result += kind.insert(operation, config, insertion)
         result.append(operation)
     adapted.graph.operations = result
+    for operation in saved:
+        _carry_scale(adapted.graph, operation)
     if not adapted.parameters:
         raise AdapterError("nothing would be trained", "name layers with --target-modules or --modules-to-save")
     return adapted
@@ -86,6 +88,21 @@ def _modules_to_save(operations: list[Operation], config: AdapterConfig) -> list
             )
             raise AdapterError(f"modules_to_save names {name}, which {reason}", _suggest(name, names))
     return retrainable if config.modules_to_save else []
+
+
+def _carry_scale(graph: Graph, retrained: Operation) -> None:
+    """Give what reads a retrained classifier's output the power of two by which its scale grows."""
+    for reader in graph.consumers(retrained.output):
+        if "input_shift" in reader.op.optional:
+            reader.inputs["input_shift"] = retrained.attributes["output_shift"]
+        elif reader.kind == "RESHAPE":
+            reader.attributes["output_shift"] = retrained.attributes["output_shift"]
+            _carry_scale(graph, reader)
+        else:
+            raise AdapterError(
+                f"layer {retrained.layer} cannot be retrained: {reader.name}, a {reader.kind}, reads its output",
+                "leave it as it is with --modules-to-save none",
+            )
 
 
 def _targets(

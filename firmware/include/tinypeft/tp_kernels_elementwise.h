@@ -26,8 +26,9 @@ typedef struct {
 /* output = input / scale, rounded half away from zero, + zero_point, saturated. Not a number gives -128. */
 void tp_quantize_f32_s8(const tp_quantize_params *params, const float *input, int8_t *output);
 
-/* output = scale * (input - zero_point). */
-void tp_dequantize_s8_f32(const tp_quantize_params *params, const int8_t *input, float *output);
+/* output = scale * (input - zero_point). input_shift (1) or NULL: the scale is larger by 2^input_shift[0]. */
+void tp_dequantize_s8_f32(const tp_quantize_params *params, const int8_t *input, const int8_t *input_shift,
+                          float *output);
 
 typedef struct {
   int32_t size;

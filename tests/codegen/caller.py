@@ -1,0 +1,135 @@
+"""A C program that uses a generated model as an application would, and what the interpreter says it must print."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from projects import Built
+
+from tinypeft.interpreter import run_graph
+from tinypeft.state import pack_tensors
+
+#: The arena and both structs are allocated with exactly their size, so that AddressSanitizer sees every overrun.
+_PROGRAM = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "NAME.h"
+#include "samples.h"
+
+static void show(const char *what, const void *data, size_t bytes) {
+  printf("%s ", what);
+  for (size_t i = 0; i < bytes; i++) printf("%02x", ((const unsigned char *)data)[i]);
+  printf("\n");
+}
+
+#define CHECK(call) do { const tp_status s = (call); if (s != TP_OK) { printf("%s: %d\n", #call, s); return 1; } } while (0)
+
+int main(void) {
+  NAME m;
+  uint8_t *arena = malloc(UPPER_ARENA_BYTES);
+  memset(arena, 0xA5, UPPER_ARENA_BYTES);
+#ifdef UPPER_ADAPTER_BYTES
+  NAME_adapter *adapter = malloc(sizeof *adapter);
+  NAME_training *training = malloc(sizeof *training);
+  memset(adapter, 0x5A, sizeof *adapter);
+  memset(training, 0x5A, sizeof *training);
+  CHECK(NAME_init(&m, arena, adapter, training));
+  CHECK(NAME_reset_adapter(&m, 3));
+#else
+  CHECK(NAME_init(&m, arena));
+#endif
+  for (int i = 0; i < COUNT; i++) {
+    memcpy(NAME_input(&m), samples[i], UPPER_INPUT_BYTES);
+    CHECK(NAME_forward(&m));
+    show("output", NAME_output(&m), UPPER_OUTPUT_BYTES);
+#ifdef UPPER_ADAPTER_BYTES
+    float loss;
+    memcpy(NAME_input(&m), samples[i], UPPER_INPUT_BYTES);
+    CHECK(NAME_train_step(&m, labels[i], RATE, &loss));
+    show("loss", &loss, sizeof loss);
+#if BATCH > 1
+    if (i % BATCH == BATCH - 1) CHECK(NAME_update(&m, RATE));
+#endif
+    show("adapter", adapter, UPPER_ADAPTER_BYTES);
+    show("training", training, UPPER_TRAINING_BYTES);
+#endif
+  }
+#ifdef UPPER_ADAPTER_BYTES
+  unsigned char *package = malloc(UPPER_PACKAGE_BYTES);
+  if (NAME_export_adapter(&m, package, UPPER_PACKAGE_BYTES - 1) != TP_ERR_SIZE) return 2;
+  CHECK(NAME_export_adapter(&m, package, UPPER_PACKAGE_BYTES));
+  memset(training, 0x77, sizeof *training);
+  CHECK(NAME_load_adapter(&m, package, UPPER_PACKAGE_BYTES));
+  show("restored", training, UPPER_TRAINING_BYTES);
+  show("kept", adapter, UPPER_ADAPTER_BYTES);
+  float loss;
+  if (NAME_train_step(&m, UPPER_CLASSES, RATE, &loss) != TP_ERR_ARGUMENT) return 3;
+  if (NAME_train_step(&m, -1, RATE, &loss) != TP_ERR_ARGUMENT) return 4;
+  if (NAME_train_step(&m, 0, RATE, NULL) != TP_ERR_ARGUMENT) return 5;
+  CHECK(NAME_init(&m, arena, adapter, NULL));  /* a device that only infers */
+  CHECK(NAME_load_adapter(&m, package, UPPER_PACKAGE_BYTES));
+  if (NAME_train_step(&m, 0, RATE, &loss) != TP_ERR_ARGUMENT) return 6;
+  if (NAME_reset_adapter(&m, 0) != TP_ERR_ARGUMENT || NAME_requantize(&m) != TP_ERR_ARGUMENT) return 7;
+  if (NAME_init(&m, arena + 4, adapter, training) != TP_ERR_ARGUMENT) return 8;
+  free(package), free(adapter), free(training);
+#endif
+  free(arena);
+  return 0;
+}
+"""
+
+
+def run_program(built: Built, folder: Path, flags: list[str], count: int) -> list[str]:
+    """Compile the model with gcc and `flags` into a program of its own; the lines it prints."""
+    dataset, name = built.samples(count), built.model.name
+    assert dataset.y is not None
+    rows = [", ".join(map(str, np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8))) for x in dataset.x]
+    batch = built.model.training_config.batch_size
+    (folder / "samples.h").write_text(
+        f"#define COUNT {count}\n#define BATCH {batch}\n#define RATE {built.learning_rate}f\n"
+        f"static const unsigned char samples[{count}][{name.upper()}_INPUT_BYTES] = {{{', '.join(f'{{{r}}}' for r in rows)}}};\n"
+        f"static const int labels[{count}] = {{{', '.join(map(str, dataset.y))}}};\n"
+    )
+    (folder / "main.c").write_text(_PROGRAM.replace("UPPER", name.upper()).replace("NAME", name))
+    firmware = built.directory / "firmware"
+    runtime = [firmware / "runtime" / f"tp_{part}.c" for part in ("crc", "package", "status")]
+    model = [built.directory / "src" / f"{name}{part}.c" for part in ("", "_weights")]
+    sources = [folder / "main.c", *model, *(firmware / "kernels").glob("*.c"), *runtime]
+    include = [f"-I{firmware / 'include'}", f"-I{built.directory / 'src'}", f"-I{folder}"]
+    flags = ["-std=c11", "-O1", "-g", "-ffp-contract=off", *flags, "-Wno-unused-const-variable"]
+    command = ["gcc", *flags, *include, *map(str, sources), "-o", str(folder / "program")]
+    subprocess.run(command, check=True, timeout=120)
+    run = subprocess.run([str(folder / "program")], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout[-300:] + run.stderr[:3000]
+    return run.stdout.splitlines()
+
+
+def expected_lines(built: Built, count: int) -> list[str]:
+    """What the interpreter computes for the same calls."""
+    model, dataset = built.model, built.samples(count)
+    assert dataset.y is not None
+    state, lines = model.fresh_state(3), []
+    rate, sample = np.float32(built.learning_rate), model.inference.inputs[0].name
+
+    def show(what: str, data: bytes) -> None:
+        lines.append(f"{what} {data.hex()}")
+
+    for i, (x, y) in enumerate(zip(dataset.x, dataset.y, strict=True)):
+        show("output", run_graph(model.inference, {sample: x}, state)[0].tobytes())
+        if model.training is None:
+            continue
+        arguments = {sample: x, "label": np.int32(y), "learning_rate": rate}
+        show("loss", run_graph(model.training, arguments, state)[0].tobytes())
+        batch = model.training_config.batch_size
+        if model.update is not None and i % batch == batch - 1:
+            run_graph(model.update, {"learning_rate": rate, "count": np.int32(batch)}, state)
+        show("adapter", pack_tensors(model.adapter_weights, state))
+        show("training", pack_tensors(model.training_state, state))
+    if model.restore is not None:
+        run_graph(model.restore, {}, state)
+        show("restored", pack_tensors(model.training_state, state))
+        show("kept", pack_tensors(model.adapter_weights, state))
+    return lines

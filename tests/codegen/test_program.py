@@ -1,0 +1,29 @@
+"""The generated model in a C program: clean under the sanitizers, and equal to the interpreter to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from caller import expected_lines, run_program
+from projects import CONFIGURATIONS, Built
+
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+STEPS = 5
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_under_the_sanitizers(project: Callable[[str], Built], tmp_path: Path, name: str) -> None:
+    """Inference, training, export and load without a report; outputs, losses and all state as interpreted."""
+    built = project(name)
+    lines, expected = run_program(built, tmp_path, SANITIZERS, STEPS), expected_lines(built, STEPS)
+    assert len(expected) >= STEPS
+    for number, (line, wanted) in enumerate(zip(lines, expected, strict=True)):
+        assert line == wanted, f"line {number}"
+
+
+@pytest.mark.parametrize("name", ["plain", "batches", "inference"])
+def test_without_tracing(project: Callable[[str], Built], tmp_path: Path, name: str) -> None:
+    built = project(name)
+    assert run_program(built, tmp_path, ["-DTP_NO_TRACE", "-Wall", "-Wextra", "-Werror"], STEPS) == expected_lines(built, STEPS)

@@ -1,0 +1,128 @@
+"""Layers with weights: `evaluate` against LiteRT's reference kernels to the bit, and what `check` refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import random_int8
+from kernel_harness import compare_kernel, compile_operations
+from tflite_builder import (
+    Node,
+    build_model,
+    conv_2d,
+    depthwise_conv_2d,
+    fully_connected,
+    int8_tensor,
+    int32_constant,
+    run_reference,
+)
+from weighted_cases import WEIGHTED_CASES, constants
+
+from tinypeft.ops.weighted import ACCUMULATOR_LIMIT, accumulator_bound, multipliers
+
+COUNT = 400
+
+
+@pytest.mark.parametrize("kind", WEIGHTED_CASES)
+def test_evaluate_equals_litert(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    left_shifts = saturated = 0
+    for i in range(COUNT):
+        node = WEIGHTED_CASES[kind](rng)
+        op = node.operation()
+        assert op.op.check(op) is None
+        assert op.op.shapes(op) == {"output": op.output.shape}
+        # a sum that overflows when it is shifted to the left is undefined in LiteRT, saturates here
+        left = max(int(multipliers(op)[1].max()), 0)
+        if accumulator_bound(op) << left >= 1 << 31:
+            continue
+        x = random_int8(rng, op.inputs["input"].shape)
+        (expected,) = run_reference(build_model(node), x)
+        actual = op.op.evaluate(op, {"input": x, **constants(node)})["output"]
+        message = f"{op}, case {i}: {node.options and vars(node.options)}, {op.attributes}"
+        np.testing.assert_array_equal(actual, expected, message)
+        left_shifts += left > 0
+        saturated += bool((np.abs(actual.astype(int) * 2 + 1) == 255).any())
+    assert left_shifts > COUNT / 40 and saturated > COUNT / 4, "the cases must cover left shifts and saturation"
+
+
+@pytest.mark.parametrize("kind", WEIGHTED_CASES)
+def test_kernel_equals_evaluate(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    nodes = [WEIGHTED_CASES[kind](rng) for _ in range(250)]
+    operations = [node.operation(f"op{i}") for i, node in enumerate(nodes)]
+    for compiled, node in zip(compile_operations(operations), nodes, strict=True):
+        x = random_int8(rng, compiled.op.inputs["input"].shape)
+        compare_kernel(compiled, {"input": x, **constants(node)})
+
+
+def _tie_node(kind: str, scale: float, filter_scale: float) -> Node:
+    """A 1x1 filter of 1 whose result lies half-way between two steps, if scales are multiplied in float32."""
+    x_scale, w_scale = np.float32(scale), np.float32(filter_scale)
+    shape = (256, 2) if kind == "FULLY_CONNECTED" else (1, 256, 1, 2)
+    x = int8_tensor("x", shape, x_scale, 3)
+    y = int8_tensor("y", shape, 2 * np.float32(x_scale * w_scale), 5)
+    scales = np.repeat(w_scale, 2)
+    bias = int32_constant("b", [0, 0], x_scale * (w_scale if kind == "FULLY_CONNECTED" else scales))
+    if kind == "DEPTHWISE_CONV_2D":
+        w = int8_tensor("w", (1, 1, 1, 2), scales, 0, np.ones((1, 1, 1, 2)))
+        return depthwise_conv_2d(x, w, bias, y, strideH=1, strideW=1, depthMultiplier=1)
+    if kind == "CONV_2D":
+        return conv_2d(x, int8_tensor("w", (2, 1, 1, 2), scales, 0, np.eye(2)), bias, y, strideH=1, strideW=1)
+    return fully_connected(x, int8_tensor("w", (2, 2), w_scale, 0, np.eye(2)), bias, y)
+
+
+@pytest.mark.parametrize("kind", WEIGHTED_CASES)
+def test_scales_are_multiplied_in_double(kind: str) -> None:
+    """Sums next to a tie, where a float32 product of the scales, or one rounding more or less, decides otherwise."""
+    rng = np.random.default_rng(3)
+    values = np.repeat(np.arange(-128, 128).astype(np.int8)[:, None], 2, 1)
+    for _ in range(40):
+        node = _tie_node(kind, np.exp(rng.uniform(-6, 0)), np.exp(rng.uniform(-8, -3)))
+        op = node.operation()
+        x = values.reshape(op.inputs["input"].shape)
+        (expected,) = run_reference(build_model(node), x)
+        np.testing.assert_array_equal(op.op.evaluate(op, {"input": x, **constants(node)})["output"], expected, str(op))
+
+
+def _wide_dense(inputs: int, bias: int, output_scale: float = 10.0) -> Node:
+    x = int8_tensor("x", (1, inputs), 0.1, -128)
+    w = int8_tensor("w", (1, inputs), 0.1, 0, np.full((1, inputs), 127))
+    return fully_connected(x, w, int32_constant("b", [bias], 0.01), int8_tensor("y", (1, 1), output_scale, -128))
+
+
+def test_check_refuses_sums_beyond_int32() -> None:
+    inputs = ACCUMULATOR_LIMIT // (127 * 255)
+    rest = ACCUMULATOR_LIMIT - inputs * 127 * 255
+    for bias, refused in ((rest, False), (-rest, False), (rest + 1, True), (-rest - 1, True)):
+        op = _wide_dense(inputs, bias).operation()
+        problem = op.op.check(op)
+        assert (problem is not None) == refused, f"bias {bias}: {problem}"
+        assert problem is None or str(ACCUMULATOR_LIMIT + 1) in problem
+    node = _wide_dense(inputs, rest)
+    x = np.full((1, inputs), 127, np.int8)
+    compare_kernel(node.operation(), {"input": x, **constants(node)})
+
+
+def test_check_bounds_each_depthwise_channel_alone() -> None:
+    """Thousands of channels are no wider sums: only the taps of one count."""
+    channels = 4096
+    x = int8_tensor("x", (1, 5, 5, channels), 0.1, -128)
+    w = int8_tensor("w", (1, 5, 5, channels), np.full(channels, 0.1), 0, np.full((1, 5, 5, channels), 127))
+    y = int8_tensor("y", (1, 5, 5, channels), 10.0)
+    bias = int32_constant("b", np.zeros(channels), np.full(channels, 0.01))
+    op = depthwise_conv_2d(x, w, bias, y, strideH=1, strideW=1, depthMultiplier=1).operation()
+    assert accumulator_bound(op) == 25 * 127 * 255
+    assert op.op.check(op) is None
+
+
+def test_scales_that_need_too_large_a_shift() -> None:
+    op = _wide_dense(2, 5, 1e-12).operation()
+    assert "limit is 2**30" in str(op.op.check(op))
+    node = _wide_dense(2, 5, 2.0**-29 * 0.01)
+    op = node.operation()
+    assert op.op.check(op) is None
+    for value in (-128, -127, 127):
+        x = np.full((1, 2), value, np.int8)
+        output = compare_kernel(op, {"input": x, **constants(node)})["output"]
+        assert output[0, 0] == 127, "saturates instead of overflowing"

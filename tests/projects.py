@@ -1,0 +1,106 @@
+"""Generated projects of the small models, built once a session: `project("batches")` in a test."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_models
+
+from tinypeft.adapters import AdapterConfig
+from tinypeft.boards import load_board
+from tinypeft.compiler import CompiledModel
+from tinypeft.data import Dataset
+from tinypeft.device import Device
+from tinypeft.emulators import EMULATORS
+from tinypeft.generate import Project, Report, generate_project, open_project
+from tinypeft.project import build_twin
+from tinypeft.stages.autodiff import TrainingConfig
+
+BOARD = "stm32f4_discovery"
+
+#: name -> (model, adapter, training)
+CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
+    "plain": ("plain", AdapterConfig(), TrainingConfig()),
+    "residual": ("residual", AdapterConfig(r=3), TrainingConfig()),
+    "softmax_end": ("softmax_end", AdapterConfig(), TrainingConfig()),
+    "no_saved_module": ("plain", AdapterConfig(modules_to_save=()), TrainingConfig()),
+    "inference": ("residual", AdapterConfig(adapter="none"), TrainingConfig()),
+    "batches": ("plain", AdapterConfig(r=2), TrainingConfig(momentum=0.9, batch_size=4)),
+    "regex": ("residual", AdapterConfig(target_modules="branch_.*|again"), TrainingConfig(momentum=0.5)),
+    "classifier_only": ("plain", AdapterConfig(target_modules=()), TrainingConfig()),
+    "mlp": ("mlp", AdapterConfig(), TrainingConfig()),
+    "float_edges": ("float_edges", AdapterConfig(), TrainingConfig()),
+    "conv_mean": ("conv_mean", AdapterConfig(), TrainingConfig()),
+    "dense_reshape": ("dense_reshape", AdapterConfig(), TrainingConfig()),
+}
+TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A project folder with firmware and twin, what `generate` reported, and samples."""
+
+    name: str
+    directory: Path
+    report: Report
+    opened: Project
+    learning_rate: float
+
+    @property
+    def model(self) -> CompiledModel:
+        """Its graphs."""
+        return self.opened.model
+
+    def samples(self, count: int, seed: int = 0) -> Dataset:
+        """Random samples and labels."""
+        return small_models.samples(self.opened.source, count, seed)
+
+    def save_samples(self, path: Path, count: int = 20) -> str:
+        """The same in a file, as --data takes it."""
+        dataset = self.samples(count)
+        assert dataset.y is not None
+        np.savez(path, x=dataset.x, y=dataset.y)
+        return f"{path}:x:y"
+
+    @contextlib.contextmanager
+    def twin(self) -> Iterator[Device]:
+        """A fresh host twin."""
+        with EMULATORS["host"].open(self.directory, self.opened.board) as device:
+            yield device
+
+    def copy(self, folder: Path) -> Path:
+        """A copy of the folder, to be changed."""
+        return Path(shutil.copytree(self.directory, folder / self.name))
+
+
+def save_model(name: str, folder: Path) -> Path:
+    """The .tflite file of a small model."""
+    path = folder / f"{name}.tflite"
+    path.write_bytes(small_models.MODELS[name]())
+    return path
+
+
+def builder(folder: Callable[[], Path]) -> Callable[[str], Built]:
+    """(name in CONFIGURATIONS) -> its project, built the first time."""
+    built: dict[str, Built] = {}
+
+    def build(name: str) -> Built:
+        if name not in built:
+            if shutil.which("arm-none-eabi-gcc") is None:
+                pytest.skip("arm-none-eabi-gcc is not installed; apt install gcc-arm-none-eabi")
+            model, adapter, training = CONFIGURATIONS[name]
+            directory = folder() / name
+            path = save_model(model, directory.parent)
+            report = generate_project(path, load_board(BOARD), directory, adapter=adapter, training=training)
+            build_twin(directory)
+            rate = small_models.learning_rate(model)
+            built[name] = Built(name, directory, report, open_project(directory), rate)
+        return built[name]
+
+    return build
