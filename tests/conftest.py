@@ -30,4 +30,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
     """(name in projects.CONFIGURATIONS) -> that project, generated and built once; to be left as it is."""
     from projects import builder
 
-    return builder(lambda: tmp_path_factory.mktemp("project"))
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "projects"
+    shared.mkdir(exist_ok=True)
+    return builder(shared)

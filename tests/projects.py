@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -86,21 +88,34 @@ def save_model(name: str, folder: Path) -> Path:
     return path
 
 
-def builder(folder: Callable[[], Path]) -> Callable[[str], Built]:
-    """(name in CONFIGURATIONS) -> its project, built the first time."""
+def builder(folder: Path) -> Callable[[str], Built]:
+    """(name in CONFIGURATIONS) -> its project in `folder`, built the first time, by one of several processes."""
     built: dict[str, Built] = {}
 
     def build(name: str) -> Built:
         if name not in built:
             if shutil.which("arm-none-eabi-gcc") is None:
                 pytest.skip("arm-none-eabi-gcc is not installed; apt install gcc-arm-none-eabi")
-            model, adapter, training = CONFIGURATIONS[name]
-            directory = folder() / name
-            path = save_model(model, directory.parent)
-            report = generate_project(path, load_board(BOARD), directory, adapter=adapter, training=training)
-            build_twin(directory)
-            rate = small_models.learning_rate(model)
+            directory, rate = folder / name, small_models.learning_rate(CONFIGURATIONS[name][0])
+            with (folder / f"{name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                report = _generate(name, directory)
             built[name] = Built(name, directory, report, open_project(directory), rate)
         return built[name]
 
     return build
+
+
+def _generate(name: str, directory: Path) -> Report:
+    """Generate and build a project, unless another process has; what `generate` reported."""
+    report = directory.parent / f"{name}.json"
+    if not report.exists():
+        model, adapter, training = CONFIGURATIONS[name]
+        folder = directory.parent / f"{name}.model"
+        folder.mkdir()
+        made = generate_project(
+            save_model(model, folder), load_board(BOARD), directory, adapter=adapter, training=training
+        )
+        build_twin(directory)
+        report.write_text(json.dumps(asdict(made)))
+    return Report(**json.loads(report.read_text()))

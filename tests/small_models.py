@@ -40,14 +40,18 @@ class Net:
         self.last = node.outputs[0]
         return self.last
 
-    def _weights(self, x: Tensor, shape: tuple[int, ...], channels: int, fan_in: int) -> tuple[np.ndarray, np.ndarray, float]:
+    def _weights(
+        self, x: Tensor, shape: tuple[int, ...], channels: int, fan_in: int
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """Values, scales a channel, and the output's scale that spreads the results over int8."""
         assert x.scale is not None
         scales = self.rng.uniform(0.002, 0.008, channels).astype(np.float32)
         values = self.rng.integers(-127, 128, shape).astype(np.int8)
         return values, scales, float(x.scale[0] * scales.mean() * np.sqrt(fan_in) * 50 * 70 / 45)
 
-    def conv(self, name: str, channels: int, kernel: int = 3, stride: int = 1, padding: int = SAME, relu: bool = True) -> Tensor:
+    def conv(
+        self, name: str, channels: int, kernel: int = 3, stride: int = 1, padding: int = SAME, relu: bool = True
+    ) -> Tensor:
         """CONV_2D."""
         x = self.last
         _, h, w, c = x.shape
@@ -66,7 +70,13 @@ class Net:
         shape = (1, kernel, kernel, c)
         values, scales, out_scale = self._weights(x, shape, c, kernel * kernel)
         y = int8_tensor(f"m/{name}/depthwise", (1, -(-h // stride), -(-w // stride), c), out_scale, -128)
-        options = {"strideH": stride, "strideW": stride, "padding": SAME, "depthMultiplier": 1, "fusedActivationFunction": RELU}
+        options = {
+            "strideH": stride,
+            "strideW": stride,
+            "padding": SAME,
+            "depthMultiplier": 1,
+            "fusedActivationFunction": RELU,
+        }
         filters = int8_tensor(f"m/{name}/depthwise_k", shape, scales, 0, values)
         return self._append(depthwise_conv_2d(x, filters, self._bias(name, c, x, scales), y, **options))
 
@@ -137,7 +147,9 @@ class Net:
 
     def dequantize(self) -> Tensor:
         """DEQUANTIZE to a float32 output."""
-        return self._append(Node("DEQUANTIZE", schema.DequantizeOptionsT(), [self.last], [float_tensor("y", self.last.shape)]))
+        return self._append(
+            Node("DEQUANTIZE", schema.DequantizeOptionsT(), [self.last], [float_tensor("y", self.last.shape)])
+        )
 
     def build(self) -> bytes:
         """The .tflite file."""
@@ -255,5 +267,9 @@ def samples(source: LoadedModel, count: int, seed: int = 0) -> Dataset:
     rng = np.random.default_rng(seed)
     tensor = source.graph.inputs[0]
     shape = (count, *tensor.shape[1:])
-    x = rng.normal(0, 1, shape).astype(np.float32) if tensor.dtype == "float32" else rng.integers(-128, 128, shape, np.int8)
+    x = (
+        rng.normal(0, 1, shape).astype(np.float32)
+        if tensor.dtype == "float32"
+        else rng.integers(-128, 128, shape, np.int8)
+    )
     return Dataset(x, rng.integers(0, source.graph.outputs[0].shape[-1], count))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kernel_harness import compile_library
 
@@ -295,3 +296,22 @@ def test_quantize_multiplier(real: float) -> None:
     multiplier, shift = arithmetic.quantize_multiplier(real)
     assert 1 << 30 <= multiplier <= INT32_MAX
     assert abs(multiplier * 2.0 ** (shift - 31) / real - 1) <= 2.0**-31
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.floats(2.0**-22, 4), st.integers(0, 2**32 - 1))
+def test_exact_multiplier(real: float, seed: int) -> None:
+    """Every accumulator next to a threshold rounds as the product in double does."""
+    if seed % 3 == 0:  # next to a ratio whose multiples are ties
+        real = float(np.round(real * 64) / 64 * (1 + (seed % 1000 - 500) * 2.0**-33)) or 0.5
+    multiplier, shift = arithmetic.exact_multiplier(real)
+    assert 1 << 30 <= multiplier <= INT32_MAX and -31 <= shift <= 30
+    steps = np.arange(256) + 0.5
+    acc = (np.floor(steps / real)[:, None] + np.arange(-2, 4)).reshape(-1)
+    acc = np.concatenate([acc, -acc]).astype(np.int64)
+    exact = np.sign(acc) * np.floor(np.abs(acc * real) + 0.5)
+    inside = np.abs(exact) <= 255
+    # a ratio such as 0.7: in double some of its multiples fall on ties and some do not, which no multiplier follows
+    halves = [abs(int(a)) * Fraction(real) + Fraction(1, 2) for a in acc]
+    assume(all(half.numerator // half.denominator == abs(e) for half, e in zip(halves, exact, strict=True)))
+    np.testing.assert_array_equal(arithmetic.requantize_single(acc, multiplier, shift)[inside], exact[inside])

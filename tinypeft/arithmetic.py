@@ -5,6 +5,7 @@ Fixed point follows LiteRT's reference kernels; block floating point is ours (gr
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -30,9 +31,38 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     return multiplier, shift
 
 
-def quantize_multipliers(reals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`quantize_multiplier` of each element: (multipliers, shifts), both int32."""
-    pairs = [quantize_multiplier(float(real)) for real in np.atleast_1d(reals)]
+@functools.cache
+def exact_multiplier(real: float) -> tuple[int, int]:
+    """The multiplier and shift with which `requantize_single` rounds as LiteRT's fully connected does.
+
+    That multiplies in double precision and rounds half away from zero. Near a tie the nearest Q31 multiplier may decide
+    otherwise; of those that decide every int8 result alike, the nearest is taken. There is none for ratios like 0.7, of
+    whose multiples double precision puts some on a tie and some beside it.
+    """
+    nearest, shift = quantize_multiplier(real)
+    for candidate in (shift, shift - 1, shift + 1) if nearest else ():
+        if not -31 <= candidate <= 30:
+            continue
+        low, high = 1 << 30, (1 << 31) - 1
+        for step in range(256):  # results differ by up to 255 from the zero point
+            first = max(int((step + 0.5) / real) - 2, 1)
+            while first * real < step + 0.5:
+                first += 1
+            if first > 1 << 31:
+                break
+            threshold = (2 * step + 1) << (30 - candidate)
+            low = max(low, -(-threshold // first))
+            high = min(high, (threshold - 1) // (first - 1)) if first > 1 else high
+        if low <= high:
+            scaled = nearest << 1 >> (1 + candidate - shift)
+            return min(max(scaled, low), high), candidate
+    return nearest, shift
+
+
+def quantize_multipliers(reals: np.ndarray, *, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """`quantize_multiplier`, or `exact_multiplier`, of each element: (multipliers, shifts), both int32."""
+    quantize = exact_multiplier if exact else quantize_multiplier
+    pairs = [quantize(float(real)) for real in np.atleast_1d(reals)]
     return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int32)
 
 
@@ -78,13 +108,13 @@ def requantize_double(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.n
 
 
 def requantize_single(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    """acc * multiplier * 2**(shift-31), rounded once: fully connected in LiteRT's reference kernels.
+    """acc * multiplier * 2**(shift-31), rounded once, half away from zero, as LiteRT's fully connected does.
 
     -31 <= shift <= 30.
     """
     total = 31 - np.asarray(shift, np.int64)
     product = limit_for_shift(acc, shift) * np.asarray(multiplier, np.int64)
-    return (product + (np.int64(1) << (total - 1))) >> total
+    return (product + (np.int64(1) << (total - 1)) - (product < 0)) >> total
 
 
 def round_half_up_shift(x: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:

@@ -73,8 +73,13 @@ class CompiledModel:
         """The persistent tensors of a fresh adapter, by name."""
         state: dict[str, np.ndarray] = {}
         if self.reset is not None:
-            run_graph(self.reset, {"seed": np.int32(seed)}, state)
+            run_graph(self.reset, seed_argument(seed), state)
         return state
+
+
+def seed_argument(seed: int) -> dict[str, np.ndarray]:
+    """The argument of the reset graph: `seed`, 0 to 2**32 - 1, as the int32 of the same bits."""
+    return {"seed": np.array(seed, np.uint32).astype(np.int32)}
 
 
 def compile_model(

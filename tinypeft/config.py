@@ -51,7 +51,9 @@ def load_config(path: Path | str) -> dict[str, Any]:
                 raise ConfigError(f"{file}: unknown key {dotted}", _suggest(key, KEYS[section]))
             if not isinstance(value, KEYS[section][key]) or isinstance(value, bool):
                 wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
-                raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}")
+                raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}", "correct that line")
+            if isinstance(value, list) and not all(isinstance(name, str) for name in value):
+                raise ConfigError(f"{file}: {dotted} is {value!r}, expected a list of str", "correct that line")
             values[dotted] = str(file.parent / str(value)) if dotted in _PATHS else value
     return values
 

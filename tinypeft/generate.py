@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,9 +23,12 @@ from tinypeft.resources import resource_path
 from tinypeft.stages.autodiff import TrainingConfig
 
 DEFAULT_STACK = 4096
+#: The most that the command server, the guard words and their alignment take beside a model
+RUNTIME_RAM = 1200
 BASE_MODEL = "base.tflite"
 
 Progress = Callable[[str], None]
+_Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig)
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,14 @@ def open_project(directory: Path | str) -> Project:
     manifest = read_manifest(folder)
     try:
         tflite = (folder / "model" / BASE_MODEL).read_bytes()
-        adapter = AdapterConfig(**_tuples(manifest["adapter"]))
-        training = TrainingConfig(**manifest["training"])
-        name, layers, board = manifest["model"], manifest["keras_layers"], manifest["board"]
-    except (OSError, KeyError, TypeError) as error:
+        adapter = _configuration(AdapterConfig, manifest["adapter"])
+        training = _configuration(TrainingConfig, manifest["training"])
+        name, board = _of_type(manifest, "model", str), _of_type(manifest, "board", str)
+        layers = _of_type(manifest, "keras_layers", dict)
+        _of_type(manifest, "files", dict)
+    except KeyError as error:
+        raise OutputError(f"{folder} is damaged: its manifest.json lacks {error}", "generate it again") from error
+    except (OSError, TypeError) as error:
         raise OutputError(f"{folder} is damaged: {error}", "generate it again") from error
     source = load_tflite(name, tflite, layers)
     model = compile_model(source.name, source.fingerprint, source.graph, adapter, training)
@@ -148,8 +156,23 @@ def _check_current(project: Project, manifest: dict[str, Any]) -> None:
             )
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def _of_type(manifest: dict[str, Any], key: str, kind: type) -> Any:
+    if not isinstance(manifest[key], kind):
+        raise TypeError(f"manifest.json has {manifest[key]!r} for {key}")
+    return manifest[key]
+
+
+def _configuration(kind: type[_Configuration], values: Any) -> _Configuration:
+    """The dataclass `kind` from the manifest's values; TypeError where one is of another type."""
+    if not isinstance(values, dict):
+        raise TypeError(f"manifest.json has {values!r} for a {kind.__name__}")
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    simple: dict[Any, Any] = {"str": str, "int": int, "float": (int, float)}
+    for field in fields(kind):
+        expected = simple.get(field.type, (str, tuple, type(None)))
+        if field.name in given and not isinstance(given[field.name], expected):
+            raise TypeError(f"manifest.json has {given[field.name]!r} for {field.name}")
+    return kind(**given)
 
 
 def _report(model: CompiledModel, source: LoadedModel, sizes: ElfSizes | None) -> Report:
@@ -180,13 +203,13 @@ def _report(model: CompiledModel, source: LoadedModel, sizes: ElfSizes | None) -
 
 def _ram_needed(model: CompiledModel, stack_bytes: int) -> int:
     persistent = sum(t.nbytes for t in [*model.adapter_weights, *model.training_state])
-    return model.arena.arena_bytes + persistent + stack_bytes
+    return model.arena.arena_bytes + persistent + stack_bytes + RUNTIME_RAM
 
 
 def _check_fit(
     model: CompiledModel, sources: GeneratedSources, source: LoadedModel, board: Board, stack_bytes: int
 ) -> None:
-    """Raise FitError before anything is written where the planned memory alone is more than the board has."""
+    """Raise FitError before anything is written where the planned memory is more than the board has."""
     if sources.flash_tables > board.flash.length:
         raise FitError(
             f"the constants of {model.name} need {sources.flash_tables:,} B of flash, {board.name} has "
@@ -201,7 +224,8 @@ def _check_fit(
     peak = largest.operations[min(plan.peak_operation, len(largest.operations) - 1)]
     raise FitError(
         f"{model.name} needs {needed:,} B of RAM (arena {model.arena.arena_bytes:,}, adapter and optimiser "
-        f"{needed - model.arena.arena_bytes - stack_bytes:,}, stack {stack_bytes:,}), {board.name} has "
+        f"{needed - model.arena.arena_bytes - stack_bytes - RUNTIME_RAM:,}, stack {stack_bytes:,}, "
+        f"runtime {RUNTIME_RAM:,}), {board.name} has "
         f"{board.ram.length:,} B in {board.ram.name}; the arena peaks at op {plan.peak_operation} of {largest.name}, "
         f"{peak.name}",
         _what_would_fit(model, source, board, stack_bytes),
@@ -210,16 +234,30 @@ def _check_fit(
 
 def _what_would_fit(model: CompiledModel, source: LoadedModel, board: Board, stack_bytes: int) -> str:
     """The first smaller configuration that fits, as the option to give."""
-    config = model.adapter
-    candidates = [(f"--r {r}", replace(config, r=r)) for r in (8, 4, 2, 1) if r < config.r]
-    layers = list(dict.fromkeys(p.layer for p in model.parameters if p.name.endswith("_lora_A")))
-    for kept in range(len(layers) - 1, 0, -1):
-        names = "|".join(layers[-kept:])
-        candidates.append((f"--target-modules '{names}'", replace(config, target_modules=names)))
-    candidates.append(("--adapter none, inference alone", replace(config, adapter="none")))
-    for option, candidate in candidates:
+    stacks = [stack_bytes] if stack_bytes <= DEFAULT_STACK else [stack_bytes, DEFAULT_STACK]
+    for option, candidate in _smaller_adapters(model):
         smaller = compile_model(model.name, model.fingerprint, source.graph, candidate, model.training_config)
-        needed = _ram_needed(smaller, stack_bytes)
-        if needed <= board.ram.length:
-            return f"{option}, which needs {needed:,} B"
+        for stack in stacks:
+            needed = _ram_needed(smaller, stack)
+            if needed <= board.ram.length:
+                options = (
+                    [option] if stack == stack_bytes else [f"--stack-bytes {stack}", *([option] if option else [])]
+                )
+                return f"{' '.join(options)}, which needs {needed:,} B"
     return "a smaller model, or a board with more RAM: tinypeft boards"
+
+
+def _smaller_adapters(model: CompiledModel) -> Iterator[tuple[str, AdapterConfig]]:
+    """(options to give, the configuration that they make): the given one, then others that need less and less."""
+    config = model.adapter
+    yield "", config
+    ranks = [r for r in (8, 4, 2, 1) if r < config.r] if config.adapter != "none" else []
+    yield from ((f"--r {r}", replace(config, r=r)) for r in ranks)
+    layers = list(dict.fromkeys(p.layer for p in model.parameters if p.name.endswith("_lora_A")))
+    for r in [config.r, *ranks[-1:]]:
+        rank = f" --r {r}" if r != config.r else ""
+        for kept in range(len(layers) - 1, 0, -1):
+            names = "|".join(map(re.escape, layers[-kept:]))
+            yield f"--target-modules '{names}'{rank}", replace(config, target_modules=names, r=r)
+    if config.adapter != "none":
+        yield "--adapter none", replace(config, adapter="none")

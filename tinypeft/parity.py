@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.compiler import CompiledModel
+from tinypeft.compiler import CompiledModel, seed_argument
 from tinypeft.data import Dataset
 from tinypeft.device import Device, Dump, Run, trace_crc32
 from tinypeft.errors import DeviceError
@@ -103,7 +103,7 @@ class _Comparison:
         """A fresh adapter on both sides."""
         if self.model.reset is not None:
             self._both(
-                self.model.reset, "reset", 0, {"seed": np.int32(seed)}, lambda **o: self.device.reset_adapter(seed, **o)
+                self.model.reset, "reset", 0, seed_argument(seed), lambda **o: self.device.reset_adapter(seed, **o)
             )
             self._compare_state("reset", 0)
 
@@ -136,14 +136,33 @@ class _Comparison:
         self.samples += 1
         if update is not None and self.samples == self.model.training_config.batch_size:
             count = {"learning_rate": rate, "count": np.int32(self.samples)}
-            self._both(update, "update", step, count, lambda **o: self.device.update(float(rate), **o))
+
+            def update_again(**options: Any) -> Run:
+                """The update, behind as many samples as the device has forgotten; they leave the state as it is."""
+                state = {target: self.device.read(target) for target in ("adapter", "training")}
+                for _ in range(self.samples):
+                    self.device.train_step(data, label, float(rate))
+                for target, values in state.items():
+                    self.device.write(target, values)
+                return self.device.update(float(rate), **options)
+
+            self._both(update, "update", step, count, lambda **o: self.device.update(float(rate), **o), update_again)
             self.samples = 0
         self._compare_state("training", step)
 
     def _both(
-        self, graph: Graph, phase: str, step: int, arguments: dict[str, Value], run: Callable[..., Run]
+        self,
+        graph: Graph,
+        phase: str,
+        step: int,
+        arguments: dict[str, Value],
+        run: Callable[..., Run],
+        run_again: Callable[..., Run] | None = None,
     ) -> list[tuple[Operation, Tensor, Value]]:
-        """Run `graph` on both sides and compare every output; what the interpreter computed."""
+        """Run `graph` on both sides and compare every output; what the interpreter computed.
+
+        `run_again`, where it is not `run`, repeats it from the same state to fetch a value that differs.
+        """
         before = dict(self.state)
         expected: list[tuple[Operation, Tensor, Value]] = []
         run_graph(graph, arguments, self.state, lambda op, _, tensor, value: expected.append((op, tensor, value)))
@@ -156,7 +175,7 @@ class _Comparison:
         for record, (op, tensor, value) in zip(records, expected, strict=True):
             if record.crc32 != _crc(value):
                 self._restore(before, phase)
-                dump = run(dump=record.index).dump
+                dump = (run_again or run)(dump=record.index).dump
                 assert dump is not None
                 actual = _dumped(tensor, dump)
                 self._compare(phase, step, op, tensor, value, actual, f"interpreter and {self.device_name}")
@@ -186,12 +205,15 @@ class _Comparison:
         phase: str, step: int, op: Operation | None, tensor: Tensor, expected: Value, actual: Value, between: str
     ) -> None:
         first, second = _real(expected), _real(actual)
+        names = (op.kind, op.name) if op is not None else ("state", "state")
         differing = np.flatnonzero(_bits(first) != _bits(second))
         if len(differing):
             index = int(differing[0])
             values = float(first.reshape(-1)[index]), float(second.reshape(-1)[index])
-            names = (op.kind, op.name) if op is not None else ("state", "state")
             raise _Diverged(Divergence(phase, step, *names, tensor.name, index, *values, between))
+        if isinstance(expected, BlockFloat) and expected.exponent != actual.exponent:  # of the same real values
+            exponents = float(expected.exponent), float(actual.exponent)
+            raise _Diverged(Divergence(phase, step, *names, f"{tensor.name}.exponent", 0, *exponents, between))
 
 
 def _crc(value: Value) -> int:

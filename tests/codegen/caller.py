@@ -9,6 +9,7 @@ import numpy as np
 from projects import Built
 
 from tinypeft.interpreter import run_graph
+from tinypeft.resources import resource_path
 from tinypeft.state import pack_tensors
 
 #: The arena and both structs are allocated with exactly their size, so that AddressSanitizer sees every overrun.
@@ -25,7 +26,10 @@ static void show(const char *what, const void *data, size_t bytes) {
   printf("\n");
 }
 
-#define CHECK(call) do { const tp_status s = (call); if (s != TP_OK) { printf("%s: %d\n", #call, s); return 1; } } while (0)
+#define CHECK(call) do { \
+  const tp_status s = (call); \
+  if (s != TP_OK) { printf("%s: %d\n", #call, s); return 1; } \
+} while (0)
 
 int main(void) {
   NAME m;
@@ -82,25 +86,37 @@ int main(void) {
 """
 
 
-def run_program(built: Built, folder: Path, flags: list[str], count: int) -> list[str]:
-    """Compile the model with gcc and `flags` into a program of its own; the lines it prints."""
+_FLAGS = ["gcc", "-std=c11", "-O1", "-g", "-ffp-contract=off"]
+
+
+def compile_library(folder: Path, flags: list[str]) -> list[Path]:
+    """Object files of all kernels and of what else a model links, compiled with gcc and `flags`."""
+    root = resource_path("firmware")
+    sources = [
+        *(root / "kernels").glob("*.c"),
+        *(root / "runtime" / f"tp_{part}.c" for part in ("crc", "package", "status")),
+    ]
+    command = [*_FLAGS, *flags, f"-I{root / 'include'}", "-c", *map(str, sources)]
+    subprocess.run(command, check=True, timeout=300, cwd=folder)
+    return sorted(folder.glob("*.o"))
+
+
+def run_program(built: Built, folder: Path, library: list[Path], flags: list[str], count: int) -> list[str]:
+    """Compile the model with gcc and `flags`, link it with `library` into a program; the lines it prints."""
     dataset, name = built.samples(count), built.model.name
     assert dataset.y is not None
-    rows = [", ".join(map(str, np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8))) for x in dataset.x]
+    rows = [np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8) for x in dataset.x]
+    values = ", ".join(f"{{{', '.join(map(str, row))}}}" for row in rows)
     batch = built.model.training_config.batch_size
     (folder / "samples.h").write_text(
         f"#define COUNT {count}\n#define BATCH {batch}\n#define RATE {built.learning_rate}f\n"
-        f"static const unsigned char samples[{count}][{name.upper()}_INPUT_BYTES] = {{{', '.join(f'{{{r}}}' for r in rows)}}};\n"
+        f"static const unsigned char samples[{count}][{name.upper()}_INPUT_BYTES] = {{{values}}};\n"
         f"static const int labels[{count}] = {{{', '.join(map(str, dataset.y))}}};\n"
     )
     (folder / "main.c").write_text(_PROGRAM.replace("UPPER", name.upper()).replace("NAME", name))
-    firmware = built.directory / "firmware"
-    runtime = [firmware / "runtime" / f"tp_{part}.c" for part in ("crc", "package", "status")]
-    model = [built.directory / "src" / f"{name}{part}.c" for part in ("", "_weights")]
-    sources = [folder / "main.c", *model, *(firmware / "kernels").glob("*.c"), *runtime]
-    include = [f"-I{firmware / 'include'}", f"-I{built.directory / 'src'}", f"-I{folder}"]
-    flags = ["-std=c11", "-O1", "-g", "-ffp-contract=off", *flags, "-Wno-unused-const-variable"]
-    command = ["gcc", *flags, *include, *map(str, sources), "-o", str(folder / "program")]
+    sources = [folder / "main.c", *(built.directory / "src" / f"{name}{part}.c" for part in ("", "_weights")), *library]
+    include = [f"-I{built.directory / 'firmware' / 'include'}", f"-I{built.directory / 'src'}", f"-I{folder}"]
+    command = [*_FLAGS, *flags, *include, *map(str, sources), "-o", str(folder / "program")]
     subprocess.run(command, check=True, timeout=120)
     run = subprocess.run([str(folder / "program")], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, ""), run.stdout[-300:] + run.stderr[:3000]

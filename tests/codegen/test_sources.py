@@ -30,7 +30,9 @@ def test_compiles_without_a_warning(project: Callable[[str], Built], tmp_path: P
     assert len(sources) == 3
     for defines in ([], ["-DTP_NO_TRACE"]):
         command = [compiler, *STRICT, *COMPILERS[compiler], *defines, "-Ifirmware/include", "-Isrc", "-c"]
-        run = subprocess.run([*command, *map(str, sources)], cwd=_objects(tmp_path, directory), capture_output=True, text=True)
+        run = subprocess.run(
+            [*command, *map(str, sources)], cwd=_objects(tmp_path, directory), capture_output=True, text=True
+        )
         assert run.returncode == 0 and run.stderr == "", run.stderr
 
 

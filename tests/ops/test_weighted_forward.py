@@ -18,6 +18,7 @@ from tflite_builder import (
 )
 from weighted_cases import WEIGHTED_CASES, constants
 
+from tinypeft.arithmetic import F32
 from tinypeft.ops.weighted import ACCUMULATOR_LIMIT, accumulator_bound, multipliers
 
 COUNT = 400
@@ -56,33 +57,35 @@ def test_kernel_equals_evaluate(kind: str) -> None:
         compare_kernel(compiled, {"input": x, **constants(node)})
 
 
-def _tie_node(kind: str, scale: float, filter_scale: float) -> Node:
-    """A 1x1 filter of 1 whose result lies half-way between two steps, if scales are multiplied in float32."""
-    x_scale, w_scale = np.float32(scale), np.float32(filter_scale)
+def _tie_node(kind: str, x_scale: np.float32, w_scale: np.float32, divisor: int, per_channel: bool) -> Node:
+    """Filters of 1 whose results lie on a tie, or next to it where the output's scale is rounded to float32."""
     shape = (256, 2) if kind == "FULLY_CONNECTED" else (1, 256, 1, 2)
     x = int8_tensor("x", shape, x_scale, 3)
-    y = int8_tensor("y", shape, 2 * np.float32(x_scale * w_scale), 5)
-    scales = np.repeat(w_scale, 2)
-    bias = int32_constant("b", [0, 0], x_scale * (w_scale if kind == "FULLY_CONNECTED" else scales))
+    y = int8_tensor("y", shape, divisor * np.float32(x_scale * w_scale), 5)
+    scales = np.repeat(w_scale, 2 if per_channel else 1)
+    bias = int32_constant("b", [0, 0], x_scale * scales)
     if kind == "DEPTHWISE_CONV_2D":
         w = int8_tensor("w", (1, 1, 1, 2), scales, 0, np.ones((1, 1, 1, 2)))
         return depthwise_conv_2d(x, w, bias, y, strideH=1, strideW=1, depthMultiplier=1)
     if kind == "CONV_2D":
         return conv_2d(x, int8_tensor("w", (2, 1, 1, 2), scales, 0, np.eye(2)), bias, y, strideH=1, strideW=1)
-    return fully_connected(x, int8_tensor("w", (2, 2), w_scale, 0, np.eye(2)), bias, y)
+    return fully_connected(x, int8_tensor("w", (2, 2), scales, 0, np.eye(2)), bias, y)
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("kind", WEIGHTED_CASES)
-def test_scales_are_multiplied_in_double(kind: str) -> None:
-    """Sums next to a tie, where a float32 product of the scales, or one rounding more or less, decides otherwise."""
+def test_ties_round_as_in_litert(kind: str, per_channel: bool) -> None:
+    """Where a float32 product of scales, a multiplier of 31 bits, or one rounding more or less decides otherwise."""
     rng = np.random.default_rng(3)
     values = np.repeat(np.arange(-128, 128).astype(np.int8)[:, None], 2, 1)
-    for _ in range(40):
-        node = _tie_node(kind, np.exp(rng.uniform(-6, 0)), np.exp(rng.uniform(-8, -3)))
+    for i in range(300):
+        x_scale, w_scale = (2.0 ** -rng.integers(1, 8, 2) if i % 4 == 0 else np.exp(rng.uniform(-7, 0, 2))).astype(F32)
+        node = _tie_node(kind, x_scale, w_scale, int(rng.choice([2, 4, 6, 8])), per_channel or kind[0] == "D")
         op = node.operation()
         x = values.reshape(op.inputs["input"].shape)
         (expected,) = run_reference(build_model(node), x)
-        np.testing.assert_array_equal(op.op.evaluate(op, {"input": x, **constants(node)})["output"], expected, str(op))
+        actual = op.op.evaluate(op, {"input": x, **constants(node)})["output"]
+        np.testing.assert_array_equal(actual, expected, f"{op}: scales {x_scale!r}, {w_scale!r}, {op.output.scale}")
 
 
 def _wide_dense(inputs: int, bias: int, output_scale: float = 10.0) -> Node:

@@ -35,7 +35,7 @@ def _output_scale(rng: np.random.Generator, x: Tensor, scales: np.ndarray, fan_i
     if style == 0:
         return float(2 * np.float32(x.scale[0] * scales[0]))
     if style == 1:
-        return float(unit * 2.0 ** rng.integers(-18, 2))
+        return float(max(unit * 2.0 ** rng.integers(-18, 2), 1e-8))  # LiteRT refuses RELU6 with less
     return float(unit * np.sqrt(fan_in) * np.exp(rng.uniform(0, 6)))
 
 

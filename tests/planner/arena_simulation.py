@@ -1,8 +1,8 @@
 """Runs a planned graph in NumPy with every arena tensor in one array of bytes, at its planned offset.
 
-A value is written where the plan puts it and read back from there, so that a wrong live range, a wrong in-place decision
-or an overlap changes a value. Scratch areas hold noise before and after each operation, and a result's area before it,
-unless the result takes over an operand's.
+A value is written where the plan puts it and read back from there, so that a wrong live range, a wrong in-place
+decision or an overlap changes a value. Scratch areas hold noise before and after each operation, and a result's area
+before it, unless the result takes over an operand's.
 """
 
 from __future__ import annotations

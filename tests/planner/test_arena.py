@@ -50,7 +50,9 @@ def optimum(buffers: list[Buffer], pinned: dict[str, int]) -> int:
     for order in itertools.permutations(b for b in buffers if b.name not in pinned):
         placed = [(b, pinned[b.name]) for b in buffers if b.name in pinned]
         for buffer in order:
-            rivals = [(o, o + other.size) for other, o in placed if other.first <= buffer.last and buffer.first <= other.last]
+            rivals = [
+                (o, o + other.size) for other, o in placed if other.first <= buffer.last and buffer.first <= other.last
+            ]
             places = sorted({0, *(end for _, end in rivals)})
             fitting = (p for p in places if all(p >= end or p + buffer.size <= start for start, end in rivals))
             placed.append((buffer, next(fitting)))
@@ -100,7 +102,13 @@ def test_nothing_to_plan() -> None:
 
 def test_buffers_that_meet_only_at_a_gap_first_fit_wastes() -> None:
     """An instance whose size-ordered first fit is not optimal; the search finds the optimum."""
-    buffers = [Buffer("a", 8, 0, 1), Buffer("b", 8, 1, 3), Buffer("c", 12, 2, 4), Buffer("d", 4, 0, 2), Buffer("e", 8, 4, 5)]
+    buffers = [
+        Buffer("a", 8, 0, 1),
+        Buffer("b", 8, 1, 3),
+        Buffer("c", 12, 2, 4),
+        Buffer("d", 4, 0, 2),
+        Buffer("e", 8, 4, 5),
+    ]
     assert plan_arena(buffers).arena_bytes == optimum(buffers, {})
 
 

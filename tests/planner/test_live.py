@@ -60,7 +60,9 @@ def test_what_is_not_read_lives_while_it_is_written() -> None:
 def test_persistent_tensors_and_arguments_are_not_in_the_arena() -> None:
     x, weight, rate = tensor("x"), tensor("w", 4, Purpose.ADAPTER_WEIGHT), tensor("r", 1, Purpose.ARGUMENT)
     y, master = tensor("y"), tensor("m", 4, Purpose.MASTER)
-    found = chain((Step(), {"x": x, "w": weight, "r": rate}, y), (Step(), {"x": y}, master), inputs=[x, rate], outputs=[y])
+    found = chain(
+        (Step(), {"x": x, "w": weight, "r": rate}, y), (Step(), {"x": y}, master), inputs=[x, rate], outputs=[y]
+    )
     assert set(ranges(found)) == {"x", "y"}
 
 
@@ -89,7 +91,9 @@ def test_a_result_never_takes_over_an_output_of_the_graph() -> None:
 def test_the_second_operand_is_taken_where_the_first_lives_on() -> None:
     x, a, b, c = tensor("x"), tensor("a"), tensor("b"), tensor("c")
     both = Step(inplace=("p", "q"))
-    found = chain((Step(), {"x": x}, a), (both, {"p": x, "q": a}, b), (Step(), {"p": b, "q": x}, c), inputs=[x], outputs=[c])
+    found = chain(
+        (Step(), {"x": x}, a), (both, {"p": x, "q": a}, b), (Step(), {"p": b, "q": x}, c), inputs=[x], outputs=[c]
+    )
     assert [t.name for t in next(f for f in found if f.name == "a").tensors] == ["a", "b"]
 
 

@@ -50,7 +50,9 @@ def assert_schedule_changes_nothing(base: Graph, training: TrainingConfig, seed:
     assert losses[:3] == losses[3:]
 
 
-@pytest.mark.parametrize("training", [TrainingConfig(), TrainingConfig(momentum=0.9, batch_size=4)], ids=["sgd", "batch"])
+@pytest.mark.parametrize(
+    "training", [TrainingConfig(), TrainingConfig(momentum=0.9, batch_size=4)], ids=["sgd", "batch"]
+)
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "float_edges"])
 def test_small_models(name: str, training: TrainingConfig) -> None:
     assert_schedule_changes_nothing(load(name).graph, training, 1)

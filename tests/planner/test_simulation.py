@@ -52,7 +52,9 @@ def test_an_arena_of_bytes_gives_what_the_interpreter_gives(name: str, configura
     for step, (x, y) in enumerate(zip(dataset.x, dataset.y, strict=True)):
         sample = {model.inference.inputs[0].name: x}
         assert_same_run(model, model.inference, sample, plain, planned, step)
-        assert_same_run(model, model.training, {**sample, "label": np.int32(y), "learning_rate": rate}, plain, planned, step)
+        assert_same_run(
+            model, model.training, {**sample, "label": np.int32(y), "learning_rate": rate}, plain, planned, step
+        )
         if model.update is not None and step % 2:
             assert_same_run(model, model.update, {"learning_rate": rate, "count": np.int32(2)}, plain, planned, step)
     assert_same_run(model, model.restore, {}, plain, planned, 9)
@@ -69,14 +71,16 @@ def test_the_models_have_every_kind_of_sharing() -> None:
             buffers = model.arena.plans[graph.name].buffers
             shared += sum(len(b.tensors) > 1 for b in buffers)
             scratch += sum(not b.tensors for b in buffers)
-            assert graph.name != "training" or any("addend" in op.inputs for op in graph.operations) or name != "residual"
+            assert (
+                graph.name != "training" or any("addend" in op.inputs for op in graph.operations) or name != "residual"
+            )
     assert {"RESHAPE", "RESHAPE_BACKWARD", "ADD", "PAD_BACKWARD", "MAX_POOL_2D_BACKWARD", "CLAMP_MASK"} <= kinds
     assert shared > 20 and scratch > 20
 
 
 @pytest.mark.parametrize("fault", ["range cut", "moved", "scratch"])
 def test_the_simulation_finds_a_faulty_plan(fault: str) -> None:
-    """A tensor that dies too early, a buffer in the place of another, a scratch inside an operand: each changes values."""
+    """A tensor that dies too early, a buffer in another's place, a scratch inside an operand: each changes values."""
     model = compiled("residual", "lora")
     graph, plan = model.training, model.arena.plans["training"]
     assert graph is not None

@@ -102,7 +102,11 @@ def test_parameters_have_pefts_names_and_shapes() -> None:
 @pytest.mark.parametrize(
     ("config", "message", "hint"),
     [
-        ({"target_modules": ("dw",)}, "'dw' names dw, which is a depthwise layer: a LoRA there costs more", "stem, pointwise"),
+        (
+            {"target_modules": ("dw",)},
+            "'dw' names dw, which is a depthwise layer: a LoRA there costs more",
+            "stem, pointwise",
+        ),
         ({"target_modules": ".*"}, r"names dw, which is a depthwise layer", "candidates: stem, pointwise"),
         ({"target_modules": ("stm",)}, "'stm' matches no layer that lora can adapt", "did you mean stem"),
         ({"target_modules": "zzz"}, "'zzz' matches no layer", "candidates: stem, pointwise"),

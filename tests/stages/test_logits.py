@@ -36,7 +36,9 @@ def test_ends_of_models(name: str, kind: str, classes: int) -> None:
 
     for x in samples(source, 5).x:
         values = {}
-        outputs = run_graph(graph, {graph.inputs[0].name: x}, {}, lambda op, _, t, v, kept=values: kept.setdefault(t.name, v))
+        outputs = run_graph(
+            graph, {graph.inputs[0].name: x}, {}, lambda op, _, t, v, kept=values: kept.setdefault(t.name, v)
+        )
         final = next(op for op in source.graph.operations if op.layer == operation.layer)
         assert final.output.scale is not None
         int8 = (values[final.output.name].astype(np.float64) - final.output.zero_point) * final.output.scale[0]
@@ -44,9 +46,11 @@ def test_ends_of_models(name: str, kind: str, classes: int) -> None:
         inside = np.abs(values[final.output.name].astype(int)) < 127
         assert np.abs(outputs[-1] - int8)[inside].max(initial=0) <= step
         if kind == "DENSE_LOGITS":
-            acc = final.inputs["filter"].data.astype(np.int64) @ (
-                values[final.inputs["input"].name].reshape(-1).astype(np.int64) - final.inputs["input"].zero_point
-            ) + final.inputs["bias"].data
+            acc = (
+                final.inputs["filter"].data.astype(np.int64)
+                @ (values[final.inputs["input"].name].reshape(-1).astype(np.int64) - final.inputs["input"].zero_point)
+                + final.inputs["bias"].data
+            )
             assert (outputs[-1][0] == acc.astype(np.float32) * (input_scale(final) * filter_scales(final))).all()
 
 
@@ -60,5 +64,7 @@ def test_a_classifier_with_an_activation_gives_its_int8_output() -> None:
 def test_a_map_of_classes_is_refused() -> None:
     net = Net((1, 6, 6, 2), 1)
     net.conv("segment", 3)
-    with pytest.raises(ModelError, match=r"segment cannot be trained against labels: its output has shape \(1, 6, 6, 3\)"):
+    with pytest.raises(
+        ModelError, match=r"segment cannot be trained against labels: its output has shape \(1, 6, 6, 3\)"
+    ):
         attach_logits(load_tflite("map", net.build(), {}).graph)

@@ -1,4 +1,4 @@
-"""verify() after every stage: planted faults are found, with the stage and the operation; compile runs it everywhere."""
+"""verify() after every stage: planted faults are found, with stage and operation; compile runs it everywhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def _repeat(graph: Graph) -> None:
 
 
 def _compute_twice(graph: Graph) -> None:
-    graph.operations[_index(graph, "DEPTHWISE_CONV_2D")].outputs["output"] = graph.operations[_index(graph, "CONV_2D")].output
+    graph.operations[_index(graph, "DEPTHWISE_CONV_2D")].outputs["output"] = graph.operations[
+        _index(graph, "CONV_2D")
+    ].output
 
 
 def _lose_operand(graph: Graph) -> None:

@@ -18,6 +18,7 @@ from tinypeft.generate import DEFAULT_STACK, Report, generate_project
 from tinypeft.optimizers import OPTIMIZERS
 from tinypeft.stages.autodiff import TrainingConfig
 
+_STACK_MIN, _STACK_MAX = 512, 1 << 20
 _DEFAULTS: dict[str, Any] = {
     "adapter.kind": "lora",
     "adapter.r": 4,
@@ -45,7 +46,7 @@ _DEFAULTS: dict[str, Any] = {
 @click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd.")
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0.")
 @click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1.")
-@click.option("--stack-bytes", type=click.IntRange(512, 1 << 20), help=f"Default {DEFAULT_STACK}.")
+@click.option("--stack-bytes", type=click.IntRange(_STACK_MIN, _STACK_MAX), help=f"Default {DEFAULT_STACK}.")
 @click.option("--config", metavar="tinypeft.toml", help="A file with these options; flags override it.")
 @click.option("-o", "--output", metavar="DIR", help="The folder to write.")
 @json_option
@@ -60,8 +61,9 @@ def command(as_json: bool, config: str | None, **flags: Any) -> None:
             raise click.UsageError(f"Missing {option}.")
     board = load_board(values["board.name"])
     calibration = load_array(values["model.calibration"]) if "model.calibration" in values else None
-    if values["board.stack_bytes"] % 8:
-        raise click.UsageError(f"The stack of {values['board.stack_bytes']} bytes is no multiple of 8.")
+    stack = values["board.stack_bytes"]
+    if stack % 8 or not _STACK_MIN <= stack <= _STACK_MAX:
+        raise click.UsageError(f"The stack of {stack} bytes is no multiple of 8 from {_STACK_MIN} to {_STACK_MAX}.")
     with progress_console().status("reading the model") as status:
         report = generate_project(
             values["model.path"],

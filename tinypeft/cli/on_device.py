@@ -17,6 +17,8 @@ from tinypeft.errors import ToolError
 from tinypeft.generate import Project, build_for_board, open_project
 from tinypeft.project import build_twin
 
+_FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -26,6 +28,12 @@ def device_options(command: _Command) -> _Command:
     kinds = click.Choice(sorted(EMULATORS))
     command = click.option("--on", default="host", show_default=True, type=kinds, help="Where to run it.")(command)
     return click.argument("directory")(command)
+
+
+def check_learning_rate(learning_rate: float) -> None:
+    """Usage error unless it is a positive float32."""
+    if not 0 < learning_rate <= _FLOAT32_MAX:
+        raise click.UsageError(f"--lr is {learning_rate}, it must be positive and at most {_FLOAT32_MAX:g}.")
 
 
 def open_samples(directory: str, data: str, *, labels: bool, limit: int | None = None) -> tuple[Project, Dataset]:

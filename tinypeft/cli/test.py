@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from tinypeft.cli.on_device import device_options, open_samples, progress_bars, running_device
+from tinypeft.cli.on_device import check_learning_rate, device_options, open_samples, progress_bars, running_device
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.errors import AdapterError
 from tinypeft.parity import Divergence, check_parity
@@ -35,6 +35,7 @@ def command(
 
     Exits 1 where anything differs.
     """
+    check_learning_rate(learning_rate)
     project, dataset = open_samples(directory, data, labels=train_steps > 0, limit=limit)
     if train_steps and project.model.training is None:
         raise AdapterError(f"{project.model.name} was generated without adapters", "leave out --train-steps")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import click
 from rich.table import Table
 
 from tinypeft.adapter_files import check_adapter_folder, write_adapter
-from tinypeft.cli.on_device import device_options, open_samples, progress_bars, running_device
+from tinypeft.cli.on_device import check_learning_rate, device_options, open_samples, progress_bars, running_device
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.data import choose_fraction, choose_shots
+from tinypeft.errors import AdapterError
 from tinypeft.personalise import Trained, train_adapter
 
 
@@ -40,13 +39,15 @@ def command(
     """Train a fresh adapter of the project DIRECTORY on labelled samples; accuracy is measured on the others."""
     if shots is not None and train_split is not None:
         raise click.UsageError("--shots and --train-split exclude each other.")
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise click.UsageError(f"--lr is {learning_rate}, it must be positive and finite.")
+    check_learning_rate(learning_rate)
     project, dataset = open_samples(directory, data, labels=True)
+    if project.model.training is None:
+        raise AdapterError(f"{project.model.name} was generated without adapters", "generate it with --adapter lora")
     if output is not None:
         check_adapter_folder(output)
     assert dataset.y is not None
-    split = choose_shots(dataset.y, shots, seed) if shots else choose_fraction(dataset.y, train_split or 0.5, seed)
+    fraction = 0.5 if train_split is None else train_split
+    split = choose_shots(dataset.y, shots, seed) if shots else choose_fraction(dataset.y, fraction, seed)
     with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
         trained = train_adapter(
             project.model,

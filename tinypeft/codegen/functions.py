@@ -36,12 +36,17 @@ class GraphFunction:
 def graph_function(graph: Graph, plan: Plan, constants: Constants) -> GraphFunction:
     """The statements that run `graph` with its tensors where `plan` puts them."""
     writer = _Writer(plan, constants)
-    inputs = [writer.declare(t) for t in graph.inputs if t.in_arena and graph.consumers(t)]
+    inputs = [writer.declare(t) for t in graph.inputs if t.in_arena and _read_by_a_call(graph, t)]
     steps, index = [], 0
     for position, operation in enumerate(graph.operations):
         steps.append(writer.step(position, operation, index))
         index += len(operation.outputs)
     return GraphFunction(graph.name, inputs, steps)
+
+
+def _read_by_a_call(graph: Graph, tensor: Tensor) -> bool:
+    """Whether any statement names `tensor`; a view of it does not."""
+    return any(op.op.call(op) is not None for op in graph.consumers(tensor))
 
 
 class _Writer:

@@ -36,7 +36,7 @@ class SoftmaxCrossEntropy(Op):
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         logits, label = values["logits"].reshape(-1), int(values["label"])
-        largest = logits.max()
+        smallest, largest = min(logits), max(logits)
         exponentials = arithmetic.exp_f32(logits - largest)
         total = F32(0.0)
         for value in exponentials:
@@ -50,7 +50,7 @@ class SoftmaxCrossEntropy(Op):
         }
         if "logit_range" in op.inputs:
             low, high = values["logit_range"]
-            results["logit_range"] = np.array([min(low, logits.min()), max(high, largest)], np.float32)
+            results["logit_range"] = np.array([min(low, smallest), max(high, largest)], np.float32)
         return results
 
     def scratch_bytes(self, op: Operation) -> int:

@@ -75,10 +75,10 @@ def filter_scales(op: Operation) -> np.ndarray:
 
 
 def multipliers(op: Operation) -> tuple[np.ndarray, np.ndarray]:
-    """(multiplier, shift) per output channel, in double precision as LiteRT's PopulateConvolutionQuantizationParams."""
+    """(multiplier, shift) per output channel: scales are multiplied in double precision as in LiteRT."""
     assert op.output.scale is not None
     reals = np.float64(input_scale(op)) * filter_scales(op).astype(np.float64) / np.float64(op.output.scale[0])
-    return quantize_multipliers(reals)
+    return quantize_multipliers(reals, exact=op.kind == "FULLY_CONNECTED")
 
 
 def requantization(op: Operation, values: dict[str, Value]) -> tuple[np.ndarray, np.ndarray]:

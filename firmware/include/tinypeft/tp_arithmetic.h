@@ -51,11 +51,12 @@ static inline int32_t tp_requantize(int32_t acc, int32_t multiplier, int32_t shi
   return tp_rounding_shift_right((int32_t)((product + ((int64_t)1 << 30)) >> 31), shift > 0 ? 0 : -shift);
 }
 
-/* acc * multiplier * 2^(shift-31), rounded once; -31 <= shift <= 30. */
+/* acc * multiplier * 2^(shift-31), rounded once, half away from zero; -31 <= shift <= 30. */
 static inline int32_t tp_requantize_single(int32_t acc, int32_t multiplier, int32_t shift) {
   const int32_t total = 31 - shift;
   const int32_t limited = shift > 0 ? tp_limit_for_shift(acc, shift) : acc;
-  return (int32_t)(((int64_t)limited * multiplier + ((int64_t)1 << (total - 1))) >> total);
+  const int64_t product = (int64_t)limited * multiplier;
+  return (int32_t)((product + ((int64_t)1 << (total - 1)) - (product < 0 ? 1 : 0)) >> total);
 }
 
 /* floor(x / 2^shift + 1/2); a negative shift goes left. Shifts are limited to [-30, 40]. */

@@ -1,0 +1,156 @@
+"""`run`, `test`, `train`, `build` and `supported-ops`: their JSON and their files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from invocation import invoke, succeeded
+from projects import TRAINABLE, Built
+from safetensors.numpy import load_file
+
+from tinypeft.interpreter import run_graph
+from tinypeft.ops import OPS
+from tinypeft.state import unpack_adapter
+
+
+def test_run(plain: Built, data: str) -> None:
+    report = succeeded("run", plain.directory, "--data", data)
+    dataset, state = plain.samples(20), plain.model.fresh_state(0)
+    assert dataset.y is not None
+    name = plain.model.inference.inputs[0].name
+    results = [run_graph(plain.model.inference, {name: x}, state) for x in dataset.x]
+    outputs = np.concatenate([outputs[0] for outputs in results])
+    predicted = np.array([int(logits.argmax()) for _, logits in results])
+    accuracy = float(np.mean(predicted == dataset.y))
+    digest = hashlib.sha256(outputs.tobytes()).hexdigest()
+    assert report == {"outputs_sha256": digest, "accuracy": accuracy, "instructions_per_inference": None}
+    unlabelled = succeeded("run", plain.directory, "--data", data.removesuffix(":y"), "--limit", "3")
+    assert unlabelled["accuracy"] is None
+    assert unlabelled["outputs_sha256"] == hashlib.sha256(outputs[:3].tobytes()).hexdigest()
+
+
+def test_test(plain: Built, data: str) -> None:
+    report = succeeded("test", plain.directory, "--data", data, "--limit", "3", "--train-steps", "4")
+    assert set(report) == {"parity", "layers_compared", "steps_compared", "first_divergence"}
+    assert report["parity"] is True and report["steps_compared"] == 4 and report["first_divergence"] is None
+    assert report["layers_compared"] > 100
+
+
+QUICK = ("batches", "no_saved_module", "float_edges", "conv_mean")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRAINABLE])
+def test_train_and_run_again(project: Callable[[str], Built], tmp_path: Path, name: str) -> None:
+    """The files hold what the device learned: PEFT's names and shapes, a package that gives the accuracy reported."""
+    built = project(name)
+    data = built.save_samples(tmp_path / "data.npz", 40)
+    arguments = [
+        "train",
+        built.directory,
+        "--data",
+        data,
+        "--train-split",
+        "0.5",
+        "--epochs",
+        "3",
+        "--lr",
+        str(built.learning_rate),
+    ]
+    report = succeeded(*arguments, "-o", tmp_path / "adapter")
+    required = {"accuracy_before", "accuracy_after", "steps", "adapter_sha256", "instructions_per_step"}
+    assert required <= set(report) and report["guards_intact"] is True
+    package = (tmp_path / "adapter" / "adapter.bin").read_bytes()
+    assert hashlib.sha256(package).hexdigest() == report["adapter_sha256"]
+    assert succeeded(*arguments)["adapter_sha256"] == report["adapter_sha256"], "the same seed gives the same adapter"
+    assert succeeded(*arguments, "--seed", "5")["adapter_sha256"] != report["adapter_sha256"]
+
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    layers = {op.layer: op for op in built.model.base.operations if "filter" in op.inputs}
+    assert set(tensors) == {f"base_model.model.{p.peft_name}" for p in built.model.parameters}
+    for key, array in tensors.items():
+        layer, part = re.fullmatch(r"base_model\.model\.(\w+)\.(lora_[AB]\.weight|weight|bias)", key).groups()
+        out, r = layers[layer].output.shape[-1], built.model.adapter.r
+        filters = layers[layer].inputs["filter"].shape
+        conv = layers[layer].kind == "CONV_2D"
+        shapes = {
+            "lora_A.weight": (r, filters[3], *filters[1:3]) if conv else (r, filters[1]),
+            "lora_B.weight": (out, r, 1, 1) if conv else (out, r),
+            "weight": filters,
+            "bias": (out,),
+        }
+        assert array.dtype == np.float32 and array.shape == shapes[part], key
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", built.model.adapter.r, 8.0)
+    assert set(config["target_modules"]) == {k.split(".")[2] for k in tensors if ".lora_A" in k}
+    assert set(config["modules_to_save"] or []) == {k.split(".")[2] for k in tensors if ".lora_" not in k}
+    assert config["tinypeft"]["fingerprint"] == built.model.fingerprint.hex()
+
+    trained = succeeded("run", built.directory, "--data", data, "--adapter", tmp_path / "adapter")
+    state = unpack_adapter(built.model, package)
+    name = built.model.inference.inputs[0].name
+    outputs = [run_graph(built.model.inference, {name: x}, state)[0] for x in built.samples(40).x]
+    assert trained["outputs_sha256"] == hashlib.sha256(np.concatenate(outputs).tobytes()).hexdigest()
+    assert trained == succeeded(
+        "run", built.directory, "--data", data, "--adapter", tmp_path / "adapter" / "adapter.bin"
+    )
+
+
+def test_the_files_masters_are_what_the_package_quantises(plain: Built, data: str, tmp_path: Path) -> None:
+    succeeded("train", plain.directory, "--data", data, "--epochs", "2", "-o", tmp_path / "a")
+    tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    state = {
+        p.master.name: p.from_peft(tensors[f"base_model.model.{p.peft_name}"]).astype(np.float32)
+        for p in plain.model.parameters
+    }
+    package = unpack_adapter(plain.model, (tmp_path / "a" / "adapter.bin").read_bytes())
+    assert plain.model.requantize is not None
+    state |= {
+        t.name: np.zeros(t.shape, np.float32) for t in plain.model.training_state if t.name.endswith("logit_range")
+    }
+    run_graph(plain.model.requantize, {}, state)
+    for p in plain.model.parameters:
+        assert (state[p.quantized.name] == package[p.quantized.name]).all(), p.name
+
+
+def test_commands_for_people(plain: Built, data: str, tmp_path: Path) -> None:
+    run = invoke("run", plain.directory, "--data", data)
+    assert run.exit_code == 0 and re.search(
+        r"20 samples on host; outputs' SHA-256 [0-9a-f]{64}\naccuracy \d", run.stdout
+    )
+    test = invoke("test", plain.directory, "--data", data, "--limit", "2", "--train-steps", "1")
+    assert test.exit_code == 0 and "parity: LiteRT = interpreter = host" in test.stdout
+    train = invoke("train", plain.directory, "--data", data, "--epochs", "2", "-o", tmp_path / "a")
+    assert train.exit_code == 0 and re.search(r"accuracy on other samples: [\d.]+% -> [\d.]+%", train.stdout)
+    assert f"adapter written to {tmp_path / 'a'}" in train.stdout.replace("\n", "")
+
+
+def test_build(plain: Built, tmp_path: Path) -> None:
+    directory = plain.copy(tmp_path)
+    shutil.rmtree(directory / "build")
+    report = succeeded("build", directory)
+    assert {"twin", "elf", "flash_bytes", "ram_bytes"} <= set(report)
+    assert Path(report["elf"]).read_bytes() == (plain.directory / "build" / "firmware.elf").read_bytes()
+    assert plain.report.ram_bytes is not None and report["ram_bytes"] == plain.report.ram_bytes["total"]
+
+
+def test_supported_ops() -> None:
+    operators = {o["name"]: o for o in succeeded("supported-ops")["operators"]}
+    assert set(operators) == {name for name, op in OPS.items() if op.importable}
+    assert operators["CONV_2D"]["backward"] and not operators["SOFTMAX"]["backward"]
+    assert "CONV_2D" in invoke("supported-ops").stdout
+
+
+def test_as_a_process_progress_is_on_stderr(plain: Built, data: str) -> None:
+    command = [sys.executable, "-m", "tinypeft", "test", str(plain.directory), "--data", data, "--limit", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["parity"] is True
+    assert "inference" in done.stderr

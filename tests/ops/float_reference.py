@@ -1,0 +1,179 @@
+"""Straight-through gradients in float64: plain NumPy over an integer forward pass, without any code of the backward.
+
+Every tensor stands for its real value, scale * (q - zero_point). Rounding passes a gradient unchanged, a clamped output
+passes none, and the accumulators of a layer are linear in its input, its weights and its LoRA.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinypeft.ir import Operation, Tensor
+from tinypeft.ops.activation import output_range
+
+
+def real(tensor: Tensor, q: np.ndarray) -> np.ndarray:
+    """The real values, float64; the scale of a filter is one, or one a channel of the first or last axis."""
+    if tensor.scale is None:
+        return q.astype(np.float64)
+    scale = tensor.scale.astype(np.float64)
+    if len(scale) > 1:
+        axis = 0 if len(scale) == q.shape[0] else q.ndim - 1
+        scale = scale.reshape([-1 if i == axis else 1 for i in range(q.ndim)])
+    return scale * (q.astype(np.float64) - tensor.zero_point)
+
+
+class Reference:
+    """Gradients by tensor name, given `values` of the forward pass by tensor name."""
+
+    def __init__(self, values: dict[str, Any]):
+        self.values = values
+        self.gradients: dict[str, np.ndarray] = {}
+
+    def add(self, tensor: Tensor, gradient: np.ndarray) -> None:
+        """Add to the gradient of `tensor`."""
+        self.gradients[tensor.name] = self.gradients.get(tensor.name, 0.0) + gradient.reshape(tensor.shape)
+
+    def real(self, op: Operation, operand: str) -> np.ndarray:
+        """The real values of an operand."""
+        tensor = op.inputs[operand]
+        return real(tensor, self.values[tensor.name] if tensor.data is None else tensor.data)
+
+    def loss(self, logits: Tensor, label: int) -> None:
+        """The gradient of the cross entropy."""
+        z = self.values[logits.name].astype(np.float64).reshape(-1)
+        p = np.exp(z - z.max())
+        p /= p.sum()
+        p[label] -= 1
+        self.add(logits, p)
+
+    def backward(self, op: Operation) -> None:
+        """Add the gradients of an operation's operands."""
+        d_output = self.gradients.get(op.output.name)
+        if d_output is None:
+            return
+        if op.output.dtype == "int8":
+            low, high = output_range(op)
+            q = self.values[op.output.name]
+            d_output = np.where((q > low) & (q < high), d_output, 0.0)
+        getattr(self, f"_{op.kind.lower()}")(op, d_output)
+
+    def _weighted(self, op: Operation, d: np.ndarray, taps: list[Any]) -> None:
+        """A layer that is a matrix product for each of its taps: (input slice, output slice, filter slice)."""
+        x, w = self.real(op, "input"), self.real(op, "filter")
+        if "scale" in op.inputs:  # a retrained layer has scales of its own
+            unit = self.values[op.inputs["scale"].name].astype(np.float64)
+            w = self.values[op.inputs["filter"].name] * (unit / float(op.inputs["input"].scale[0]))[:, None]  # type: ignore[index]
+        d_x, d_w = np.zeros_like(x), np.zeros_like(w)
+        for of_x, of_y, of_w in taps:
+            d_x[of_x] += d[of_y] @ w[of_w]
+            d_w[of_w] += np.tensordot(d[of_y], x[of_x], (range(d[of_y].ndim - 1), range(d[of_y].ndim - 1)))
+        if "hidden" in op.inputs:
+            self._lora(op, d, x, d_x, taps)
+        self.add(op.inputs["input"], d_x)
+        if "retrained" in op.attributes:
+            self.add(op.inputs["filter"], d_w)
+            self.add(op.inputs["bias"], d.reshape(-1, d.shape[-1]).sum(0))
+
+    def _lora(self, op: Operation, d: np.ndarray, x: np.ndarray, d_x: np.ndarray, taps: list[Any]) -> None:
+        state, lora_a = op.attributes["lora"], self.lora_a[op.inputs["hidden"].name]
+        a_scale, shift = float(self.values[state.a_scale.name][0]), int(self.values[state.hidden_shift.name][0])
+        a = self.values[lora_a.name] * a_scale
+        factor = state.b_unit.astype(np.float64) * a_scale * 2.0**shift
+        shifts = self.values[op.inputs["lora_shift"].name].astype(np.float64)
+        b = self.values[op.inputs["lora_B"].name] / (factor * 2.0**shifts)[:, None]
+        scale = state.b_unit.astype(np.float64) * op.inputs["filter"].scale  # alpha / r
+        hidden = np.zeros((*d.shape[:-1], len(a)))
+        for of_x, of_y, of_w in taps:
+            hidden[of_y] += x[of_x] @ a[of_w].T
+        d_scaled = d * scale
+        d_hidden = d_scaled @ b
+        d_a = np.zeros(a.shape)
+        for of_x, of_y, of_w in taps:
+            d_x[of_x] += d_hidden[of_y] @ a[of_w]
+            axes = range(x[of_x].ndim - 1)
+            d_a[of_w] += np.tensordot(d_hidden[of_y], x[of_x], (axes, axes))
+        self.add(lora_a, d_a)
+        self.add(op.inputs["lora_B"], d_scaled.reshape(-1, d.shape[-1]).T @ hidden.reshape(-1, len(a)))
+
+    @property
+    def lora_a(self) -> dict[str, Tensor]:
+        """hidden -> A, filled by LORA_DOWN's place in the forward pass."""
+        return self.values["lora_A of hidden"]
+
+    def _conv_2d(self, op: Operation, d: np.ndarray) -> None:
+        self._weighted(op, d, _taps(op))
+
+    def _fully_connected(self, op: Operation, d: np.ndarray) -> None:
+        self._weighted(op, d.reshape(-1, d.shape[-1]), [(slice(None), slice(None), slice(None))])
+
+    _dense_logits = _fully_connected
+
+    def _lora_down(self, op: Operation, d: np.ndarray) -> None:
+        raise AssertionError("its gradients are those of the layer that it belongs to")
+
+    def _depthwise_conv_2d(self, op: Operation, d: np.ndarray) -> None:
+        x, w = self.real(op, "input"), self.real(op, "filter")
+        d_x = np.zeros_like(x)
+        for of_x, of_y, (_, ky, kx) in _taps(op):
+            d_x[of_x] += (d[of_y] * w[0, ky, kx]).reshape(*d_x[of_x].shape, -1).sum(-1)
+        self.add(op.inputs["input"], d_x)
+
+    def _add(self, op: Operation, d: np.ndarray) -> None:
+        for tensor in op.inputs.values():
+            self.add(tensor, d)
+
+    def _mean(self, op: Operation, d: np.ndarray) -> None:
+        x = op.inputs["input"]
+        self.add(x, np.broadcast_to(d.reshape(1, 1, 1, -1), x.shape) / (x.shape[1] * x.shape[2]))
+
+    def _pad(self, op: Operation, d: np.ndarray) -> None:
+        x = op.inputs["input"]
+        before = [a for a, _ in op.attributes["paddings"]]
+        self.add(x, d[tuple(slice(b, b + n) for b, n in zip(before, x.shape, strict=True))])
+
+    def _pass(self, op: Operation, d: np.ndarray) -> None:
+        self.add(op.inputs["input"], d)
+
+    _reshape = _quantize = _dequantize = _pass
+
+    def _pool(self, op: Operation, d: np.ndarray, largest: bool) -> None:
+        x, w = self.real(op, "input"), op.attributes["window"]
+        d_x = np.zeros_like(x)
+        for y, column, c in np.ndindex(d.shape[1:]):
+            top, left = y * w.stride_h - w.pad_top, column * w.stride_w - w.pad_left
+            rows = range(max(top, 0), min(top + w.kernel_h, w.input_h))
+            columns = range(max(left, 0), min(left + w.kernel_w, w.input_w))
+            covered = [(0, i, j, c) for i in rows for j in columns]
+            chosen = [max(covered, key=lambda at: x[at])] if largest else covered
+            for at in chosen:
+                d_x[at] += d[0, y, column, c] / len(chosen)
+        self.add(op.inputs["input"], d_x)
+
+    def _max_pool_2d(self, op: Operation, d: np.ndarray) -> None:
+        self._pool(op, d, True)
+
+    def _average_pool_2d(self, op: Operation, d: np.ndarray) -> None:
+        self._pool(op, d, False)
+
+
+def _taps(op: Operation) -> list[Any]:
+    """(input slice, output slice, filter slice) of every tap of a convolution."""
+    w = op.attributes["window"]
+    found = []
+    for ky, kx in np.ndindex(w.kernel_h, w.kernel_w):
+        ys = [y for y in range(w.output_h) if 0 <= y * w.stride_h - w.pad_top + ky * w.dilation_h < w.input_h]
+        xs = [x for x in range(w.output_w) if 0 <= x * w.stride_w - w.pad_left + kx * w.dilation_w < w.input_w]
+        if not ys or not xs:
+            continue
+        top, left = (
+            ys[0] * w.stride_h - w.pad_top + ky * w.dilation_h,
+            xs[0] * w.stride_w - w.pad_left + kx * w.dilation_w,
+        )
+        rows = slice(top, top + (len(ys) - 1) * w.stride_h + 1, w.stride_h)
+        columns = slice(left, left + (len(xs) - 1) * w.stride_w + 1, w.stride_w)
+        of_y = (slice(None), slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1))
+        found.append(((slice(None), rows, columns), of_y, (slice(None), ky, kx)))
+    return found

@@ -1,0 +1,111 @@
+"""The integer backward of whole models, adapters included, against straight-through gradients in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from float_reference import Reference
+from small_models import MODELS, load, samples
+
+from tinypeft.adapters import AdapterConfig
+from tinypeft.compiler import CompiledModel, compile_model
+from tinypeft.interpreter import run_graph
+from tinypeft.ir import Purpose
+from tinypeft.stages.autodiff import TrainingConfig
+
+CONFIGS = {"lora": AdapterConfig(r=3, lora_alpha=6.0), "lora everywhere": AdapterConfig(r=2, modules_to_save=())}
+
+
+def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
+    return compile_model(name, b"\0" * 32, load(name).graph, config, TrainingConfig())
+
+
+def _trained_state(model: CompiledModel, seed: int) -> dict[str, np.ndarray]:
+    """A fresh adapter whose masters have moved: B is no longer zero, channels of different size."""
+    rng = np.random.default_rng(seed)
+    state = model.fresh_state(seed)
+    for parameter in model.parameters:
+        master = state[parameter.master.name]
+        if parameter.name.endswith("lora_B"):
+            spread = np.exp(rng.uniform(-2, 1, (len(master), 1)))
+            state[parameter.master.name] = (rng.normal(0, 0.05, master.shape) * spread).astype(np.float32)
+        else:
+            state[parameter.master.name] = (master * rng.uniform(0.8, 1.3, master.shape)).astype(np.float32)
+    assert model.requantize is not None
+    run_graph(model.requantize, {}, state)
+    return state
+
+
+def _integer_gradients(
+    model: CompiledModel, x: np.ndarray, label: int, state: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(gradient by adapter weight, every value of the forward pass by tensor name)."""
+    training = model.training
+    assert training is not None
+    values: dict[str, Any] = dict(state)
+    computed: dict[str, np.ndarray] = {}
+    masters = {p.master.name: p.quantized.name for p in model.parameters}
+
+    def trace(op: Any, operand: str, tensor: Any, value: Any) -> None:
+        if not tensor.persistent:
+            values[tensor.name] = value
+        if op.kind == "SGD" and operand == "master":
+            computed[masters[tensor.name]] = values[op.inputs["gradient"].name]
+
+    arguments = {training.inputs[0].name: x, "label": np.int32(label), "learning_rate": np.float32(0.0)}
+    run_graph(training, arguments, dict(state), trace)
+    return computed, values | {training.inputs[0].name: x}
+
+
+def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: int) -> dict[str, np.ndarray]:
+    assert model.training is not None
+    operations = model.training.operations
+    loss = next(i for i, op in enumerate(operations) if op.kind == "SOFTMAX_CROSS_ENTROPY")
+    forward = [op for op in operations[:loss] if op.kind not in ("CLAMP_MASK", "LORA_DOWN")]
+    downs = {op.output.name: op.inputs["lora_A"] for op in operations[:loss] if op.kind == "LORA_DOWN"}
+    reference = Reference(values | {"lora_A of hidden": downs})
+    reference.loss(operations[loss].inputs["logits"], label)
+    for op in reversed(forward):
+        reference.backward(op)
+    return reference.gradients
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_follow_float64(name: str, config: str) -> None:
+    model = _compiled(name, CONFIGS[config])
+    data = samples(load(name), 6, 3)
+    state = _trained_state(model, 5)
+    compared = 0
+    for x, label in zip(data.x, data.y, strict=True):
+        sample = x.reshape(model.inference.inputs[0].shape)
+        actual, values = _integer_gradients(model, sample, int(label), state)
+        expected = _reference_gradients(model, values, int(label))
+        assert len(actual) == len(model.parameters)
+        for parameter in model.parameters:
+            weight = parameter.quantized.name
+            a, e = (np.asarray(g, np.float64).reshape(-1) for g in (actual[weight], expected[weight]))
+            if not e.any():
+                assert not a.any(), f"{name}: {weight} gets a gradient where there is none"
+                continue
+            ratio = np.linalg.norm(a) / np.linalg.norm(e)
+            cosine = a @ e / (np.linalg.norm(a) * np.linalg.norm(e))
+            assert cosine >= 0.999 and abs(ratio - 1) <= 0.01, f"{name}: {weight}: cosine {cosine}, norm ratio {ratio}"
+            compared += 1
+    assert compared > 3 * len(model.parameters)
+
+
+def test_state_survives_a_rate_of_zero() -> None:
+    """Training at rate 0 changes neither masters nor the adapter's integers."""
+    model = _compiled("residual", CONFIGS["lora"])
+    state = _trained_state(model, 5)
+    before = {name: value.copy() for name, value in state.items()}
+    assert model.training is not None
+    x = samples(load("residual"), 1, 3).x.reshape(model.inference.inputs[0].shape)
+    run_graph(model.training, {"x": x, "label": np.int32(1), "learning_rate": np.float32(0.0)} | {
+        model.training.inputs[0].name: x}, state)  # fmt: skip
+    for tensor in model.training_state + model.adapter_weights:
+        if tensor.purpose is not Purpose.OPTIMIZER_STATE:
+            np.testing.assert_array_equal(state[tensor.name], before[tensor.name], tensor.name)

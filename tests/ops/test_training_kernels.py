@@ -1,0 +1,37 @@
+"""Kernels of adapters, gradients and updates against `evaluate`: to the bit, without undefined behaviour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernel_harness import compare_kernel, compile_operations
+from layer_cases import narrows
+from training_cases import KERNEL_CASES
+
+from tinypeft.ops.base import BlockFloat
+
+COUNT = 200
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@pytest.mark.parametrize("kind", KERNEL_CASES)
+def test_kernel_equals_evaluate(kind: str) -> None:
+    rng = np.random.default_rng(11)
+    cases = [KERNEL_CASES[kind](rng, f"op{i}") for i in range(COUNT)]
+    for compiled, (op, values) in zip(compile_operations([op for op, _ in cases]), cases, strict=True):
+        assert op.kind == kind
+        results = compare_kernel(compiled, values)
+        for name, result in results.items():
+            if isinstance(result, BlockFloat):
+                assert result.mantissa.min(initial=0) >= -32767, f"{op}: {name} leaves the range of mantissas"
+            elif result.dtype == np.float32 and kind not in ("SOFTMAX_CROSS_ENTROPY", "ACCUMULATE_GRADIENT"):
+                assert np.isfinite(result).all(), f"{op}: {name} is not finite"
+
+
+@pytest.mark.parametrize("kind", ["CONV_2D_BACKWARD_INPUT", "DEPTHWISE_CONV_2D_BACKWARD_INPUT", "LORA_BACKWARD_HIDDEN"])
+def test_cases_narrow_mantissas(kind: str) -> None:
+    rng = np.random.default_rng(11)
+    cases = [KERNEL_CASES[kind](rng, f"op{i}") for i in range(COUNT)]
+    assert sum(narrows(op, values) for op, values in cases) > COUNT / 40
+    in_place = [op.op.in_place(op).get("d_input") for op, _ in cases]
+    assert kind == "LORA_BACKWARD_HIDDEN" or any(in_place) and not all(in_place)
