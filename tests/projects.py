@@ -1,4 +1,4 @@
-"""Generated projects of the small models, built once a session: `project("batches")` in a test."""
+"""Generated projects of the small models, built once for all tests: `project("batches")` in a test."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "mlp": ("mlp", AdapterConfig(), TrainingConfig()),
     "float_edges": ("float_edges", AdapterConfig(), TrainingConfig()),
     "conv_mean": ("conv_mean", AdapterConfig(), TrainingConfig()),
+    "no_bias": ("no_bias", AdapterConfig(), TrainingConfig()),
     "dense_reshape": ("dense_reshape", AdapterConfig(), TrainingConfig()),
 }
 TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]

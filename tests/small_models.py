@@ -30,7 +30,8 @@ MODELS: dict[str, Callable[[], bytes]] = {}
 class Net:
     """Grows a model layer by layer; each method returns the layer's output. Layers are called as given."""
 
-    def __init__(self, shape: tuple[int, ...], seed: int, *, float_input: bool = False):
+    def __init__(self, shape: tuple[int, ...], seed: int, *, float_input: bool = False, dense_bias: bool = True):
+        self.dense_bias = dense_bias
         self.rng = np.random.default_rng(seed)
         self.nodes: list[Node] = []
         self.last = float_tensor("x", shape) if float_input else int8_tensor("x", shape, 0.02, -5)
@@ -87,7 +88,7 @@ class Net:
         values, scales, out_scale = self._weights(x, (units, fan_in), units, fan_in)
         y = int8_tensor(f"m/{name}/MatMul", (1, units), out_scale, -120 if relu else 7)
         weights = int8_tensor(f"m/{name}/MatMul_k", (units, fan_in), scales, 0, values)
-        bias = self._bias(name, units, x, scales)
+        bias = self._bias(name, units, x, scales) if self.dense_bias else None
         return self._append(fully_connected(x, weights, bias, y, fusedActivationFunction=RELU * relu))
 
     def _bias(self, name: str, channels: int, x: Tensor, scales: np.ndarray) -> Tensor:
@@ -249,6 +250,17 @@ def dense_reshape() -> bytes:
     net.dense("hidden", 10, relu=True)
     net.dense("head", 4)
     net.reshape("last", (1, 4))
+    return net.build()
+
+
+@model
+def no_bias() -> bytes:
+    """A classifier without a bias, as the converter leaves it where that is zero."""
+    net = Net((1, 5, 5, 3), 8, dense_bias=False)
+    net.conv("stem", 5)
+    net.depthwise("dw")
+    net.mean("pool")
+    net.dense("head", 4)
     return net.build()
 
 

@@ -91,7 +91,7 @@ def generate_project(
     manifest = {
         "adapter": asdict(adapter),
         "training": asdict(training),
-        "keras_layers": source.keras_layers,
+        "keras_layers": list(source.keras_layers.items()),  # their order counts
         "source": Path(model_path).name,
     }
     write_project(
@@ -125,11 +125,11 @@ def open_project(directory: Path | str) -> Project:
         adapter = _configuration(AdapterConfig, manifest["adapter"])
         training = _configuration(TrainingConfig, manifest["training"])
         name, board = _of_type(manifest, "model", str), _of_type(manifest, "board", str)
-        layers = _of_type(manifest, "keras_layers", dict)
+        layers = dict(_of_type(manifest, "keras_layers", list))
         _of_type(manifest, "files", dict)
     except KeyError as error:
         raise OutputError(f"{folder} is damaged: its manifest.json lacks {error}", "generate it again") from error
-    except (OSError, TypeError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise OutputError(f"{folder} is damaged: {error}", "generate it again") from error
     source = load_tflite(name, tflite, layers)
     model = compile_model(source.name, source.fingerprint, source.graph, adapter, training)

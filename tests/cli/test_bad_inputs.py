@@ -168,6 +168,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "unknown board": _edit_manifest(lambda m: m.update(board="nonesuch")),
     "board a number": _edit_manifest(lambda m: m.update(board=3)),
     "layers a number": _edit_manifest(lambda m: m.update(keras_layers=3)),
+    "layers of numbers": _edit_manifest(lambda m: m.update(keras_layers=[1, 2])),
     "no files": _edit_manifest(lambda m: m.pop("files")),
     "another rank": _edit_manifest(lambda m: m["adapter"].update(r=2)),
     "another name": _edit_manifest(lambda m: m.update(model="other")),

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invocation import generate, generate_refused
+from invocation import generate, generate_refused, succeeded
+
+from tinypeft.generate import open_project
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 
@@ -50,7 +52,13 @@ def test_a_keras_model(keras_file: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["trainable_parameters"] == 4 * (18 + 4) + 3 * 4 + 3
     manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
-    assert list(manifest["keras_layers"])[:2] == ["first", "depthwise"] and manifest["model"] == "small_model"
+    assert [name for name, _ in manifest["keras_layers"]] == ["first", "depthwise", "pool", "head"]
+    assert manifest["model"] == "small_model"
+    opened = open_project(tmp_path / "p")
+    assert [op.layer for op in opened.model.base.operations if "filter" in op.inputs] == ["first", "depthwise", "head"]
+    data = samples(tmp_path, GOOD)
+    report = succeeded("test", tmp_path / "p", "--data", data, "--limit", "2")
+    assert report["parity"] is True
     assert "first_out" in (tmp_path / "p" / "src" / "small_model.c").read_text()
 
 
@@ -60,7 +68,7 @@ def test_a_keras_model(keras_file: Path, tmp_path: Path) -> None:
     [
         (GOOD[:, :5], r"have shape \(8, 5, 6, 2\), the model takes \(N, 6, 6, 2\)"),
         (GOOD[:0], "are empty"),
-        (np.where(GOOD > 2, np.nan, GOOD), "have NaN or infinite values, first in sample"),
+        (np.where(GOOD > 2, np.nan, GOOD), "have NaN or infinite values"),
     ],
 )
 def test_unsuitable_calibration(keras_file: Path, tmp_path: Path, x: np.ndarray, message: str) -> None:

@@ -11,7 +11,8 @@ from small_models import MODELS, VALID, Net, load
 from tinypeft.adapters import AdapterConfig
 from tinypeft.frontend import load_tflite
 from tinypeft.interpreter import run_graph
-from tinypeft.ir import Graph, verify
+from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
+from tinypeft.ops.base import KernelCall, Op
 from tinypeft.planner import live_buffers, lower_bound
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.insert import insert_adapters
@@ -88,6 +89,39 @@ def test_random_models(seed: int) -> None:
     net.dense("head", 3)
     base = load_tflite("random", net.build(), {}).graph
     assert_schedule_changes_nothing(base, TrainingConfig(), seed)
+
+
+class Fake(Op):
+    """An operator of any operands and one result."""
+
+    name = "FAKE"
+
+    def call(self, op: Operation) -> KernelCall | None:
+        return KernelCall("f", "", {})
+
+
+def test_state_is_written_behind_its_readers_even_where_that_costs_memory() -> None:
+    """Writing w needs no arena and would be run first, but d reads the old one; `late` is read behind its write."""
+
+    def tensor(name: str, size: int, purpose: Purpose = Purpose.ACTIVATION) -> Tensor:
+        return Tensor(name, (size,), "int8", purpose)
+
+    x, wide_a, wide_b, c, d, out = (tensor(n, s) for n, s in zip("xabcdo", (4, 100, 100, 4, 4, 4), strict=True))
+    w, late = tensor("w", 4, Purpose.ADAPTER_WEIGHT), tensor("late", 4, Purpose.MASTER)
+    steps: list[tuple[str, dict[str, Tensor], Tensor]] = [
+        ("op_a", {"x": x}, wide_a),
+        ("op_b", {"x": x}, wide_b),
+        ("op_c", {"x": wide_a}, c),
+        ("op_d", {"x": wide_b, "w": w}, d),
+        ("op_w", {"l": late}, w),
+        ("op_late", {"x": c}, late),
+        ("op_out", {"x": c, "y": d, "l": late}, out),
+    ]
+    graph = Graph("g", [x], [out], [Operation(Fake(), name, inputs, {"y": y}) for name, inputs, y in steps])
+    found = schedule(graph)
+    order = [op.name for op in found.operations]
+    assert lower_bound(live_buffers(found))[0] < lower_bound(live_buffers(graph))[0]
+    assert order.index("op_d") < order.index("op_w") < order.index("op_late") < order.index("op_out")
 
 
 def test_some_schedule_is_better_than_the_given_order() -> None:

@@ -129,6 +129,14 @@ def test_refusals(config: dict, message: str, hint: str) -> None:
     assert caught.value.hint is not None and hint in caught.value.hint
 
 
+def test_a_classifier_without_a_bias_starts_with_zeros() -> None:
+    graph = insert("no_bias")
+    assert adapted(graph) == (["stem"], ["head"])
+    bias = next(p.master for p in graph.parameters if p.peft_name == "head.bias")
+    initializer = next(op for op in graph.initializers if bias in op.outputs.values())
+    assert initializer.kind == "INITIALIZE_CONSTANT" and initializer.attributes["value"] == 0.0
+
+
 def test_only_the_last_dense_layer_can_be_saved() -> None:
     with pytest.raises(AdapterError, match="names first, which has a fused activation; only a linear classifier"):
         insert("mlp", modules_to_save=("first",))

@@ -64,7 +64,7 @@ class AdaptedGraph:
     """A graph with adapters inserted.
 
     parameters    in order of their layers
-    quantizers    make the adapter weights from the masters, `restorers` the masters from the adapter weights
+    quantizers    make the adapter weights from the masters, `restorers` the masters from those, optimiser states zero
     initializers  make a fresh adapter from the argument `seed`
     observers     operand name of the loss -> a state that it keeps
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parameter, register
-from tinypeft.errors import AdapterError
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops.activation import output_range
 from tinypeft.ops.dense_quantize import BIAS_LIMIT
@@ -38,18 +37,18 @@ class ModulesToSave(AdapterKind):
         return None
 
     def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> list[Operation]:
-        if "bias" not in operation.inputs:
-            raise AdapterError(f"layer {operation.layer} has no bias; give the Dense layer use_bias=True to retrain it")
-        name, filters, bias = operation.name, operation.inputs["filter"], operation.inputs["bias"]
+        name, filters, bias = operation.name, operation.inputs["filter"], operation.inputs.get("bias")
         channels = (filters.shape[0],)
         master_filter = insertion.state(f"{name}_kernel_master", filters.shape, "float32", Purpose.MASTER)
         master_bias = insertion.state(f"{name}_bias_master", channels, "float32", Purpose.MASTER)
         logit_range = insertion.state(f"{name}_logit_range", (2,), "float32", Purpose.OPTIMIZER_STATE)
         scales, base = filter_scales(operation), multipliers(operation)
         insertion.initialize("INITIALIZE_FROM_BASE", master_filter, {"weights": filters}, unit=scales)
-        insertion.initialize(
-            "INITIALIZE_FROM_BASE", master_bias, {"weights": bias}, unit=input_scale(operation) * scales
-        )
+        if bias is None:  # the converter leaves out a bias of zeros
+            insertion.constant(master_bias)
+        else:
+            unit = input_scale(operation) * scales
+            insertion.initialize("INITIALIZE_FROM_BASE", master_bias, {"weights": bias}, unit=unit)
         insertion.constant(logit_range)
 
         outputs = {
