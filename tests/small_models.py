@@ -86,7 +86,7 @@ class Net:
         x = self.last
         fan_in = x.shape[-1]
         values, scales, out_scale = self._weights(x, (units, fan_in), units, fan_in)
-        y = int8_tensor(f"m/{name}/MatMul", (1, units), out_scale, -120 if relu else 7)
+        y = int8_tensor(f"m/{name}/MatMul", (1, units), out_scale, -128 if relu else 7)
         weights = int8_tensor(f"m/{name}/MatMul_k", (units, fan_in), scales, 0, values)
         bias = self._bias(name, units, x, scales) if self.dense_bias else None
         return self._append(fully_connected(x, weights, bias, y, fusedActivationFunction=RELU * relu))

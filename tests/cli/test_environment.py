@@ -20,6 +20,7 @@ from projects import BOARD, Built, save_model
 from tinypeft.cli import main
 from tinypeft.device import Device
 from tinypeft.emulators import qemu as qemu_emulator
+from tinypeft.emulators.base import SocketTransport
 
 TOOLS = (
     "make",
@@ -165,6 +166,7 @@ def qemu(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("qemu-system-arm") is None:
         pytest.skip("qemu-system-arm is not installed; apt install qemu-system-arm")
     monkeypatch.setattr(qemu_emulator, "READY_LIMIT", 6.0)
+    monkeypatch.setattr(SocketTransport, "SEND_LIMIT", 1.0)
     monkeypatch.setitem(Device.__init__.__kwdefaults__, "timeout", 3.0)
 
 
@@ -190,7 +192,7 @@ def test_a_device_that_stays_silent(
     source.write_text(f'#include "{source.stem}.h"\n{declared}{said}{body[start:]}')
     data, began = built.save_samples(tmp_path / "data.npz"), time.monotonic()
     result = CliRunner().invoke(main, ["run", str(directory), "--data", data, "--on", "qemu"])
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 30, result.output
     assert result.exit_code == 1 and result.stdout == "" and isinstance(result.exception, SystemExit)
     assert re.search(message, result.stderr), result.stderr
     assert "\ntry: " in result.stderr

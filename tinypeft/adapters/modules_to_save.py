@@ -6,7 +6,6 @@ import numpy as np
 
 from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parameter, register
 from tinypeft.ir import Operation, Purpose, Tensor
-from tinypeft.ops.activation import output_range
 from tinypeft.ops.dense_quantize import BIAS_LIMIT
 from tinypeft.ops.weighted import (
     ACCUMULATOR_LIMIT,
@@ -27,7 +26,7 @@ class ModulesToSave(AdapterKind):
     def refuses(self, operation: Operation) -> str | None:
         if operation.kind != "FULLY_CONNECTED":
             return f"is a {operation.kind}; only dense layers can be retrained"
-        if output_range(operation) != (-128, 127):
+        if operation.attributes["activation"] != "NONE":
             return "has a fused activation; only a linear classifier can be retrained"
         if operation.output.size != operation.inputs["filter"].shape[0]:
             return "gives more than one row of outputs"

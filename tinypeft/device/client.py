@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Callable
@@ -27,11 +28,15 @@ from tinypeft.device.protocol import (
 from tinypeft.errors import DeviceError
 
 
+class NotTaken(DeviceError):
+    """The other end is there but takes no more bytes."""
+
+
 class Transport(Protocol):
     """A byte stream to a device."""
 
     def send(self, data: bytes) -> None:
-        """Send all of `data`; DeviceError where the other end is gone."""
+        """Send all of `data`; DeviceError where the other end is gone, NotTaken where it takes no more."""
 
     def receive(self, timeout: float) -> bytes:
         """What has arrived, waiting up to `timeout` seconds; b"" for nothing; DeviceError where the end is gone."""
@@ -80,8 +85,12 @@ class Device:
             try:
                 return self._read_info(min(retry, max(deadline - time.monotonic(), 0.05)))
             except _Silence as silence:
-                if time.monotonic() >= deadline:
-                    raise DeviceError(f"no answer to INFO within {limit:g} s{silence.output}", silence.hint) from None
+                output, hint = silence.output, silence.hint
+            except NotTaken as error:
+                output, hint = "", error.hint
+            if time.monotonic() >= deadline:
+                raise DeviceError(f"no answer to INFO within {limit:g} s{output}", hint)
+            with contextlib.suppress(NotTaken):
                 self._transport.send(framing.FLUSH)
 
     def info(self) -> Info:

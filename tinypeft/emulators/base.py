@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from tinypeft.device.client import Device
+from tinypeft.device.client import Device, NotTaken
 from tinypeft.errors import BoardError, DeviceError, ToolError
 
 #: name -> the emulator's only instance
@@ -105,8 +105,13 @@ class SocketTransport:
     def send(self, data: bytes) -> None:
         try:
             self._connection.sendall(data)
+        except TimeoutError as error:
+            raise NotTaken(
+                f"the firmware does not read its console: bytes wait for {self.SEND_LIMIT:g} s{self._failure()}",
+                "check that the firmware was built for this board and is running",
+            ) from error
         except OSError as error:
-            raise EmulatorEnded(f"the emulator ended or takes no more bytes ({error}){self._failure()}") from error
+            raise EmulatorEnded(f"the emulator ended ({error}){self._failure()}") from error
 
     def receive(self, timeout: float) -> bytes:
         ready, _, _ = select.select([self._connection], [], [], timeout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tinypeft.errors import ModelError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import OPS
-from tinypeft.ops.activation import output_range
 from tinypeft.ops.weighted import LORA_OPERANDS
 
 _PASSED_OVER = ("SOFTMAX", "RESHAPE", "DEQUANTIZE")
@@ -18,7 +17,7 @@ def attach_logits(graph: Graph) -> tuple[Graph, Tensor]:
     model that ends otherwise, its dequantised int8 output. Raises ModelError where the output is no vector of classes.
     """
     final = _final_operation(graph)
-    if final.kind == "FULLY_CONNECTED" and output_range(final) == (-128, 127):
+    if final.kind == "FULLY_CONNECTED" and final.attributes["activation"] == "NONE":
         operation = _dense_logits(final)
     else:
         source = final.output
