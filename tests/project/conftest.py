@@ -57,19 +57,24 @@ def qemu_command() -> Callable[..., list[str]]:
 
 @pytest.fixture
 def console_until() -> Callable[..., str]:
-    """Run a command, feed it `data`, and return what it prints until `marker`, or all of it after `seconds`."""
+    """Run a command and return what it prints until `marker`, or all of it after `seconds`.
 
-    def run(command: list[str], marker: str, data: bytes = b"", seconds: float = 20.0) -> str:
+    It is fed `data` once it has printed `after`: a UART that is not set up yet drops what it is sent.
+    """
+
+    def run(command: list[str], marker: str, data: bytes = b"", after: str = "", seconds: float = 20.0) -> str:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         timer = threading.Timer(seconds, process.kill)
         timer.start()
         text = b""
         try:
             assert process.stdin and process.stdout
-            process.stdin.write(data)
-            process.stdin.flush()
             while marker.encode() not in text and (byte := process.stdout.read(1)):
                 text += byte
+                if data and after.encode() in text:
+                    process.stdin.write(data)
+                    process.stdin.flush()
+                    data = b""
         finally:
             timer.cancel()
             process.kill()
