@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from tinypeft.adapters import AdaptedGraph, AdapterConfig, Parameter
 from tinypeft.interpreter import run_graph
-from tinypeft.ir import Graph, Purpose, Tensor, verify
+from tinypeft.ir import DTYPES, Graph, Purpose, Tensor, verify
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.insert import insert_adapters
 from tinypeft.stages.logits import attach_logits
@@ -44,9 +45,8 @@ class CompiledModel:
     adapter: AdapterConfig
     training_config: TrainingConfig
     arena: ArenaPlan
-    weights: list[Tensor] = field(default_factory=list)
-    adapter_weights: list[Tensor] = field(default_factory=list)
-    training_state: list[Tensor] = field(default_factory=list)
+    adapter_weights: list[Tensor]
+    training_state: list[Tensor]
 
     @property
     def graphs(self) -> list[Graph]:
@@ -67,7 +67,17 @@ class CompiledModel:
     @property
     def package_bytes(self) -> int:
         """Size of the adapter package."""
-        return PACKAGE_OVERHEAD + sum(t.nbytes for t in self.adapter_weights)
+        return PACKAGE_OVERHEAD + self.adapter_bytes
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Size of the adapter weights."""
+        return sum(t.nbytes for t in self.adapter_weights)
+
+    @property
+    def training_bytes(self) -> int:
+        """Size of the masters and the optimiser's state."""
+        return sum(t.nbytes for t in self.training_state)
 
     def fresh_state(self, seed: int) -> dict[str, np.ndarray]:
         """The persistent tensors of a fresh adapter, by name."""
@@ -92,33 +102,30 @@ def compile_model(
     trains = bool(adapted.parameters)
     forward, logits = attach_logits(adapted.graph) if trains else (adapted.graph, None)
     training, update = differentiate(forward, logits, adapted, training_config) if logits is not None else (None, None)
-    retrained = "logit_range" in adapted.observers
-    inference = Graph("inference", forward.inputs, forward.outputs, forward.operations) if retrained else adapted.graph
-    inference = Graph("inference", inference.inputs, inference.outputs, inference.operations)
+    source = forward if "logit_range" in adapted.observers else adapted.graph  # a retrained classifier gives logits
+    inference = Graph("inference", source.inputs, source.outputs, source.operations)
     reset = requantize = restore = None
     if trains:
         reset = Graph("reset", [adapted.seed], [], [*adapted.initializers, *adapted.quantizers])
         requantize = Graph("requantize", [], [], adapted.quantizers)
         restore = Graph("restore", [], [], adapted.restorers)
-    scheduled = [
-        schedule(verify(graph, "differentiate")) if graph is not None else None
-        for graph in (inference, training, update)
-    ]
-    present = [graph for graph in [*scheduled, reset, requantize, restore] if graph is not None]
+    inference = schedule(verify(inference, "differentiate"))
+    training = schedule(verify(training, "differentiate")) if training is not None else None
+    update = schedule(verify(update, "differentiate")) if update is not None else None
+    present = [g for g in (inference, training, update, reset, requantize, restore) if g is not None]
     for graph in present:
         verify(graph, "schedule")
     tensors = list({id(t): t for graph in present for t in graph.tensors()}.values())
     adapter_weights = _by_alignment(t for t in tensors if t.purpose is Purpose.ADAPTER_WEIGHT)
     package_bytes = PACKAGE_OVERHEAD + sum(t.nbytes for t in adapter_weights)
     arena = plan_graphs(present, package_bytes if trains else 0)
-    assert scheduled[0] is not None
     return CompiledModel(
         name,
         fingerprint,
         base,
-        scheduled[0],
-        scheduled[1],
-        scheduled[2],
+        inference,
+        training,
+        update,
         reset,
         requantize,
         restore,
@@ -126,7 +133,6 @@ def compile_model(
         adapter,
         training_config,
         arena,
-        [t for t in tensors if t.data is not None],
         adapter_weights,
         _by_alignment(t for t in tensors if t.purpose in (Purpose.MASTER, Purpose.OPTIMIZER_STATE)),
     )
@@ -137,6 +143,6 @@ def _with_quantizers(adapted: AdaptedGraph) -> Graph:
     return Graph(graph.name, graph.inputs, graph.outputs, [*adapted.quantizers, *graph.operations])
 
 
-def _by_alignment(tensors: object) -> list[Tensor]:
+def _by_alignment(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Widest elements first, so that a struct of them has no padding inside; otherwise in order."""
-    return sorted(tensors, key=lambda t: -t.nbytes // t.size if t.dtype != "bits" else -1)  # type: ignore[call-overload]
+    return sorted(tensors, key=lambda t: -np.dtype(DTYPES[t.dtype]).itemsize)

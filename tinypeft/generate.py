@@ -177,8 +177,8 @@ def _configuration(kind: type[_Configuration], values: Any) -> _Configuration:
 
 def _report(model: CompiledModel, source: LoadedModel, sizes: ElfSizes | None) -> Report:
     ram = None
-    adapter = sum(t.nbytes for t in model.adapter_weights)
-    optimizer = sum(t.nbytes for t in model.training_state)
+    adapter = model.adapter_bytes
+    optimizer = model.training_bytes
     if sizes is not None:
         planned = model.arena.arena_bytes + adapter + optimizer
         ram = {
@@ -202,7 +202,7 @@ def _report(model: CompiledModel, source: LoadedModel, sizes: ElfSizes | None) -
 
 
 def _ram_needed(model: CompiledModel, stack_bytes: int) -> int:
-    persistent = sum(t.nbytes for t in [*model.adapter_weights, *model.training_state])
+    persistent = model.adapter_bytes + model.training_bytes
     return model.arena.arena_bytes + persistent + stack_bytes + RUNTIME_RAM
 
 

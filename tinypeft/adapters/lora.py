@@ -12,8 +12,6 @@ from tinypeft.ops.fully_connected import dense_window
 from tinypeft.ops.weighted import LoraState, accumulator_bound, filter_scales, input_range
 from tinypeft.ops.window import Window
 
-MAX_RANK = 256
-
 
 @register
 class Lora(AdapterKind):
