@@ -25,7 +25,8 @@ class LiteRtOracle:
             raise ModelError(f"LiteRT cannot run the model: {error}", "export the model again") from error
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
-        self._operators = [int(op["outputs"][0]) for op in self._interpreter._get_ops_details()]
+        details = self._interpreter._get_ops_details()
+        self._computed = [int(tensor) for op in details for tensor in op["outputs"]]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -43,10 +44,10 @@ class LiteRtOracle:
         self._interpreter.invoke()
         return self._tensor(self._output["index"])
 
-    def layers(self, sample: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """(operator's index in the file, its output) for one sample, in the file's order."""
+    def layers(self, sample: np.ndarray) -> dict[int, np.ndarray]:
+        """Every output of every operator for one sample, by its tensor's index in the file, in the file's order."""
         self.run(sample)
-        return [(index, self._tensor(tensor)) for index, tensor in enumerate(self._operators)]
+        return {index: self._tensor(index) for index in self._computed}
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """The model's outputs (N, ...) for samples (N, ...)."""

@@ -115,13 +115,14 @@ class _Comparison:
             graph, "inference", number, {graph.inputs[0].name: sample}, lambda **o: self.device.infer(data, **o)
         )
         values = {id(tensor): (op, value) for op, tensor, value in expected}
-        for index, reference in oracle.layers(sample):
-            tensor = self.model.base.operations[index].output
-            op, value = values[id(tensor)]
-            self._compare(
-                "inference", number, op, tensor, reference.reshape(tensor.shape), value, "LiteRT and interpreter"
-            )
-            self.layers += 1
+        references = oracle.layers(sample)
+        for base_op in self.model.base.operations:
+            for tensor in base_op.outputs.values():
+                if tensor.source in references:
+                    op, value = values[id(tensor)]
+                    reference = references[tensor.source].reshape(tensor.shape)
+                    self._compare("inference", number, op, tensor, reference, value, "LiteRT and interpreter")
+                    self.layers += 1
 
     def training_step(self, step: int, sample: np.ndarray, label: int, learning_rate: float) -> None:
         """One training step, and the update where the batch is complete."""

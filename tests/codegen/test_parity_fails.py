@@ -199,9 +199,9 @@ def test_litert_and_the_interpreter_can_differ_too(
     import tinypeft.parity
 
     class Wrong(tinypeft.parity.LiteRtOracle):
-        def layers(self, sample: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        def layers(self, sample: np.ndarray) -> dict[int, np.ndarray]:
             layers = super().layers(sample)
-            layers[2][1].reshape(-1)[5] ^= 1
+            list(layers.values())[2].reshape(-1)[5] ^= 1
             return layers
 
     monkeypatch.setattr(tinypeft.parity, "LiteRtOracle", Wrong)

@@ -134,8 +134,8 @@ def test_oracle_accuracy_of_real_models(shared_data: Path) -> None:
     assert dataset.y is not None
     assert oracle.accuracy(dataset.x[:200], dataset.y[:200]) > 0.85
     layers = oracle.layers(dataset.x[0])
-    assert [index for index, _ in layers] == list(range(len(model.graph.operations)))
-    assert [output.shape for _, output in layers] == [op.output.shape for op in model.graph.operations]
+    assert list(layers) == [op.output.source for op in model.graph.operations]
+    assert [output.shape for output in layers.values()] == [op.output.shape for op in model.graph.operations]
     with pytest.raises(DataError, match="the model takes"):
         oracle.run(dataset.x[0, :3])
 

@@ -7,33 +7,11 @@ from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
+from elementwise_cases import ELEMENTWISE_CASES
+from layout_cases import LAYOUT_CASES
+from random_values import ACTIVATIONS, random_int8, random_scale, random_shape, random_zero_point
+from reduction_cases import REDUCTION_CASES
 from tflite_builder import Node, float_tensor, int8_tensor, int32_constant
-
-ACTIVATIONS = (0, 1, 3)
-
-
-def random_scale(rng: np.random.Generator) -> float:
-    """Between 0.001 and 1, a power of two now and then."""
-    return float(2.0 ** -rng.integers(0, 10)) if rng.random() < 0.15 else float(np.exp(rng.uniform(-6.9, 0)))
-
-
-def random_zero_point(rng: np.random.Generator) -> int:
-    """An int8, the extremes more often than others."""
-    return int(rng.choice([-128, 127, 0])) if rng.random() < 0.3 else int(rng.integers(-128, 128))
-
-
-def random_int8(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform int8, or only few levels, so that maxima tie and results saturate."""
-    style = rng.integers(3)
-    if style == 0:
-        return rng.choice(np.array([-128, 127], np.int8), shape)
-    low, high = (-128, 128) if style == 1 else sorted(rng.choice(np.arange(-128, 129), 2, replace=False))
-    return rng.integers(low, high, shape).astype(np.int8)
-
-
-def random_shape(rng: np.random.Generator, largest: int = 9) -> tuple[int, ...]:
-    """(1, H, W, C)."""
-    return 1, *(int(n) for n in rng.integers(1, largest + 1, 3))
 
 
 def add(rng: np.random.Generator, **_: Any) -> Node:
@@ -133,6 +111,7 @@ def dequantize(rng: np.random.Generator, **_: Any) -> Node:
 CASES: dict[str, Callable[..., Node]] = {
     "ADD": add, "AVERAGE_POOL_2D": pool, "MAX_POOL_2D": pool, "MEAN": mean, "PAD": pad, "RESHAPE": reshape,
     "SOFTMAX": softmax, "QUANTIZE": quantize, "DEQUANTIZE": dequantize,
+    **ELEMENTWISE_CASES, **LAYOUT_CASES, **REDUCTION_CASES,
 }  # fmt: skip
 
 

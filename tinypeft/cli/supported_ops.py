@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 import click
 from rich.table import Table
 
 from tinypeft.cli.output import console, json_option, print_json
+from tinypeft.frontend.lowering import LOWERINGS
 from tinypeft.ops import OPS
+
+
+@dataclass(frozen=True)
+class SupportedOperator:
+    """A row of the table. `limits` says which forms are refused; `backends` have a kernel."""
+
+    name: str
+    forward: bool
+    backward: bool
+    backends: tuple[str, ...]
+    summary: str
+    limits: str
+
+
+def supported() -> list[SupportedOperator]:
+    """Every TFLite operator that a model may contain, by name."""
+    rows = [
+        SupportedOperator(name, True, op.differentiable, ("portable",), _summary(op.__doc__), op.limits)
+        for name, op in OPS.items()
+        if op.importable
+    ]
+    for name, lowering in LOWERINGS.items():
+        backward = all(OPS[kind].differentiable for kind in lowering.kinds)
+        rows.append(SupportedOperator(name, True, backward, ("portable",), lowering.summary, lowering.limits))
+    return sorted(rows, key=lambda row: row.name)
+
+
+def _summary(documentation: str | None) -> str:
+    return (documentation or "").strip().splitlines()[0]
 
 
 @click.command("supported-ops")
 @json_option
 def command(as_json: bool) -> None:
-    """List the TFLite operators that a model may contain, and which of them gradients can pass."""
-    operators = {name: op for name, op in sorted(OPS.items()) if op.importable}
+    """List the TFLite operators that a model may contain, and through which of them gradients can pass."""
+    rows = supported()
     if as_json:
-        print_json(
-            {"operators": [{"name": n, "forward": True, "backward": op.differentiable} for n, op in operators.items()]}
-        )
+        print_json({"operators": [asdict(row) for row in rows]})
         return
-    table = Table("operator", "forward", "backward", "what it does")
-    for name, op in operators.items():
-        summary = (op.__doc__ or "").strip().splitlines()[0]
-        table.add_row(name, "yes", "yes" if op.differentiable else "-", summary)
+    table = Table("operator", "forward", "backward", "backends", "what it does", "limits")
+    for row in rows:
+        backward = "yes" if row.backward else "-"
+        table.add_row(row.name, "yes", backward, ", ".join(row.backends), row.summary, row.limits)
     console().print(table)

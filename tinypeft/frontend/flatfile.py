@@ -27,6 +27,7 @@ _TYPES = _names(schema.TensorType)
 class FileTensor:
     """A tensor as the file holds it; `type` is TFLite's name such as INT8, `raw` a constant's bytes."""
 
+    index: int
     name: str
     shape: tuple[int, ...]
     type: str
@@ -87,7 +88,7 @@ def _model(model: Any) -> FileModel:
             f"the model has {len(inputs)} inputs and {len(outputs)} outputs, supported is one of each",
             "export a model with a single input and a single output",
         )
-    tensors = [_tensor(tensor, model.buffers) for tensor in graph.tensors]
+    tensors = [_tensor(index, tensor, model.buffers) for index, tensor in enumerate(graph.tensors)]
     operators = [
         _operator(index, operator, model.operatorCodes, tensors) for index, operator in enumerate(graph.operators or [])
     ]
@@ -96,7 +97,7 @@ def _model(model: Any) -> FileModel:
     return FileModel(_at(tensors, inputs[0]), _at(tensors, outputs[0]), operators)
 
 
-def _tensor(tensor: Any, buffers: list[Any]) -> FileTensor:
+def _tensor(index: int, tensor: Any, buffers: list[Any]) -> FileTensor:
     name = (tensor.name or b"").decode("utf-8", errors="replace")
     label = name.split(";")[0]
     shape = tuple(_indices(tensor.shape))
@@ -115,6 +116,7 @@ def _tensor(tensor: Any, buffers: list[Any]) -> FileTensor:
         raise ModelError(f"tensor {label} lies outside the flatbuffer, which is not supported")
     quantization = tensor.quantization or schema.QuantizationParametersT()
     return FileTensor(
+        index,
         name,
         shape,
         _TYPES.get(tensor.type, f"type {tensor.type}"),

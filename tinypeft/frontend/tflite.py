@@ -9,6 +9,7 @@ import numpy as np
 from tinypeft.errors import ModelError, VerifyError
 from tinypeft.frontend import flatfile
 from tinypeft.frontend.flatfile import FileModel, FileOperator, FileTensor
+from tinypeft.frontend.lowering import LOWERINGS, Lowered
 from tinypeft.frontend.naming import UniqueNames, find_layer
 from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
 from tinypeft.ops import OPS
@@ -45,7 +46,7 @@ def read_tflite(data: bytes, *, keras_layers: Sequence[str] | Mapping[str, str] 
 
 def supported_operators() -> list[str]:
     """The names of the operators that a file may contain, sorted."""
-    return sorted(name for name, op in OPS.items() if op.importable)
+    return sorted([*LOWERINGS, *(name for name, op in OPS.items() if op.importable)])
 
 
 class _Reader:
@@ -67,7 +68,7 @@ class _Reader:
             refuse_other_numbers(operator, f"layer {self.describe(layer)}, {operator.kind}", mixed)
         graph_input = self.tensor(self.model.input, "input")
         names = self.operation_names(layers)
-        operations = [self.operation(*each) for each in zip(operators, names, layers, strict=True)]
+        operations = [o for each in zip(operators, names, layers, strict=True) for o in self.operations(*each)]
         graph = Graph("model", [graph_input], [self.tensor(self.model.output, "output")], operations)
         return verify(graph, "read")
 
@@ -118,20 +119,26 @@ class _Reader:
     def short_kind(self, index: int) -> str:
         return self.model.operators[index].kind.lower().removesuffix("_2d").removesuffix("_conv")
 
-    def operation(self, operator: FileOperator, name: str, layer: str) -> Operation:
-        op = OPS[operator.kind]
+    def operations(self, operator: FileOperator, name: str, layer: str) -> list[Operation]:
+        """One operation of `operator`'s kind, or those that it is lowered to, the last of them called `name`."""
         where = f"layer {self.describe(layer)}, {operator.kind}"
         check_per_channel(operator, where)
         inputs = [None if t is None else self.tensor(t) for t in operator.inputs]
         outputs = [self.tensor(t) for t in operator.outputs]
         try:
-            operands, attributes = op.from_tflite(operator.options, inputs, outputs)
+            if operator.kind in LOWERINGS:
+                lowered = LOWERINGS[operator.kind].lower(operator.options, inputs, outputs)
+            else:
+                lowered = [read_operator(operator, inputs, outputs)]
         except ModelError as error:
             raise ModelError(f"{where}: {error.message}", error.hint) from error
-        self.name_operands(name, operands, outputs)
-        operation = Operation(op, name, operands, dict(zip(op.results, outputs, strict=False)), attributes, layer)
-        if len(outputs) != len(op.results):
-            raise ModelError(f"{where}: it has {len(outputs)} outputs, expected {len(op.results)}")
+        names = [self.names.take(f"{name}_{number}") for number in range(len(lowered) - 1)] + [name]
+        return [self.operation(each, called, layer, where) for each, called in zip(lowered, names, strict=True)]
+
+    def operation(self, lowered: Lowered, name: str, layer: str, where: str) -> Operation:
+        self.name_operands(name, lowered.inputs, list(lowered.outputs.values()))
+        op = OPS[lowered.kind]
+        operation = Operation(op, name, lowered.inputs, lowered.outputs, lowered.attributes, layer)
         if complaint := op.check(operation):
             raise ModelError(f"{where}: {complaint}")
         return operation
@@ -150,6 +157,15 @@ class _Reader:
         if id(source) not in self.tensors:
             self.tensors[id(source)] = make_tensor(source, name)
         return self.tensors[id(source)]
+
+
+def read_operator(operator: FileOperator, inputs: list[Tensor | None], outputs: list[Tensor]) -> Lowered:
+    """The operation of `operator`'s own kind."""
+    op = OPS[operator.kind]
+    operands, attributes = op.from_tflite(operator.options, inputs, outputs)
+    if len(outputs) != len(op.results):
+        raise ModelError(f"it has {len(outputs)} outputs, expected {len(op.results)}")
+    return Lowered(operator.kind, operands, dict(zip(op.results, outputs, strict=True)), attributes)
 
 
 def make_tensor(source: FileTensor, name: str) -> Tensor:
@@ -172,7 +188,7 @@ def make_tensor(source: FileTensor, name: str) -> Tensor:
             f"tensor {source.label} has the zero points {sorted(zero_points)}, supported is one, 0 per channel"
         )
     purpose = Purpose.ACTIVATION if source.raw is None else Purpose.FROZEN_WEIGHT
-    tensor = Tensor(name, source.shape, dtype, purpose, scale, zero_points.pop())
+    tensor = Tensor(name, source.shape, dtype, purpose, scale, zero_points.pop(), source=source.index)
     if source.raw is not None:
         if len(source.raw) != tensor.nbytes:
             raise ModelError(

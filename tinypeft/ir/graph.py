@@ -45,7 +45,8 @@ class Tensor:
     """A value of fixed shape.
 
     `scale` and `zero_point` are the affine quantisation, real = scale * (q - zero_point); `scale` is
-    float32 of shape (1,) or, per channel, (channels,). `data` holds a frozen weight's values.
+    float32 of shape (1,) or, per channel, (channels,). `data` holds a frozen weight's values. `source` is the
+    index of the tensor in the .tflite file that it was read from, -1 for one that no file holds.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Tensor:
     scale: np.ndarray | None = None
     zero_point: int = 0
     data: np.ndarray | None = None
+    source: int = -1
 
     @property
     def size(self) -> int:

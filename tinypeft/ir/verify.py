@@ -38,7 +38,7 @@ def verify(graph: Graph, stage: str) -> Graph:
 
 
 def _verify_operation(op: Operation, defined: set[int], stage: str) -> None:
-    unknown = set(op.inputs) - set(op.op.operands) - set(op.op.optional)
+    unknown = {name for name in op.inputs if not op.op.takes(name)}
     missing = set(op.op.operands) - set(op.inputs)
     if unknown or missing:
         raise VerifyError(f"{stage}: {op} has unknown operands {sorted(unknown)}, lacks {sorted(missing)}")

@@ -106,16 +106,25 @@ class Op:
 
     name        TFLite's name where TFLite has the operator
     operands    required operand names, in order; `optional` those that may be absent
+    variadic    for any number of further operands: the stem of their names, "input" for input0, input1, ...
     results     output names, in order
     in_place    output name -> operands whose buffer it may take over when that is their last use
     source      C file under firmware/kernels/ that holds its kernels
+    limits      which forms of the TFLite operator are refused, as a sentence for the table of operators
     """
 
     name: str = ""
     operands: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    variadic: str = ""
     results: tuple[str, ...] = ("output",)
     source: str = ""
+    limits: str = ""
+
+    def takes(self, operand: str) -> bool:
+        """Whether `operand` is the name of one of its operands."""
+        stem = bool(self.variadic) and operand.startswith(self.variadic) and operand[len(self.variadic) :].isdecimal()
+        return stem or operand in self.operands or operand in self.optional
 
     def from_tflite(
         self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
@@ -158,6 +167,14 @@ class Op:
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         """Output name -> operands whose buffer it may take over."""
+        return {}
+
+    def view(self, op: Operation) -> tuple[str, int] | None:
+        """(operand, byte offset) where the output is just these bytes of that operand, which stays; `call` is None."""
+        return None
+
+    def inside(self, op: Operation) -> dict[str, int]:
+        """Operand -> byte offset in the first output where it may be computed; the kernel then copies nothing."""
         return {}
 
     def scratch_bytes(self, op: Operation) -> int:
