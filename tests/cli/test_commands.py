@@ -17,8 +17,8 @@ from invocation import invoke, succeeded
 from projects import TRAINABLE, Built
 from safetensors.numpy import load_file
 
-from tinypeft.interpreter import run_graph
 from tinypeft.frontend.lowering import LOWERINGS
+from tinypeft.interpreter import run_graph
 from tinypeft.ops import OPS
 from tinypeft.state import unpack_adapter
 
