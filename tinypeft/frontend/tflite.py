@@ -93,6 +93,7 @@ class _Reader:
                 refused.setdefault(operator.kind, []).append(self.describe(layer))
         if refused:
             found = "; ".join(f"operator {kind} of layer {', '.join(names[:3])}" for kind, names in refused.items())
+            reasons = "".join(f"; {UNSUPPORTED[kind].rstrip('.')}" for kind in refused if kind in UNSUPPORTED)
             several = sum(map(len, refused.values())) > 1
             raise ModelError(
                 f"{found} {'are' if several else 'is'} not supported; supported: {', '.join(supported)}",
