@@ -18,6 +18,7 @@ from projects import TRAINABLE, Built
 from safetensors.numpy import load_file
 
 from tinypeft.frontend.lowering import LOWERINGS
+from tinypeft.frontend.unsupported import UNSUPPORTED
 from tinypeft.interpreter import run_graph
 from tinypeft.ops import OPS
 from tinypeft.state import unpack_adapter
@@ -145,8 +146,12 @@ def test_build(plain: Built, tmp_path: Path) -> None:
 
 def test_supported_ops() -> None:
     operators = {o["name"]: o for o in succeeded("supported-ops")["operators"]}
-    assert set(operators) == {name for name, op in OPS.items() if op.importable} | set(LOWERINGS)
-    assert all(o["forward"] and "portable" in o["backends"] and o["summary"] for o in operators.values())
+    assert set(operators) == {name for name, op in OPS.items() if op.importable} | set(LOWERINGS) | set(UNSUPPORTED)
+    for name, row in operators.items():
+        if name in UNSUPPORTED:
+            assert row["limits"] and not row["forward"] and not row["backends"]
+        else:
+            assert row["forward"] and "portable" in row["backends"] and row["summary"]
     assert operators["CONV_2D"]["backward"] and not operators["SOFTMAX"]["backward"]
     assert "CONV_2D" in invoke("supported-ops").stdout
 

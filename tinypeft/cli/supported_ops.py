@@ -9,12 +9,13 @@ from rich.table import Table
 
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.frontend.lowering import LOWERINGS
+from tinypeft.frontend.unsupported import UNSUPPORTED
 from tinypeft.ops import OPS
 
 
 @dataclass(frozen=True)
 class SupportedOperator:
-    """A row of the table. `limits` says which forms are refused; `backends` have a kernel."""
+    """A row of the table. `limits` says which forms are refused, or all and why; `backends` have a kernel."""
 
     name: str
     forward: bool
@@ -25,7 +26,7 @@ class SupportedOperator:
 
 
 def supported() -> list[SupportedOperator]:
-    """Every TFLite operator that a model may contain, by name."""
+    """Every TFLite operator that a model may contain, and those left out with a reason, by name."""
     rows = [
         SupportedOperator(name, True, op.differentiable, ("portable",), _summary(op.__doc__), op.limits)
         for name, op in OPS.items()
@@ -34,6 +35,7 @@ def supported() -> list[SupportedOperator]:
     for name, lowering in LOWERINGS.items():
         backward = all(OPS[kind].differentiable for kind in lowering.kinds)
         rows.append(SupportedOperator(name, True, backward, ("portable",), lowering.summary, lowering.limits))
+    rows += [SupportedOperator(name, False, False, (), "", reason) for name, reason in UNSUPPORTED.items()]
     return sorted(rows, key=lambda row: row.name)
 
 
@@ -52,5 +54,5 @@ def command(as_json: bool) -> None:
     table = Table("operator", "forward", "backward", "backends", "what it does", "limits")
     for row in rows:
         backward = "yes" if row.backward else "-"
-        table.add_row(row.name, "yes", backward, ", ".join(row.backends), row.summary, row.limits)
+        table.add_row(row.name, "yes" if row.forward else "-", backward, ", ".join(row.backends), row.summary, row.limits)
     console().print(table)

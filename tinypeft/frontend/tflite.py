@@ -11,6 +11,7 @@ from tinypeft.frontend import flatfile
 from tinypeft.frontend.flatfile import FileModel, FileOperator, FileTensor
 from tinypeft.frontend.lowering import LOWERINGS, Lowered
 from tinypeft.frontend.naming import UniqueNames, find_layer
+from tinypeft.frontend.unsupported import UNSUPPORTED
 from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
 from tinypeft.ops import OPS
 
@@ -96,7 +97,7 @@ class _Reader:
             reasons = "".join(f"; {UNSUPPORTED[kind].rstrip('.')}" for kind in refused if kind in UNSUPPORTED)
             several = sum(map(len, refused.values())) > 1
             raise ModelError(
-                f"{found} {'are' if several else 'is'} not supported; supported: {', '.join(supported)}",
+                f"{found} {'are' if several else 'is'} not supported{reasons}; supported: {', '.join(supported)}",
                 "replace the layer by supported ones, or leave it to the code in front of or behind the model",
             )
 
