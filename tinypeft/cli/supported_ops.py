@@ -53,6 +53,6 @@ def command(as_json: bool) -> None:
         return
     table = Table("operator", "forward", "backward", "backends", "what it does", "limits")
     for row in rows:
-        backward = "yes" if row.backward else "-"
-        table.add_row(row.name, "yes" if row.forward else "-", backward, ", ".join(row.backends), row.summary, row.limits)
+        forward, backward = ("yes" if able else "-" for able in (row.forward, row.backward))
+        table.add_row(row.name, forward, backward, ", ".join(row.backends), row.summary, row.limits)
     console().print(table)
