@@ -2,18 +2,25 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 WORKERS ?= 2
+# of `make fuzz`: how many models, and which
+N ?= 300
+SEED ?= 0
 
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup setup-browser demo test test-all lint bench docs clean
 .DEFAULT_GOAL := help
 
 ## Show this list
 help:
 	@awk '/^## /{text=substr($$0, 4); next} /^[a-z-]+:/ && text {split($$1, target, ":"); \
-		printf "  make %-10s %s\n", target[1], text} {text=""}' $(MAKEFILE_LIST)
+		printf "  make %-14s %s\n", target[1], text} {text=""}' $(MAKEFILE_LIST)
 
 ## Install compilers, emulator and Python packages; quick when all is there
 setup:
 	@tools/setup.sh $(VENV)
+
+## Install a browser too, 400 MB, in which the tests open the page of `tinypeft analyze`
+setup-browser:
+	@TINYPEFT_BROWSER=1 tools/setup.sh $(VENV)
 
 ## Run the demonstration: convert, compile, train under emulation, compare
 demo: setup
@@ -27,6 +34,10 @@ test: setup
 test-all: setup
 	$(PYTHON) -m pytest -n $(WORKERS) -q
 
+## Compare N random models with LiteRT, in the interpreter, the host twin and QEMU
+fuzz: setup
+	$(PYTHON) tests/fuzz/fuzz.py -n $(N) --seed $(SEED) --workers $(WORKERS) --json build/fuzz/report.json
+
 ## Check style, formatting and types
 lint: setup
 	$(PYTHON) -m ruff check .
@@ -36,6 +47,10 @@ lint: setup
 ## Instructions, flash and RAM of the benchmark models, against the baseline
 bench: setup
 	$(PYTHON) benchmarks/footprint.py
+
+## Write the tables under docs/ that follow from the code
+docs: setup
+	$(PYTHON) tools/write_docs.py
 
 ## Remove what building and testing left behind; .venv stays
 clean:

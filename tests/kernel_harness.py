@@ -50,13 +50,21 @@ class CompiledOperation:
     call: KernelCall | None
     function: Any
 
-    def run(self, values: dict[str, Value], in_place: dict[str, str] | None = None) -> dict[str, Value]:
-        """The outputs; `in_place` maps output names to operands whose buffers they take over."""
+    def run(
+        self, values: dict[str, Value], in_place: dict[str, str] | None = None, distance: int = 0
+    ) -> dict[str, Value]:
+        """The outputs; `in_place` maps output names to operands whose buffers they take over.
+
+        Such an operand starts `distance` bytes behind the output.
+        """
         if self.call is None:
             return self.op.op.evaluate(self.op, values)
         buffers: dict[int, _Buffer] = {}
         for name, tensor in self.op.inputs.items():
-            buffers[id(tensor)] = _Buffer(tensor, values[name] if name in values else tensor.data)
+            value = values[name] if name in values else tensor.data
+            over = [self.op.outputs[output] for output, operand in (in_place or {}).items() if operand == name]
+            room = max((output.nbytes for output in over), default=0)
+            buffers[id(tensor)] = _Buffer(tensor, value, None, distance if over else 0, room)
         for name, tensor in self.op.outputs.items():
             if id(tensor) in buffers:  # updated in place: optimiser state, adapter weights
                 continue
@@ -65,7 +73,7 @@ class CompiledOperation:
         scratch = _guarded(self.op.op.scratch_bytes(self.op))
         tables = {id(a): np.ascontiguousarray(a.values) for a in self.call.arguments if isinstance(a, CArray)}
         addresses: list[int | None] = []
-        for argument in self.call.arguments:
+        for argument in _flat(self.call.arguments):
             if isinstance(argument, Tensor):
                 addresses.append(buffers[id(argument)].address)
             else:
@@ -81,10 +89,13 @@ class CompiledOperation:
 class _Buffer:
     """A tensor's memory between guard bytes, perhaps shared with `host`, and the tp_bfp16 that points to it."""
 
-    def __init__(self, tensor: Tensor, value: Value | None, host: _Buffer | None = None):
+    def __init__(
+        self, tensor: Tensor, value: Value | None, host: _Buffer | None = None, inside: int = 0, room: int = 0
+    ):
         self.tensor = tensor
-        self.memory: np.ndarray = host.memory if host is not None else _guarded(tensor.nbytes)
-        self.array: np.ndarray = self.memory[GUARD : GUARD + tensor.nbytes].view(DTYPES[tensor.dtype])
+        start = GUARD + inside
+        self.memory = host.memory if host is not None else _guarded(max(inside + tensor.nbytes, room))
+        self.array: np.ndarray = self.memory[start : start + tensor.nbytes].view(DTYPES[tensor.dtype])
         self.struct = _Bfp16(self.array.ctypes.data, 12345, -1)
         if isinstance(value, BlockFloat):
             self.array[:] = value.mantissa.reshape(-1)
@@ -136,7 +147,7 @@ def run_kernel(op: Operation, values: dict[str, Value], in_place: dict[str, str]
 
 
 def compare_kernel(compiled: CompiledOperation | Operation, values: dict[str, Value]) -> dict[str, Value]:
-    """Assert that the C kernel equals `evaluate` to the bit, also in place; returns the outputs."""
+    """Assert that the C kernel equals `evaluate` to the bit, also in place and overlapped; returns the outputs."""
     if isinstance(compiled, Operation):
         compiled = compile_operations([compiled])[0]
     op = compiled.op
@@ -145,6 +156,9 @@ def compare_kernel(compiled: CompiledOperation | Operation, values: dict[str, Va
     for output, operands in op.op.in_place(op).items():
         for operand in operands:
             assert_equal(op, compiled.run(values, {output: operand}), expected)
+    for operand, distance in op.op.behind(op).items():
+        output = next(iter(op.outputs))
+        assert_equal(op, compiled.run(values, {output: operand}, distance), expected)
     return expected
 
 
@@ -187,16 +201,25 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
         body = _initialiser(call.fields, name, lines)
         lines.append(f"static const {call.params} {name}_params = {body};")
         arguments.append(f"&{name}_params")
-    for i, argument in enumerate(call.arguments):
-        if isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT:
+    for argument in call.arguments:
+        i = len(_flat(call.arguments[: len(arguments) - bool(call.params)]))
+        if isinstance(argument, tuple):
+            pointers = ", ".join(f"a[{i + k}]" for k in range(len(argument)))
+            arguments.append(f"(const {_C_TYPES[argument[0].dtype]} *const[]){{{pointers}}}")
+        elif isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT:
             arguments.append(f"*(const {_C_TYPES[argument.dtype]} *)a[{i}]")
         elif isinstance(argument, Tensor | CArray):
             arguments.append(f"a[{i}]")
         else:
             arguments.append("NULL" if argument is None else _number(argument))
     if op.op.scratch_bytes(op):
-        arguments.append(f"a[{len(call.arguments)}]")
+        arguments.append(f"a[{len(_flat(call.arguments))}]")
     return [*lines, f"void {name}(void **a);", f"void {name}(void **a) {{ {call.function}({', '.join(arguments)}); }}"]
+
+
+def _flat(arguments: Sequence[Any]) -> list[Any]:
+    """The arguments, tuples of tensors one by one."""
+    return [each for argument in arguments for each in (argument if isinstance(argument, tuple) else (argument,))]
 
 
 def _initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:

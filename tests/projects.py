@@ -32,6 +32,8 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "residual": ("residual", AdapterConfig(r=3), TrainingConfig()),
     "softmax_end": ("softmax_end", AdapterConfig(), TrainingConfig()),
     "no_saved_module": ("plain", AdapterConfig(modules_to_save=()), TrainingConfig()),
+    "gated": ("gated", AdapterConfig(r=2), TrainingConfig()),
+    "normalised": ("normalised", AdapterConfig(r=2), TrainingConfig(momentum=0.5)),
     "inference": ("residual", AdapterConfig(adapter="none"), TrainingConfig()),
     "batches": ("plain", AdapterConfig(r=2), TrainingConfig(momentum=0.9, batch_size=4)),
     "regex": ("residual", AdapterConfig(target_modules="branch_.*|again"), TrainingConfig(momentum=0.5)),
@@ -41,6 +43,7 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "conv_mean": ("conv_mean", AdapterConfig(), TrainingConfig()),
     "no_bias": ("no_bias", AdapterConfig(), TrainingConfig()),
     "dense_reshape": ("dense_reshape", AdapterConfig(), TrainingConfig()),
+    "layout": ("layout", AdapterConfig(r=2), TrainingConfig()),
 }
 TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]
 

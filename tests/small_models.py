@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
@@ -15,6 +16,7 @@ from tflite_builder import (
     fully_connected,
     int8_tensor,
     int32_constant,
+    transpose_conv,
 )
 
 from tinypeft.data import Dataset
@@ -51,18 +53,48 @@ class Net:
         return values, scales, float(x.scale[0] * scales.mean() * np.sqrt(fan_in) * 50 * 70 / 45)
 
     def conv(
-        self, name: str, channels: int, kernel: int = 3, stride: int = 1, padding: int = SAME, relu: bool = True
+        self,
+        name: str,
+        channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int = SAME,
+        relu: bool = True,
+        groups: int = 1,
+        dilation: int = 1,
     ) -> Tensor:
         """CONV_2D."""
         x = self.last
         _, h, w, c = x.shape
-        shape = (channels, kernel, kernel, c)
-        values, scales, out_scale = self._weights(x, shape, channels, kernel * kernel * c)
-        out = _extent(h, kernel, stride, padding), _extent(w, kernel, stride, padding)
+        shape = (channels, kernel, kernel, c // groups)
+        values, scales, out_scale = self._weights(x, shape, channels, kernel * kernel * c // groups)
+        reach = (kernel - 1) * dilation + 1
+        out = _extent(h, reach, stride, padding), _extent(w, reach, stride, padding)
         y = int8_tensor(f"m/{name}/Conv2D", (1, *out, channels), out_scale, -128 if relu else 3)
         options = {"strideH": stride, "strideW": stride, "padding": padding, "fusedActivationFunction": RELU * relu}
+        options |= {"dilationHFactor": dilation, "dilationWFactor": dilation}
         filters = int8_tensor(f"m/{name}/Conv2D_k", shape, scales, 0, values)
         return self._append(conv_2d(x, filters, self._bias(name, channels, x, scales), y, **options))
+
+    def transposed(self, name: str, channels: int, kernel: int = 3, stride: int = 2) -> Tensor:
+        """TRANSPOSE_CONV with padding SAME."""
+        x = self.last
+        _, h, w, c = x.shape
+        shape = (channels, kernel, kernel, c)
+        values, scales, out_scale = self._weights(x, shape, channels, kernel * kernel * c // stride**2)
+        y = int8_tensor(f"m/{name}/conv2d_transpose", (1, h * stride, w * stride, channels), out_scale, 3)
+        filters = int8_tensor(f"m/{name}/conv2d_transpose_k", shape, scales, 0, values)
+        bias = self._bias(name, channels, x, scales)
+        return self._append(transpose_conv(x, filters, bias, y, strideH=stride, strideW=stride, padding=SAME))
+
+    def reduce(self, name: str, kind: str, axes: list[int]) -> Tensor:
+        """A reduction that keeps the scale and drops the axes."""
+        x = self.last
+        out = [n for axis, n in enumerate(x.shape) if axis not in axes]
+        y = int8_tensor(f"m/{name}/{kind}", out, x.scale, x.zero_point)
+        return self._append(
+            Node(kind, schema.ReducerOptionsT(keepDims=False), [x, int32_constant(f"m/{name}/axes", axes)], [y])
+        )
 
     def depthwise(self, name: str, kernel: int = 3, stride: int = 1) -> Tensor:
         """DEPTHWISE_CONV_2D with a ReLU."""
@@ -135,6 +167,45 @@ class Net:
         y = int8_tensor(f"m/{name}/Reshape", new, x.scale, x.zero_point)
         constant = int32_constant(f"m/{name}/shape", new)
         return self._append(Node("RESHAPE", schema.ReshapeOptionsT(newShape=list(new)), [x, constant], [y]))
+
+    def move(self, name: str, kind: str, options: Any, shape: tuple[int, ...], *operands: Tensor) -> Tensor:
+        """An operator that moves data: one output of `shape`, of the input's quantisation."""
+        y = int8_tensor(f"m/{name}/{kind}", shape, self.last.scale, self.last.zero_point)
+        return self._append(Node(kind, options, [self.last, *operands], [y]))
+
+    def split(self, name: str, parts: int) -> list[Tensor]:
+        """SPLIT of the channels."""
+        x = self.last
+        shape = (*x.shape[:-1], x.shape[-1] // parts)
+        outputs = [int8_tensor(f"m/{name}/split_{i}", shape, x.scale, x.zero_point) for i in range(parts)]
+        axis = int32_constant(f"m/{name}/axis", 3)
+        self._append(Node("SPLIT", schema.SplitOptionsT(numSplits=parts), [axis, x], outputs))
+        return outputs
+
+    def join(self, name: str, axis: int, *pieces: Tensor) -> Tensor:
+        """CONCATENATION of pieces that a QUANTIZE each brings to the last one's scale."""
+        last = pieces[-1]
+        inputs = []
+        for i, piece in enumerate(pieces):
+            inputs.append(piece)
+            if piece is not last:
+                inputs[-1] = int8_tensor(f"m/{name}/piece_{i}", piece.shape, last.scale, last.zero_point)
+                self.nodes.append(Node("QUANTIZE", schema.QuantizeOptionsT(), [piece], [inputs[-1]]))
+        shape = list(last.shape)
+        shape[axis] = sum(piece.shape[axis] for piece in pieces)
+        y = int8_tensor(f"m/{name}/concat", shape, last.scale, last.zero_point)
+        return self._append(Node("CONCATENATION", schema.ConcatenationOptionsT(axis=axis), inputs, [y]))
+
+    def function(self, name: str, kind: str, scale: float, zero_point: int = -20, options: Any = None) -> Tensor:
+        """A function of one tensor, with the scale and zero point of its output."""
+        y = int8_tensor(f"m/{name}/{kind}", self.last.shape, scale, zero_point)
+        return self._append(Node(kind, options, [self.last], [y]))
+
+    def merge(self, name: str, kind: str, other: Tensor, scale: float, zero_point: int = -20) -> Tensor:
+        """An operator of the last output and `other`, with the scale and zero point of its output."""
+        shape = np.broadcast_shapes(self.last.shape, other.shape)
+        y = int8_tensor(f"m/{name}/{kind}", shape, scale, zero_point)
+        return self._append(Node(kind, None, [self.last, other], [y]))
 
     def softmax(self, name: str) -> Tensor:
         """SOFTMAX."""
@@ -264,9 +335,122 @@ def no_bias() -> bytes:
     return net.build()
 
 
+@model
+def forms() -> bytes:
+    """Convolutions in groups, dilated and transposed, and reductions over single axes."""
+    net = Net((1, 6, 6, 4), 9)
+    net.conv("stem", 6, groups=2)
+    net.conv("dilated", 6, dilation=2, relu=False)
+    net.transposed("transposed", 4)
+    net.conv("grouped", 8, stride=2, groups=4, relu=False)
+    net.reduce("highest", "REDUCE_MAX", [1])
+    net.reduce("mean", "MEAN", [1])
+    net.dense("head", 4)
+    return net.build()
+
+
+@model
+def reductions() -> bytes:
+    """A mean over channels and a minimum over rows, as a sequence would have them."""
+    net = Net((1, 5, 6, 3), 10)
+    net.conv("stem", 7, relu=False)
+    net.reduce("channels", "MEAN", [3])
+    net.reduce("lowest", "REDUCE_MIN", [2])
+    net.dense("head", 3)
+    return net.build()
+
+
+@model
+def layout() -> bytes:
+    """Branches of parts of a tensor that are resized, joined, transposed, mirrored, sliced and rearranged."""
+    net = Net((1, 6, 6, 3), 11)
+    net.conv("stem", 6)
+    net.last, right = net.split("parts", 2)
+    net.conv("left", 4, stride=2)
+    smooth = schema.ResizeBilinearOptionsT(halfPixelCenters=True)
+    larger = net.move("larger", "RESIZE_BILINEAR", smooth, (1, 6, 6, 4), int32_constant("larger_size", [6, 6]))
+    net.last = right
+    both = net.join("wide", 3, larger, net.conv("right", 4, kernel=1, relu=False))
+    net.move("turn", "TRANSPOSE", schema.TransposeOptionsT(), (1, 8, 6, 6), int32_constant("order", [0, 3, 1, 2]))
+    net.conv("mixed", 8, relu=False)
+    frame = int32_constant("frame", [[0, 0], [1, 0], [0, 1], [0, 0]])
+    net.move("mirror", "MIRROR_PAD", schema.MirrorPadOptionsT(mode=0), (1, 9, 7, 8), frame)
+    corners = [int32_constant(n, v) for n, v in (("b", [0, 8, 1, 0]), ("e", [0, 2, 7, 0]), ("s", [1, -1, 1, 1]))]
+    net.move("part", "STRIDED_SLICE", schema.StridedSliceOptionsT(beginMask=9, endMask=9), (1, 6, 6, 8), *corners)
+    net.join("long", 1, both, net.last)
+    net.move("deep", "SPACE_TO_DEPTH", schema.SpaceToDepthOptionsT(2), (1, 6, 3, 32))
+    nearest = schema.ResizeNearestNeighborOptionsT()
+    net.move("double", "RESIZE_NEAREST_NEIGHBOR", nearest, (1, 6, 6, 32), int32_constant("double_size", [6, 6]))
+    net.conv("down", 6, stride=2)
+    net.mean("pool")
+    net.dense("head", 4)
+    return net.build()
+
+
+@model
+def gated() -> bytes:
+    """Squeeze and excite, slopes and constants a channel, a gate a position, the larger and the smaller of branches."""
+    net = Net((1, 6, 5, 3), 12)
+    stem = net.conv("stem", 6, relu=False)
+    assert stem.scale is not None
+    scale = float(stem.scale[0])
+    slopes = int8_tensor("slopes", (1, 1, 6), 0.004, 3, [[[-100, -20, 10, 50, 90, 127]]])
+    body = net.merge("slope", "PRELU", slopes, scale, -60)
+    net.mean("squeeze")
+    net.dense("less", 3, relu=True)
+    net.dense("more", 6)
+    net.function("gate", "LOGISTIC", 1 / 256, -128)
+    gate = net.reshape("gate_shape", (1, 1, 1, 6))
+    net.last = body
+    excited = net.merge("excite", "MUL", gate, scale * 0.8)
+    net.merge("centre", "SUB", int8_tensor("centres", (6,), 0.02, 3, [-90, 30, 60, -5, 100, 0]), scale)
+    attention = net.conv("attention", 1, kernel=1, relu=False)
+    assert attention.scale is not None
+    net.function("swish", "HARD_SWISH", float(attention.scale[0]))
+    net.function("squash", "TANH", 1 / 128, 0)
+    positions = net.last
+    net.last = excited
+    attended = net.merge("attend", "MUL", positions, scale * 0.7)
+    net.merge("ceiling", "MINIMUM", int8_tensor("c", (), attended.scale, attended.zero_point, 20), scale * 0.7)
+    net.merge("either", "MAXIMUM", attended, scale * 0.7)
+    net.merge("again", "ADD", gate, scale)
+    net.function("leak", "LEAKY_RELU", scale, -60, schema.LeakyReluOptionsT(alpha=0.2))
+    net.softmax("choice")
+    net.mean("pool")
+    net.dense("head", 4)
+    return net.build()
+
+
+@model
+def normalised() -> bytes:
+    """A normalisation over channels, as a converter expands it, between layers with a GELU and an ELU."""
+    net = Net((1, 4, 5, 3), 13)
+    x = net.conv("stem", 8, relu=False)
+    assert x.scale is not None
+    scale = float(x.scale[0])
+    net.reduce("mean", "MEAN", [3])
+    mean = net.reshape("means", (1, 4, 5, 1))
+    net.last = x
+    net.merge("deviation", "SQUARED_DIFFERENCE", mean, scale * scale * 40, -128)
+    net.reduce("variance", "MEAN", [3])
+    net.reshape("variances", (1, 4, 5, 1))
+    net.merge("epsilon", "ADD", int8_tensor("e", (), scale * scale, 0, 40), scale * scale * 30, -128)
+    inverse = net.function("inverse", "RSQRT", 0.008 / scale / 40, -128)
+    net.last = x
+    net.merge("centred", "SUB", mean, scale * 1.2)
+    normal = net.merge("normal", "MUL", inverse, 0.02, 0)
+    net.function("magnitude", "ABS", 0.02, -128)
+    net.merge("both", "ADD", normal, 0.03, -20)
+    net.function("gelu", "GELU", 0.03, -110, schema.GeluOptionsT(approximate=True))
+    net.conv("pointwise", 6, kernel=1, relu=False)
+    net.mean("pool")
+    net.dense("head", 4)
+    return net.build()
+
+
 def learning_rate(name: str) -> float:
-    """A rate at which MODELS[name] learns; the activations of `residual` are large."""
-    return 0.002 if name == "residual" else 0.05
+    """A rate at which MODELS[name] learns; the activations of `residual` and `forms` are large, gates small."""
+    return {"residual": 0.002, "forms": 0.001, "gated": 0.5}.get(name, 0.05)
 
 
 def load(name: str) -> LoadedModel:

@@ -14,11 +14,12 @@ from kernel_harness import FIRMWARE, block_float
 from training_cases import KERNEL_CASES
 from weighted_cases import WEIGHTED_CASES
 
-from tinypeft import adapters, emulators, ops, optimizers
+from tinypeft import adapters, emulators, flashers, ops, optimizers
 from tinypeft.adapters import ADAPTERS, AdapterConfig
 from tinypeft.boards import board_names, load_board
 from tinypeft.compiler import compile_model
 from tinypeft.emulators import EMULATORS
+from tinypeft.flashers import FLASHERS
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS, CArray
 from tinypeft.ops.base import Op, Value
@@ -30,6 +31,7 @@ REGISTRIES: dict[str, tuple[dict[str, Any], Any]] = {
     "adapters": (ADAPTERS, adapters.register),
     "optimizers": (OPTIMIZERS, optimizers.register),
     "emulators": (EMULATORS, emulators.register),
+    "flashers": (FLASHERS, flashers.register),
 }
 FORWARD = {**CASES, **WEIGHTED_CASES}
 ENTRIES = [(registry, name) for registry, (entries, _) in REGISTRIES.items() for name in entries]
@@ -113,7 +115,7 @@ def test_an_operator_declares_what_it_takes_and_gives(kind: str) -> None:
     operation = examples()[kind]
     op = operation.op
     assert op is OPS[kind] and op.name == kind and re.fullmatch(r"[A-Z0-9_]+", kind)
-    assert set(op.operands) <= set(operation.inputs) <= {*op.operands, *op.optional}
+    assert set(op.operands) <= set(operation.inputs) and all(op.takes(name) for name in operation.inputs)
     assert set(operation.outputs) <= set(op.results)
     for name, shape in op.shapes(operation).items():
         assert operation.outputs[name].shape == shape, f"{kind}: {name}"
@@ -123,7 +125,7 @@ def test_an_operator_declares_what_it_takes_and_gives(kind: str) -> None:
     assert op.scratch_bytes(operation) >= 0 and op.macs(operation) >= 0
     call = op.call(operation)
     for argument in [] if call is None else call.arguments:
-        assert argument is None or isinstance(argument, Tensor | CArray | int | float), f"{kind}: {argument!r}"
+        assert argument is None or isinstance(argument, Tensor | tuple | CArray | int | float), f"{kind}: {argument!r}"
     if not (op.importable or op.differentiable):
         with pytest.raises(NotImplementedError):
             op.from_tflite(None, [], [])
@@ -154,11 +156,25 @@ def test_emulators(name: str) -> None:
     assert emulator.missing() is None or isinstance(emulator.missing(), str)
 
 
+@pytest.mark.parametrize("name", FLASHERS)
+def test_flashers(name: str) -> None:
+    flasher = FLASHERS[name]
+    assert flasher.program and flasher.probe and flasher.settings
+    assert flasher.missing() is None or flasher.install in str(flasher.missing())
+    for failure in flasher.failures:
+        re.compile(failure.pattern)
+        values = dict.fromkeys(flasher.settings, "x")
+        assert "{" not in failure.hint.format_map({"probe": flasher.probe, **values})
+
+
 @pytest.mark.parametrize("name", board_names())
 def test_boards(name: str) -> None:
     board = load_board(name)
     assert board.name == name and board.title
     assert set(board.emulators) <= set(EMULATORS), f"{name} names an emulator that does not exist"
+    assert set(board.flashers) <= set(FLASHERS), f"{name} names a flasher that does not exist"
+    for flasher in board.flashers:
+        FLASHERS[flasher].settings_of(board)
     if board.is_host:
         return
     assert board.core.startswith("cortex-m") and board.clock_hz > 0 and board.datasheet

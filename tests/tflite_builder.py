@@ -31,8 +31,14 @@ TENSOR_TYPES = {
 }
 #: The operator versions that have int8 kernels.
 VERSIONS = {
+    "SUB": 2, "MUL": 2, "MAXIMUM": 2, "MINIMUM": 2, "SQUARED_DIFFERENCE": 2, "RELU": 2, "RELU6": 2, "LEAKY_RELU": 2,
+    "LOGISTIC": 2, "TANH": 2, "GELU": 2, "ABS": 2, "RSQRT": 2, "SQRT": 2, "EXP": 2, "LOG": 2,
     "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "AVERAGE_POOL_2D": 2, "MAX_POOL_2D": 2,
     "MEAN": 2, "PAD": 2, "SOFTMAX": 2, "QUANTIZE": 2, "DEQUANTIZE": 2, "RESHAPE": 1,
+    "TRANSPOSE_CONV": 4, "REDUCE_MAX": 2, "REDUCE_MIN": 2,
+    "BATCH_TO_SPACE_ND": 2, "BROADCAST_TO": 2, "CONCATENATION": 2, "GATHER": 2, "MIRROR_PAD": 2, "PACK": 2, "PADV2": 2,
+    "RESIZE_BILINEAR": 3, "RESIZE_NEAREST_NEIGHBOR": 3, "SLICE": 2, "SPACE_TO_BATCH_ND": 2, "SPACE_TO_DEPTH": 2,
+    "SPLIT": 2, "SPLIT_V": 2, "STRIDED_SLICE": 2, "TRANSPOSE": 2, "UNPACK": 2,
 }  # fmt: skip
 
 
@@ -68,6 +74,10 @@ class Node:
     inputs: Sequence[Tensor | None]
     outputs: Sequence[Tensor]
 
+    def parts(self) -> Sequence[Node]:
+        """The operators that it is in a file."""
+        return [self]
+
     def operation(self, name: str = "op") -> Operation:
         """The operator as tinypeft reads it."""
         from tinypeft.ops import OPS
@@ -79,12 +89,12 @@ class Node:
 
 def conv_2d(x: Tensor, filters: Tensor, bias: Tensor | None, y: Tensor, **options: int) -> Node:
     """CONV_2D: filters (Cout,KH,KW,Cin) with one scale per Cout, bias int32 (Cout); options as Conv2DOptionsT."""
-    return Node("CONV_2D", schema.Conv2DOptionsT(**options), [x, filters, bias], [y])
+    return Node("CONV_2D", schema.Conv2DOptionsT(**options), [x, filters, *_present(bias)], [y])
 
 
 def depthwise_conv_2d(x: Tensor, filters: Tensor, bias: Tensor | None, y: Tensor, **options: int) -> Node:
     """DEPTHWISE_CONV_2D: filters (1,KH,KW,C) with one scale per C, bias int32 (C)."""
-    return Node("DEPTHWISE_CONV_2D", schema.DepthwiseConv2DOptionsT(**options), [x, filters, bias], [y])
+    return Node("DEPTHWISE_CONV_2D", schema.DepthwiseConv2DOptionsT(**options), [x, filters, *_present(bias)], [y])
 
 
 def fully_connected(x: Tensor, weights: Tensor, bias: Tensor | None, y: Tensor, **options: int) -> Node:
@@ -92,8 +102,20 @@ def fully_connected(x: Tensor, weights: Tensor, bias: Tensor | None, y: Tensor, 
     return Node("FULLY_CONNECTED", schema.FullyConnectedOptionsT(**options), [x, weights, bias], [y])
 
 
+def transpose_conv(x: Tensor, filters: Tensor, bias: Tensor | None, y: Tensor, **options: int) -> Node:
+    """TRANSPOSE_CONV: filters (Cout,KH,KW,Cin) with one scale per Cout, bias int32 (Cout)."""
+    inputs = [int32_constant("output_shape", y.shape), filters, x, *_present(bias)]
+    return Node("TRANSPOSE_CONV", schema.TransposeConvOptionsT(**options), inputs, [y])
+
+
+def _present(bias: Tensor | None) -> list[Tensor]:
+    """The input of a bias; convolutions without one have an input less."""
+    return [] if bias is None else [bias]
+
+
 def build_model(*nodes: Node) -> bytes:
     """A .tflite file of these operators in this order. Inputs are what none computes, outputs what none reads."""
+    nodes = tuple(part for node in nodes for part in node.parts())
     tensors: list[Tensor] = []
     for node in nodes:
         for tensor in [*node.inputs, *node.outputs]:
@@ -144,9 +166,16 @@ def _flat_tensor(tensor: Tensor, nodes: Sequence[Node], buffers: list[Any]) -> A
     return flat
 
 
-def run_reference(model: bytes, *inputs: np.ndarray) -> list[np.ndarray]:
-    """The model's outputs as LiteRT's reference kernels (BUILTIN_REF) compute them."""
-    interpreter = Interpreter(model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+#: Operators that BUILTIN_REF leaves out; their only kernel is among the others.
+WITHOUT_REFERENCE = ("ELU",)
+
+
+def run_reference(model: bytes, *inputs: np.ndarray, kind: str = "") -> list[np.ndarray]:
+    """The model's outputs as LiteRT's reference kernels (BUILTIN_REF) compute them; `kind` of its only operator."""
+    resolver = OpResolverType.BUILTIN_REF
+    if kind in WITHOUT_REFERENCE:
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_content=model, experimental_op_resolver_type=resolver)
     interpreter.allocate_tensors()
     for detail, value in zip(interpreter.get_input_details(), inputs, strict=True):
         interpreter.set_tensor(detail["index"], value)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinypeft.adapters import AdaptedGraph, AdapterConfig, Parameter
+from tinypeft.errors import FitError
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import DTYPES, Graph, Purpose, Tensor, verify
+from tinypeft.planner import WHOLE, ArenaPlan, ArenaRegion
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.insert import insert_adapters
 from tinypeft.stages.logits import attach_logits
-from tinypeft.stages.plan import ArenaPlan, plan_graphs
-from tinypeft.stages.schedule import schedule
+from tinypeft.stages.plan import plan_graphs
+from tinypeft.stages.recompute import RamBudget, Recomputed, recompute
+from tinypeft.stages.schedule import schedule, schedule_quickly
 
 #: header and checksum around the adapter weights in a package
 PACKAGE_OVERHEAD = 56
+#: how often a plan that is larger than the bytes live at once may ask for fewer of them
+PLAN_ATTEMPTS = 8
 
 
 @dataclass(eq=False)
@@ -30,6 +35,7 @@ class CompiledModel:
     reset       a fresh adapter from a seed
     requantize  adapter weights from masters
     restore     masters from adapter weights
+    recomputed  what training runs again to stay within a budget; None where it need not
     """
 
     name: str
@@ -47,6 +53,7 @@ class CompiledModel:
     arena: ArenaPlan
     adapter_weights: list[Tensor]
     training_state: list[Tensor]
+    recomputed: Recomputed | None = None
 
     @property
     def graphs(self) -> list[Graph]:
@@ -93,9 +100,19 @@ def seed_argument(seed: int) -> dict[str, np.ndarray]:
 
 
 def compile_model(
-    name: str, fingerprint: bytes, base: Graph, adapter: AdapterConfig, training_config: TrainingConfig
+    name: str,
+    fingerprint: bytes,
+    base: Graph,
+    adapter: AdapterConfig,
+    training_config: TrainingConfig,
+    regions: Sequence[ArenaRegion] = (ArenaRegion(WHOLE),),
+    budget: RamBudget | None = None,
 ) -> CompiledModel:
-    """Compile `base` with the adapters of `adapter` into planned graphs for inference and training."""
+    """Compile `base` with the adapters of `adapter` into planned graphs for inference and training.
+
+    `regions` are the RAMs that the arena may use, in order of preference. Where training needs more than `budget`, it
+    runs forward operations again instead of keeping what they gave; raises FitError where that is not enough.
+    """
     verify(base, "read")
     adapted = insert_adapters(base, adapter)
     verify(_with_quantizers(adapted), "insert")
@@ -117,8 +134,19 @@ def compile_model(
         verify(graph, "schedule")
     tensors = list({id(t): t for graph in present for t in graph.tensors()}.values())
     adapter_weights = _by_alignment(t for t in tensors if t.purpose is Purpose.ADAPTER_WEIGHT)
-    package_bytes = PACKAGE_OVERHEAD + sum(t.nbytes for t in adapter_weights)
-    arena = plan_graphs(present, package_bytes if trains else 0)
+    training_state = _by_alignment(t for t in tensors if t.purpose in (Purpose.MASTER, Purpose.OPTIMIZER_STATE))
+    adapter_bytes = sum(t.nbytes for t in adapter_weights)
+    package_bytes = PACKAGE_OVERHEAD + adapter_bytes if trains else 0
+    state_bytes = adapter_bytes + sum(t.nbytes for t in training_state)
+
+    def plan(changed: Graph | None) -> ArenaPlan:
+        graphs = [changed if graph is training and changed is not None else graph for graph in present]
+        return plan_graphs(graphs, package_bytes, regions, state_bytes)
+
+    arena, recomputed = plan(training), None
+    if budget is not None and arena.arena_bytes + state_bytes + budget.beside > budget.total:
+        recomputed, arena = _within_budget(name, training, arena, budget, state_bytes + budget.beside, plan)
+        training = recomputed.graph
     return CompiledModel(
         name,
         fingerprint,
@@ -134,7 +162,39 @@ def compile_model(
         training_config,
         arena,
         adapter_weights,
-        _by_alignment(t for t in tensors if t.purpose in (Purpose.MASTER, Purpose.OPTIMIZER_STATE)),
+        training_state,
+        recomputed,
+    )
+
+
+def _within_budget(
+    name: str,
+    training: Graph | None,
+    arena: ArenaPlan,
+    budget: RamBudget,
+    beside: int,
+    plan: Callable[[Graph | None], ArenaPlan],
+) -> tuple[Recomputed, ArenaPlan]:
+    """A training graph that recomputes so much that the arena and what lies `beside` it fit, and its plan."""
+    room = (budget.total - beside) // 8 * 8
+    smallest, again, target = arena.arena_bytes, 0, room
+    for _ in range(PLAN_ATTEMPTS if training is not None else 0):
+        assert training is not None
+        found = recompute(training, target, schedule_quickly)
+        found = replace(found, graph=schedule(verify(found.graph, "recompute")))
+        planned = plan(found.graph)
+        if planned.arena_bytes <= room:
+            return found, planned
+        if planned.arena_bytes < smallest:
+            smallest, again = planned.arena_bytes, len(found.again)
+        if found.peak > target:
+            break
+        target = found.peak - (planned.arena_bytes - room)
+    reached = f"; with {again} operations of training run again it needs {smallest + beside:,} B" if again else ""
+    smaller_adapter = ", or a smaller rank: --r" if training is not None else ""
+    raise FitError(
+        f"{name} needs {arena.arena_bytes + beside:,} B of RAM, the budget is {budget.total:,} B{reached}",
+        f"--ram-budget {smallest + beside}{smaller_adapter}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from tinypeft.errors import TinypeftError
 #: section -> key -> accepted types. A dotted key in a message is section.key.
 KEYS: dict[str, dict[str, tuple[type, ...]]] = {
     "model": {"path": (str,), "calibration": (str,)},
-    "board": {"name": (str,), "stack_bytes": (int,)},
+    "board": {
+        "name": (str,),
+        "stack_bytes": (int,),
+        "arena_regions": (str, list),
+        "weights_region": (str,),
+        "ram_budget": (int,),
+    },
     "adapter": {
         "kind": (str,),
         "r": (int,),
@@ -42,13 +49,13 @@ def load_config(path: Path | str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for section, entries in content.items():
         if section not in KEYS:
-            raise ConfigError(f"{file}: unknown section [{section}]", _suggest(section, KEYS))
+            raise ConfigError(f"{file}: unknown section [{section}]", suggestion(section, KEYS))
         if not isinstance(entries, dict):
             raise ConfigError(f"{file}: {section} is a value, expected a section", f"write [{section}]")
         for key, value in dict(entries).items():
             dotted = f"{section}.{key}"
             if key not in KEYS[section]:
-                raise ConfigError(f"{file}: unknown key {dotted}", _suggest(key, KEYS[section]))
+                raise ConfigError(f"{file}: unknown key {dotted}", suggestion(key, KEYS[section]))
             if not isinstance(value, KEYS[section][key]) or isinstance(value, bool):
                 wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}", "correct that line")
@@ -58,6 +65,8 @@ def load_config(path: Path | str) -> dict[str, Any]:
     return values
 
 
-def _suggest(name: str, known: dict[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by `name`, and all that is known."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, 1) or [other for other in known if name and other.startswith(name)]
     return (f"did you mean {close[0]}? " if close else "") + f"known: {', '.join(known)}"

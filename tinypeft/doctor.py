@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinypeft.errors import ToolError
+from tinypeft.flashers import FLASHERS, Flasher
 from tinypeft.project.build import host_compiler
 
 _SECONDS = 20.0
@@ -63,8 +64,7 @@ def diagnose() -> list[Check]:
         _tool("renode", "running firmware in Renode", False, _RENODE),
         _tool("renode-test", "running Robot tests in Renode", False, _RENODE),
         _tool("cmake", "building a project with CMake instead of make", False, "apt install cmake"),
-        _tool("st-flash", "flashing ST boards", False, "apt install stlink-tools"),
-        _tool("openocd", "flashing boards", False, "apt install openocd"),
+        *(_flasher(flasher) for flasher in FLASHERS.values() if flasher.install),
         _library("numpy", "everything", ""),
         _library("click", "the command line", ""),
         _library("rich", "tables and progress", ""),
@@ -72,6 +72,7 @@ def diagnose() -> list[Check]:
         _library("ai-edge-litert", "reading models and the reference kernels", ""),
         _library("safetensors", "adapter files", ""),
         _library("pyelftools", "measuring firmware", ""),
+        _library("pyserial", "talking to real boards", ""),
         _library("tensorflow", "converting .keras and .h5 models", "keras"),
         _library("scikit-learn", "the demo's data set", "demo"),
     ]
@@ -87,6 +88,13 @@ def _tool(name: str, needed_for: str, required: bool, install: str) -> _Need:
     return _Need(name, "tool", needed_for, required, install, lambda: _look_for_program(name))
 
 
+def _flasher(flasher: Flasher) -> _Need:
+    def look() -> tuple[str | None, str | None]:
+        return _version(flasher.path(), flasher.version_option)
+
+    return _Need(flasher.program, "tool", f"flashing {flasher.reaches}", False, flasher.install, look)
+
+
 def _library(name: str, needed_for: str, extra: str) -> _Need:
     install = f"pip install 'tinypeft[{extra}]'" if extra else f"pip install {name}"
     return _Need(name, "library", needed_for, not extra, install, lambda: _look_for_library(name))
@@ -97,10 +105,16 @@ def _look_for_python() -> tuple[str | None, str | None]:
 
 
 def _look_for_program(name: str) -> tuple[str | None, str | None]:
-    path = shutil.which(name)
+    return _version(shutil.which(name), "--version")
+
+
+def _version(path: str | None, option: str) -> tuple[str | None, str | None]:
+    """(what the program at `path` says its version is, `path`); "unknown" for one that has no `option` to ask it."""
     if path is None:
         return None, None
-    output = _output([path, "--version"])
+    if not option:
+        return "unknown", path
+    output = _output([path, option])
     match = _VERSION.search(output) if output else None
     return (match.group() if match else output.strip()[:40] or "unknown") if output is not None else None, path
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,39 +11,52 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tinypeft.adapters import AdapterConfig
-from tinypeft.boards import Board, load_board
+from tinypeft.boards import Board, board_on, load_board
 from tinypeft.codegen import GeneratedSources, generate_sources
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.emulators import EMULATORS
-from tinypeft.errors import FitError, OutputError
+from tinypeft.errors import OutputError
+from tinypeft.fitting import DEFAULT_STACK, Recipe, check_fit, flash_use, trainable_parameters
 from tinypeft.frontend import LoadedModel, load_model, load_tflite
-from tinypeft.project import ElfSizes, build_firmware, build_twin, measure, read_manifest, write_project
+from tinypeft.memory import DEFAULT_MEMORY, WEIGHTS_SECTION, MemoryConfig
+from tinypeft.planner import WHOLE, ArenaRegion
+from tinypeft.project import (
+    ElfSizes,
+    build_firmware,
+    build_twin,
+    measure,
+    read_manifest,
+    retarget_project,
+    write_project,
+)
 from tinypeft.resources import resource_path
 from tinypeft.stages.autodiff import TrainingConfig
 
-DEFAULT_STACK = 4096
-#: The most that the command server, the guard words and their alignment take beside a model
-RUNTIME_RAM = 1200
 BASE_MODEL = "base.tflite"
 
 Progress = Callable[[str], None]
-_Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig)
+_Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, MemoryConfig)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a project needs, in bytes; `flash_bytes`, `ram_bytes` are None for the host board.
+    """What a project needs, in bytes; `flash_bytes`, `ram_bytes`, `ram_regions` are None for the host board.
 
     ram_bytes: arena, adapter, optimizer (masters included), stack, data_bss (the rest), total (what the ELF says).
+    ram_regions: how much of it lies in each RAM of the board that is used, by name.
+    recomputed_operations, recomputed_macs: what a training step runs again to stay within the RAM budget.
     """
 
     arena_bytes: int
     arena_lower_bound: int
     flash_bytes: int | None
     ram_bytes: dict[str, int] | None
+    ram_regions: dict[str, int] | None
     macs: int
     trainable_parameters: int
     base_parameters: int
+    recomputed_operations: int = 0
+    recomputed_macs: int = 0
 
 
 @dataclass(eq=False)
@@ -55,6 +67,7 @@ class Project:
     board: Board
     model: CompiledModel
     source: LoadedModel
+    memory: MemoryConfig
 
 
 def generate_project(
@@ -65,6 +78,7 @@ def generate_project(
     calibration: np.ndarray | None = None,
     adapter: AdapterConfig | None = None,
     training: TrainingConfig | None = None,
+    memory: MemoryConfig = DEFAULT_MEMORY,
     stack_bytes: int = DEFAULT_STACK,
     progress: Progress = lambda step: None,
 ) -> Report:
@@ -75,10 +89,10 @@ def generate_project(
     adapter, training = adapter or AdapterConfig(), training or TrainingConfig()
     source = load_model(model_path, calibration, progress)
     progress("compiling")
-    model = compile_model(source.name, source.fingerprint, source.graph, adapter, training)
-    sources = _generate(model, board)
+    model = compile_for(source, board, adapter, training, stack_bytes, memory)
+    sources = sources_for(model, board, memory)
     if not board.is_host:
-        _check_fit(model, sources, source, board, stack_bytes)
+        check_fit(model, board, stack_bytes, recipe(source, training, memory, sources.flash_tables))
     sizes: list[ElfSizes] = []
 
     def build(folder: Path) -> None:
@@ -91,6 +105,7 @@ def generate_project(
     manifest = {
         "adapter": asdict(adapter),
         "training": asdict(training),
+        "memory": asdict(memory),
         "keras_layers": list(source.keras_layers.items()),  # their order counts
         "source": Path(model_path).name,
     }
@@ -101,11 +116,12 @@ def generate_project(
         sources=sources.files,
         kernels=sources.kernels,
         stack_bytes=stack_bytes,
+        weights_region=weights.name if (weights := memory.weights(board)) else "",
         manifest=manifest,
         files={BASE_MODEL: source.tflite},
         prepare=build,
     )
-    return _report(model, source, sizes[0] if sizes else None)
+    return _report(model, source, board, sizes[0] if sizes else None)
 
 
 def build_for_board(directory: Path | str, board: Board) -> Path:
@@ -116,6 +132,17 @@ def build_for_board(directory: Path | str, board: Board) -> Path:
     return elf
 
 
+def build_for_emulator(directory: Path | str, board: Board, emulator: str) -> tuple[Path, Board]:
+    """Build what `emulator` runs for a project of `board`: the project, or itself again for the twin of its board.
+
+    Returns the folder and the board to give to the emulator; raises BoardError where it can run neither.
+    """
+    target = board_on(board, emulator)
+    folder = Path(directory) if target is board else retarget_project(directory, target)
+    build_for_board(folder, target)
+    return folder, target
+
+
 def open_project(directory: Path | str) -> Project:
     """The project that `generate_project` wrote; raises OutputError where the folder is none or is damaged."""
     folder = Path(directory)
@@ -124,27 +151,58 @@ def open_project(directory: Path | str) -> Project:
         tflite = (folder / "model" / BASE_MODEL).read_bytes()
         adapter = _configuration(AdapterConfig, manifest["adapter"])
         training = _configuration(TrainingConfig, manifest["training"])
+        memory = _configuration(MemoryConfig, manifest["memory"])
         name, board = _of_type(manifest, "model", str), _of_type(manifest, "board", str)
         layers = dict(_of_type(manifest, "keras_layers", list))
+        stack_bytes = _of_type(manifest, "stack_bytes", int)
         _of_type(manifest, "files", dict)
     except KeyError as error:
         raise OutputError(f"{folder} is damaged: its manifest.json lacks {error}", "generate it again") from error
     except (OSError, TypeError, ValueError) as error:
         raise OutputError(f"{folder} is damaged: {error}", "generate it again") from error
     source = load_tflite(name, tflite, layers)
-    model = compile_model(source.name, source.fingerprint, source.graph, adapter, training)
-    project = Project(folder, load_board(board), model, source)
+    target = load_board(board)
+    model = compile_for(source, target, adapter, training, stack_bytes, memory)
+    project = Project(folder, target, model, source, memory)
     _check_current(project, manifest)
     return project
 
 
-def _generate(model: CompiledModel, board: Board) -> GeneratedSources:
-    return generate_sources(model, None if board.is_host else board.ram.length)
+def compile_for(
+    source: LoadedModel,
+    board: Board | None,
+    adapter: AdapterConfig,
+    training: TrainingConfig,
+    stack_bytes: int,
+    memory: MemoryConfig = DEFAULT_MEMORY,
+) -> CompiledModel:
+    """`source` compiled for the memories of `board`, of which the stack takes some; for none in particular without."""
+    regions = memory.regions(board, stack_bytes) if board is not None else (ArenaRegion(WHOLE),)
+    budget = memory.budget(stack_bytes)
+    return compile_model(source.name, source.fingerprint, source.graph, adapter, training, regions, budget)
+
+
+def recipe(
+    source: LoadedModel, training: TrainingConfig, memory: MemoryConfig, constants: int, code: int = 0
+) -> Recipe:
+    """How `source` is made for a board, its flash holding so many bytes of constants and code."""
+
+    def compile_with(adapter: AdapterConfig, board: Board, stack_bytes: int, budget: int) -> CompiledModel:
+        within = replace(memory, ram_budget=budget or memory.ram_budget)
+        return compile_for(source, board, adapter, training, stack_bytes, within)
+
+    return Recipe(compile_with, lambda board: flash_use(board, memory, constants, code))
+
+
+def sources_for(model: CompiledModel, board: Board, memory: MemoryConfig = DEFAULT_MEMORY) -> GeneratedSources:
+    """The C sources of `model`, which assert that it fits `board`."""
+    weights = memory.weights(board)
+    return generate_sources(model, memory.ram_bytes(board), WEIGHTS_SECTION if weights else "")
 
 
 def _check_current(project: Project, manifest: dict[str, Any]) -> None:
     """Raise OutputError where this tinypeft would generate other sources, so that comparing with them tells nothing."""
-    sources = _generate(project.model, project.board)
+    sources = sources_for(project.model, project.board, project.memory)
     current = {f"src/{name}": text.encode() for name, text in sources.files.items()}
     for name in sources.kernels:
         current[f"firmware/kernels/{name}"] = resource_path("firmware", "kernels", name).read_bytes()
@@ -175,8 +233,8 @@ def _configuration(kind: type[_Configuration], values: Any) -> _Configuration:
     return kind(**given)
 
 
-def _report(model: CompiledModel, source: LoadedModel, sizes: ElfSizes | None) -> Report:
-    ram = None
+def _report(model: CompiledModel, source: LoadedModel, board: Board, sizes: ElfSizes | None) -> Report:
+    ram = regions = None
     adapter = model.adapter_bytes
     optimizer = model.training_bytes
     if sizes is not None:
@@ -189,75 +247,17 @@ def _report(model: CompiledModel, source: LoadedModel, sizes: ElfSizes | None) -
             "data_bss": sizes.data_bss_bytes - planned,
             "total": sizes.ram_bytes,
         }
+        regions = {board.ram.name: sizes.ram_bytes - sum(sizes.arena_parts.values()), **sizes.arena_parts}
     weights = {id(t): t for op in source.graph.operations for t in op.inputs.values() if t.data is not None}
     return Report(
         model.arena.arena_bytes,
         model.arena.lower_bound,
         None if sizes is None else sizes.flash_bytes,
         ram,
+        regions,
         sum(op.op.macs(op) for op in model.inference.operations),
-        sum(parameter.master.size for parameter in model.parameters),
+        trainable_parameters(model),
         sum(t.size for t in weights.values()),
+        len(model.recomputed.again) if model.recomputed else 0,
+        model.recomputed.macs if model.recomputed else 0,
     )
-
-
-def _ram_needed(model: CompiledModel, stack_bytes: int) -> int:
-    persistent = model.adapter_bytes + model.training_bytes
-    return model.arena.arena_bytes + persistent + stack_bytes + RUNTIME_RAM
-
-
-def _check_fit(
-    model: CompiledModel, sources: GeneratedSources, source: LoadedModel, board: Board, stack_bytes: int
-) -> None:
-    """Raise FitError before anything is written where the planned memory is more than the board has."""
-    if sources.flash_tables > board.flash.length:
-        raise FitError(
-            f"the constants of {model.name} need {sources.flash_tables:,} B of flash, {board.name} has "
-            f"{board.flash.length:,} B in {board.flash.name}",
-            "use a smaller model, or a board with more flash: tinypeft boards",
-        )
-    needed = _ram_needed(model, stack_bytes)
-    if needed <= board.ram.length:
-        return
-    largest = next(g for g in model.graphs if g.name == model.arena.largest)
-    plan = model.arena.plans[largest.name]
-    peak = largest.operations[min(plan.peak_operation, len(largest.operations) - 1)]
-    raise FitError(
-        f"{model.name} needs {needed:,} B of RAM (arena {model.arena.arena_bytes:,}, adapter and optimiser "
-        f"{needed - model.arena.arena_bytes - stack_bytes - RUNTIME_RAM:,}, stack {stack_bytes:,}, "
-        f"runtime {RUNTIME_RAM:,}), {board.name} has "
-        f"{board.ram.length:,} B in {board.ram.name}; the arena peaks at op {plan.peak_operation} of {largest.name}, "
-        f"{peak.name}",
-        _what_would_fit(model, source, board, stack_bytes),
-    )
-
-
-def _what_would_fit(model: CompiledModel, source: LoadedModel, board: Board, stack_bytes: int) -> str:
-    """The first smaller configuration that fits, as the option to give."""
-    stacks = [stack_bytes] if stack_bytes <= DEFAULT_STACK else [stack_bytes, DEFAULT_STACK]
-    for option, candidate in _smaller_adapters(model):
-        smaller = compile_model(model.name, model.fingerprint, source.graph, candidate, model.training_config)
-        for stack in stacks:
-            needed = _ram_needed(smaller, stack)
-            if needed <= board.ram.length:
-                options = (
-                    [option] if stack == stack_bytes else [f"--stack-bytes {stack}", *([option] if option else [])]
-                )
-                return f"{' '.join(options)}, which needs {needed:,} B"
-    return "a smaller model, or a board with more RAM: tinypeft boards"
-
-
-def _smaller_adapters(model: CompiledModel) -> Iterator[tuple[str, AdapterConfig]]:
-    """(options to give, the configuration that they make): the given one, then others that need less and less."""
-    config = model.adapter
-    yield "", config
-    ranks = [r for r in (8, 4, 2, 1) if r < config.r] if config.adapter != "none" else []
-    yield from ((f"--r {r}", replace(config, r=r)) for r in ranks)
-    layers = list(dict.fromkeys(p.layer for p in model.parameters if p.name.endswith("_lora_A")))
-    for r in [config.r, *ranks[-1:]]:
-        rank = f" --r {r}" if r != config.r else ""
-        for kept in range(len(layers) - 1, 0, -1):
-            names = "|".join(map(re.escape, layers[-kept:]))
-            yield f"--target-modules '{names}'{rank}", replace(config, target_modules=names, r=r)
-    if config.adapter != "none":
-        yield "--adapter none", replace(config, adapter="none")

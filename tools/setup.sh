@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Bring a bare Debian or Ubuntu to where tinypeft's tests and demo run. Safe to run again; does nothing when nothing is
-# missing. Usage: tools/setup.sh [VENV]
+# missing. Usage: tools/setup.sh [VENV]; with TINYPEFT_BROWSER=1 it installs a browser for the tests that open pages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -22,6 +22,11 @@ gcc gcc
 make make
 cmake cmake
 END
+
+browsers=(chromium chromium-browser google-chrome google-chrome-stable)
+if [ -n "${TINYPEFT_BROWSER:-}" ] && ! command -v "${browsers[@]}" >/dev/null; then
+  missing+=(chromium)
+fi
 
 python=python3
 for candidate in python3 python3.11 python3.12 python3.13; do

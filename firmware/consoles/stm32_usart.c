@@ -1,6 +1,7 @@
-/* USART of STM32F1, F2, F4 and L1 (RM0090, section 30) with GPIO of F2, F4 and L1 (section 8), 16x oversampling.
+/* USART of STM32F2, F4 and L1 (RM0090, section 30): status in SR, data in DR; 16x oversampling.
  * The bus clock of the USART is TP_BOARD_CLOCK_HZ: no prescaler after reset. */
 #include "tinypeft/tp_console.h"
+#include "tinypeft/tp_stm32_gpio.h"
 #include "tp_board_config.h"
 
 #define REGISTER(address) (*(volatile uint32_t *)(address))
@@ -18,34 +19,11 @@
 #define CR1_TE (1u << 3)
 #define CR1_UE (1u << 13)
 
-#define GPIO_MODER REGISTER(TP_CONSOLE_GPIO_BASE + 0x00u)
-#define GPIO_PUPDR REGISTER(TP_CONSOLE_GPIO_BASE + 0x0Cu)
-#define GPIO_AFR(pin) REGISTER(TP_CONSOLE_GPIO_BASE + 0x20u + 4u * ((pin) / 8u))
-
-#define MODE_ALTERNATE 2u
-#define PULL_UP 1u
-
-/* Read back, so that the clock runs before the peripheral is touched. */
-static void enable_clock(uint32_t address, uint32_t bit) {
-  REGISTER(address) |= 1u << bit;
-  (void)REGISTER(address);
-}
-
-static void set_field(volatile uint32_t *address, uint32_t position, uint32_t mask, uint32_t value) {
-  *address = (*address & ~(mask << position)) | (value << position);
-}
-
-static void connect_pin(uint32_t pin) {
-  set_field(&GPIO_AFR(pin), 4u * (pin % 8u), 0xFu, TP_CONSOLE_ALTERNATE_FUNCTION);
-  set_field(&GPIO_PUPDR, 2u * pin, 3u, PULL_UP);
-  set_field(&GPIO_MODER, 2u * pin, 3u, MODE_ALTERNATE);
-}
-
 void tp_console_init(void) {
-  enable_clock(TP_CONSOLE_GPIO_ENABLE_REGISTER, TP_CONSOLE_GPIO_ENABLE_BIT);
-  enable_clock(TP_CONSOLE_ENABLE_REGISTER, TP_CONSOLE_ENABLE_BIT);
-  connect_pin(TP_CONSOLE_TX_PIN);
-  connect_pin(TP_CONSOLE_RX_PIN);
+  tp_stm32_enable(TP_CONSOLE_GPIO_ENABLE_REGISTER, TP_CONSOLE_GPIO_ENABLE_MASK);
+  tp_stm32_enable(TP_CONSOLE_ENABLE_REGISTER, TP_CONSOLE_ENABLE_MASK);
+  tp_stm32_connect_pin(TP_CONSOLE_TX_GPIO, TP_CONSOLE_TX_PIN, TP_CONSOLE_ALTERNATE_FUNCTION);
+  tp_stm32_connect_pin(TP_CONSOLE_RX_GPIO, TP_CONSOLE_RX_PIN, TP_CONSOLE_ALTERNATE_FUNCTION);
   USART_CR1 = 0;
   USART_CR2 = 0;
   USART_CR3 = 0;

@@ -1,46 +1,56 @@
 #include "tinypeft/tp_accumulate.h"
 #include "tinypeft/tp_kernels.h"
 
-/* The output coordinate whose window covers `input` with `tap`, or -1. */
-static int32_t covering_output(int32_t input, int32_t tap, int32_t stride, int32_t pad, int32_t dilation,
-                               int32_t outputs) {
-  const int32_t distance = input + pad - tap * dilation;
-  if (distance < 0 || distance % stride != 0 || distance / stride >= outputs) {
-    return -1;
+/* One tap of a column: `channels` mantissas, rounded to `narrow` bits fewer. */
+static void copy_tap(const int16_t *source, int32_t channels, int32_t narrow, int16_t *column) {
+  if (source == NULL) {
+    memset(column, 0, (size_t)channels * sizeof *column);
+    return;
   }
-  return distance / stride;
+  memcpy(column, source, (size_t)channels * sizeof *column);
+  for (int32_t c = 0; narrow > 0 && c < channels; c++) {
+    column[c] = (int16_t)tp_round_shift_s32(column[c], narrow);
+  }
 }
 
-/* Gather the mantissas of every output that (y,x) contributes to: tap by tap, (KH,KW,Cout), zero where there is none. */
-static void gather_column(const tp_window *w, const int16_t *g, int32_t y, int32_t x, int32_t narrow, int16_t *column) {
+/* Gather the mantissas of every output that (y,x) contributes to: tap by tap, (KH,KW,channels), zero where there is
+ * none. `g` points to the first of the output channels. */
+static void gather_column(const tp_window *w, const int16_t *g, int32_t channels, int32_t y, int32_t x, int32_t narrow,
+                          int16_t *column) {
   for (int32_t i = 0; i < w->kernel_h; i++) {
-    const int32_t oy = covering_output(y, i, w->stride_h, w->pad_top, w->dilation_h, w->output_h);
+    const int32_t oy = tp_covering_output(y, i, w->stride_h, w->pad_top, w->dilation_h, w->output_h);
     for (int32_t j = 0; j < w->kernel_w; j++) {
-      const int32_t ox = covering_output(x, j, w->stride_w, w->pad_left, w->dilation_w, w->output_w);
-      const size_t size = (size_t)w->output_c * sizeof *column;
-      if (oy < 0 || ox < 0) {
-        memset(column, 0, size);
-      } else {
-        memcpy(column, g + (oy * w->output_w + ox) * w->output_c, size);
-      }
-      for (int32_t c = 0; narrow > 0 && c < w->output_c; c++) {
-        column[c] = (int16_t)tp_round_shift_s32(column[c], narrow);
-      }
-      column += w->output_c;
+      const int32_t ox = tp_covering_output(x, j, w->stride_w, w->pad_left, w->dilation_w, w->output_w);
+      const int16_t *source = oy < 0 || ox < 0 ? NULL : g + (oy * w->output_w + ox) * w->output_c;
+      copy_tap(source, channels, narrow, column);
+      column += channels;
     }
   }
 }
 
-/* sum over taps and output channels of column * filter, for `channels` input channels from k on. */
-static void column_dot(const tp_window *w, const int16_t *column, const int8_t *filter, int32_t k, int32_t channels,
-                       int32_t acc[TP_BLOCK]) {
-  const int32_t taps = w->kernel_h * w->kernel_w;
-  tp_dot_columns_s8(column, filter + k, w->output_c, taps * w->input_c, channels, acc);
+/* Gather the mantissas that the window at (oy,ox) covers: (KH,KW,input_c), zero outside. */
+static void gather_window(const tp_window *w, const int16_t *g, int32_t oy, int32_t ox, int32_t narrow,
+                          int16_t *column) {
+  for (int32_t i = 0; i < w->kernel_h; i++) {
+    const int32_t y = oy * w->stride_h - w->pad_top + i * w->dilation_h;
+    for (int32_t j = 0; j < w->kernel_w; j++) {
+      const int32_t x = ox * w->stride_w - w->pad_left + j * w->dilation_w;
+      const int outside = y < 0 || y >= w->input_h || x < 0 || x >= w->input_w;
+      copy_tap(outside ? NULL : g + (y * w->input_w + x) * w->input_c, w->input_c, narrow, column);
+      column += w->input_c;
+    }
+  }
+}
+
+/* sum over taps and the column's channels of column * filter, for `results` channels of the filter's last axis, which
+ * has filter_c; `filter` points to the first of them. column (taps,channels), filter (channels,taps,filter_c). */
+static void column_dot(const int16_t *column, const int8_t *filter, int32_t taps, int32_t channels, int32_t filter_c,
+                       int32_t results, int32_t acc[TP_BLOCK]) {
+  tp_dot_columns_s8(column, filter, channels, taps * filter_c, results, acc);
   for (int32_t t = 1; t < taps; t++) {
     int32_t more[TP_BLOCK];
-    tp_dot_columns_s8(column + t * w->output_c, filter + t * w->input_c + k, w->output_c, taps * w->input_c, channels,
-                      more);
-    for (int32_t j = 0; j < channels; j++) {
+    tp_dot_columns_s8(column + t * channels, filter + t * filter_c, channels, taps * filter_c, results, more);
+    for (int32_t j = 0; j < results; j++) {
       acc[j] += more[j];
     }
   }
@@ -58,26 +68,32 @@ void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_
   }
   const int32_t shift = exponent - d_acc->exponent - narrow;
   const int32_t addend_shift = addend != NULL ? exponent - addend->exponent : 0;
+  const int32_t taps = w->kernel_h * w->kernel_w;
   int32_t peak = 0;
   for (int32_t y = 0; y < w->input_h; y++) {
     for (int32_t x = 0; x < w->input_w; x++) {
-      const int32_t position = (y * w->input_w + x) * w->input_c;
-      gather_column(w, d_acc->mantissa, y, x, narrow, column);
-      for (int32_t k = 0; k < w->input_c; k += TP_BLOCK) {
-        int32_t acc[TP_BLOCK];
-        const int32_t channels = tp_min_s32(w->input_c - k, TP_BLOCK);
-        column_dot(w, column, filter, k, channels, acc);
-        for (int32_t j = 0; j < channels; j++) {
-          int32_t value;
-          if (addend != NULL) {
-            const int64_t sum = tp_round_shift_s64(acc[j], shift);
-            value = (int32_t)(sum + tp_round_shift_s64(addend->mantissa[position + k + j], addend_shift));
-          } else {
-            value = tp_round_shift_s32(acc[j], shift);
+      int32_t position = (y * w->input_w + x) * w->input_c;
+      const int8_t *group = filter;
+      for (int32_t c = 0; c < w->output_c; c += params->group_c) {
+        gather_column(w, d_acc->mantissa + c, params->group_c, y, x, narrow, column);
+        for (int32_t k = 0; k < params->filter_c; k += TP_BLOCK) {
+          int32_t acc[TP_BLOCK];
+          const int32_t channels = tp_min_s32(params->filter_c - k, TP_BLOCK);
+          column_dot(column, group + k, taps, params->group_c, params->filter_c, channels, acc);
+          for (int32_t j = 0; j < channels; j++) {
+            int32_t value;
+            if (addend != NULL) {
+              const int64_t sum = tp_round_shift_s64(acc[j], shift);
+              value = (int32_t)(sum + tp_round_shift_s64(addend->mantissa[position + k + j], addend_shift));
+            } else {
+              value = tp_round_shift_s32(acc[j], shift);
+            }
+            peak = tp_max_s32(peak, tp_abs_s32(value));
+            d_input->mantissa[position + k + j] = (int16_t)value;
           }
-          peak = tp_max_s32(peak, tp_abs_s32(value));
-          d_input->mantissa[position + k + j] = (int16_t)value;
         }
+        position += params->filter_c;
+        group += params->group_c * taps * params->filter_c;
       }
     }
   }
@@ -85,13 +101,40 @@ void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_
   d_input->peak = peak;
 }
 
+void tp_transpose_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc,
+                                          const int8_t *filter, tp_bfp16 *d_input, void *column) {
+  const tp_window *w = &params->window;
+  const int32_t taps = w->kernel_h * w->kernel_w;
+  const int32_t narrow = tp_accumulator_shift(d_acc->peak, params->l1);
+  const int32_t shift = tp_narrow_shift(tp_round_shift_s64(d_acc->peak, narrow) * params->l1);
+  int16_t *result = d_input->mantissa;
+  int32_t peak = 0;
+  for (int32_t oy = 0; oy < w->output_h; oy++) {
+    for (int32_t ox = 0; ox < w->output_w; ox++) {
+      gather_window(w, d_acc->mantissa, oy, ox, narrow, column);
+      for (int32_t k = 0; k < w->output_c; k += TP_BLOCK) {
+        int32_t acc[TP_BLOCK];
+        const int32_t channels = tp_min_s32(w->output_c - k, TP_BLOCK);
+        column_dot(column, filter + k, taps, w->input_c, w->output_c, channels, acc);
+        for (int32_t j = 0; j < channels; j++) {
+          const int32_t value = tp_round_shift_s32(acc[j], shift);
+          peak = tp_max_s32(peak, tp_abs_s32(value));
+          *result++ = (int16_t)value;
+        }
+      }
+    }
+  }
+  d_input->exponent = d_acc->exponent + narrow + shift;
+  d_input->peak = peak;
+}
+
 /* The outputs that input (y,x) contributes to, and through which tap of the filter; returns how many. */
 static int32_t list_taps(const tp_window *w, int32_t rows, int32_t y, int32_t x, tp_tap *taps) {
   int32_t count = 0;
   for (int32_t i = 0; i < w->kernel_h; i++) {
-    const int32_t oy = covering_output(y, i, w->stride_h, w->pad_top, w->dilation_h, w->output_h);
+    const int32_t oy = tp_covering_output(y, i, w->stride_h, w->pad_top, w->dilation_h, w->output_h);
     for (int32_t j = 0; oy >= 0 && j < w->kernel_w; j++) {
-      const int32_t ox = covering_output(x, j, w->stride_w, w->pad_left, w->dilation_w, w->output_w);
+      const int32_t ox = tp_covering_output(x, j, w->stride_w, w->pad_left, w->dilation_w, w->output_w);
       if (ox >= 0) {
         taps[count].data = ((oy % rows) * w->output_w + ox) * w->output_c;
         taps[count].filter = (i * w->kernel_w + j) * w->output_c;

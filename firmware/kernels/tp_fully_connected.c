@@ -1,11 +1,15 @@
 #include "tinypeft/tp_accumulate.h"
 #include "tinypeft/tp_kernels.h"
 
-/* The accumulators of `filters` output channels from c on, for the position whose input is in `column`. */
-static void accumulate(const tp_fully_connected_params *params, const int16_t *column, int32_t c, int32_t filters,
-                       const int8_t *filter, const int32_t *bias, const int16_t *hidden, const int8_t *lora_B,
-                       const int8_t *lora_shift, int32_t acc[TP_BLOCK]) {
-  tp_dot_rows_s8(column, filter + c * params->input_c, params->input_c, params->input_c, filters, acc);
+/* The accumulators of `filters` output channels from c on, for the position at `input`, widened in `column` if any. */
+static void accumulate(const tp_fully_connected_params *params, const int8_t *input, const int16_t *column, int32_t c,
+                       int32_t filters, const int8_t *filter, const int32_t *bias, const int16_t *hidden,
+                       const int8_t *lora_B, const int8_t *lora_shift, int32_t acc[TP_BLOCK]) {
+  if (column != NULL) {
+    tp_dot_rows_s8(column, filter + c * params->input_c, params->input_c, params->input_c, filters, acc);
+  } else {
+    tp_dot_input_s8(input, filter + c * params->input_c, params->input_c, params->input_c, filters, acc);
+  }
   for (int32_t j = 0; j < filters; j++) {
     if (bias != NULL) {
       acc[j] += bias[c + j];
@@ -20,16 +24,19 @@ void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t
                            const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
                            const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *column) {
   for (int32_t p = 0; p < params->positions; p++) {
-    tp_widen_s8(input + p * params->input_c, params->input_c, params->input_offset, column);
+    if (column != NULL) {
+      tp_widen_s8(input, params->input_c, params->input_offset, column);
+    }
     for (int32_t c = 0; c < params->output_c; c += TP_BLOCK) {
       int32_t acc[TP_BLOCK];
       const int32_t filters = tp_min_s32(params->output_c - c, TP_BLOCK);
-      accumulate(params, column, c, filters, filter, bias, hidden, lora_B, lora_shift, acc);
+      accumulate(params, input, column, c, filters, filter, bias, hidden, lora_B, lora_shift, acc);
       for (int32_t j = 0; j < filters; j++) {
         const int32_t value = tp_requantize_single(acc[j], multiplier[c + j], shift[c + j]) + params->output_offset;
         *output++ = (int8_t)tp_clamp_s32(value, params->activation_min, params->activation_max);
       }
     }
+    input += params->input_c;
     if (params->rank > 0) {
       hidden += params->rank;
     }
@@ -39,11 +46,13 @@ void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t
 void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                         const int32_t *bias, const float *scale, const int16_t *hidden, const int8_t *lora_B,
                         const int8_t *lora_shift, float *logits, void *column) {
-  tp_widen_s8(input, params->input_c, params->input_offset, column);
+  if (column != NULL) {
+    tp_widen_s8(input, params->input_c, params->input_offset, column);
+  }
   for (int32_t c = 0; c < params->output_c; c += TP_BLOCK) {
     int32_t acc[TP_BLOCK];
     const int32_t filters = tp_min_s32(params->output_c - c, TP_BLOCK);
-    accumulate(params, column, c, filters, filter, bias, hidden, lora_B, lora_shift, acc);
+    accumulate(params, input, column, c, filters, filter, bias, hidden, lora_B, lora_shift, acc);
     for (int32_t j = 0; j < filters; j++) {
       *logits++ = (float)acc[j] * scale[c + j];
     }

@@ -7,7 +7,7 @@ void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, con
   const int32_t count = w->kernel_h * w->kernel_w * w->input_c;
   for (int32_t oy = 0; oy < w->output_h; oy++) {
     for (int32_t ox = 0; ox < w->output_w; ox++) {
-      tp_gather_s8(w, input, params->input_offset, oy, ox, column);
+      tp_gather_window_s8(w, input, w->input_c, params->input_offset, oy, ox, column);
       for (int32_t r = 0; r < w->output_c; r += TP_BLOCK) {
         int32_t acc[TP_BLOCK];
         const int32_t filters = tp_min_s32(w->output_c - r, TP_BLOCK);

@@ -101,3 +101,40 @@ void tp_softmax_s8(const tp_softmax_params *params, const int8_t *input, const i
     }
   }
 }
+
+/* Fractional bits of a gradient minus its mean, and the largest |p * (gradient - mean)| for a gradient of 1. */
+#define MEAN_BITS 6
+#define LARGEST (255 * 2 * (1 << MEAN_BITS))
+
+/* sum / count rounded down, count > 0. */
+static int32_t floor_divide(int64_t sum, int32_t count) {
+  const int64_t quotient = sum / count;
+  return (int32_t)(quotient - (quotient * count > sum ? 1 : 0));
+}
+
+void tp_softmax_backward_s16(const tp_softmax_backward_params *params, const tp_bfp16 *d_output, const int8_t *output,
+                             tp_bfp16 *d_input) {
+  const int32_t shift = tp_narrow_shift((int64_t)d_output->peak * LARGEST);
+  int32_t peak = 0;
+  for (int32_t row = 0; row < params->rows; row++) {
+    const int16_t *gradient = d_output->mantissa + row * params->depth;
+    const int8_t *y = output + row * params->depth;
+    int16_t *target = d_input->mantissa + row * params->depth;
+    int32_t total = 0;
+    int64_t sum = 0;
+    for (int32_t i = 0; i < params->depth; i++) {
+      const int32_t p = y[i] - INT8_MIN;
+      total += p;
+      sum += gradient[i] * p;
+    }
+    const int32_t mean = floor_divide(sum * (1 << MEAN_BITS), tp_max_s32(total, 1));
+    for (int32_t i = 0; i < params->depth; i++) {
+      const int32_t centred = gradient[i] * (1 << MEAN_BITS) - mean;
+      const int32_t scaled = tp_round_shift_s32((y[i] - INT8_MIN) * centred, shift);
+      target[i] = (int16_t)scaled;
+      peak = tp_max_s32(peak, tp_abs_s32(scaled));
+    }
+  }
+  d_input->exponent = d_output->exponent + shift - 8 - MEAN_BITS;
+  d_input->peak = peak;
+}

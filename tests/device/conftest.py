@@ -80,7 +80,7 @@ class Wire:
     """The server's byte stream, without the client's care."""
 
     def __init__(self, device: Device):
-        self.transport = device._transport
+        self.transport = device._link.transport
 
     def exchange(self, data: bytes) -> list[Message]:
         self.transport.send(data)

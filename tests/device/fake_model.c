@@ -56,7 +56,7 @@ static void trace_all(fake_model *model) {
 static void spin(uint32_t rounds) {
 #if defined(__arm__)
   if (rounds > 0) {
-    __asm__ volatile("1: subs %0, %0, #1\n bne 1b" : "+r"(rounds) : : "cc");
+    __asm__ volatile(".syntax unified\n1: subs %0, %0, #1\n bne 1b" : "+l"(rounds) : : "cc");
   }
 #else
   (void)rounds;

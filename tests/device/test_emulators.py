@@ -185,7 +185,8 @@ def test_without_a_compiler_there_is_no_plugin_but_a_reason(monkeypatch, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "which", lambda name: None)
-        assert counting.build_plugin() == (None, "counting needs a C compiler of this computer: apt install gcc")
+        reason = "the counting plugin needs a C compiler of this computer: apt install gcc"
+        assert counting.build_plugin() == (None, reason)
     plugin, reason = counting.build_plugin()
     assert reason is None and plugin.is_relative_to(tmp_path)
     assert [path.name for path in plugin.parent.iterdir()] == [plugin.name]

@@ -87,12 +87,12 @@ def dynamic_shape() -> Any:
 
 
 @model
-def sigmoid() -> Any:
+def softsign() -> Any:
     import keras
     from keras import layers
 
     return keras.Sequential(
-        [keras.Input((4,)), layers.Dense(3, name="hidden"), layers.Activation("sigmoid", name="squash")]
+        [keras.Input((4,)), layers.Dense(3, name="hidden"), layers.Activation("softsign", name="squash")]
     )
 
 

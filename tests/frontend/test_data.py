@@ -8,7 +8,7 @@ import pytest
 from tflite_builder import Node, build_model, float_tensor, int8_tensor
 
 from tinypeft.data import choose_fraction, choose_shots, load_array, load_dataset, quantize
-from tinypeft.errors import DataError
+from tinypeft.errors import DataError, ModelError
 from tinypeft.frontend import load_model
 from tinypeft.ir import Purpose, Tensor
 from tinypeft.oracle import LiteRtOracle
@@ -138,6 +138,12 @@ def test_oracle_accuracy_of_real_models(shared_data: Path) -> None:
     assert [output.shape for output in layers.values()] == [op.output.shape for op in model.graph.operations]
     with pytest.raises(DataError, match="the model takes"):
         oracle.run(dataset.x[0, :3])
+
+
+def test_an_operator_that_the_reference_kernels_lack_is_named() -> None:
+    x, y = (int8_tensor(name, (1, 4), 0.1) for name in ("x", "y"))
+    with pytest.raises(ModelError, match="reference kernels lack ELU"):
+        LiteRtOracle(build_model(Node("ELU", None, [x], [y])))
 
 
 @pytest.mark.slow

@@ -14,18 +14,6 @@ from reduction_cases import REDUCTION_CASES
 from tflite_builder import Node, float_tensor, int8_tensor, int32_constant
 
 
-def add(rng: np.random.Generator, **_: Any) -> Node:
-    """ADD; one in five with a constant."""
-    shape = random_shape(rng)[: rng.integers(2, 5)]
-    data = random_int8(rng, shape) if rng.random() < 0.2 else None
-    inputs = [
-        int8_tensor("a", shape, random_scale(rng), random_zero_point(rng)),
-        int8_tensor("b", shape, random_scale(rng), random_zero_point(rng), data),
-    ]
-    output = int8_tensor("y", shape, random_scale(rng), random_zero_point(rng))
-    return Node("ADD", schema.AddOptionsT(fusedActivationFunction=int(rng.choice(ACTIVATIONS))), inputs, [output])
-
-
 def pool(rng: np.random.Generator, kind: str) -> Node:
     """AVERAGE_POOL_2D or MAX_POOL_2D; global now and then."""
     _, h, w, c = random_shape(rng, 11)
@@ -47,26 +35,10 @@ def pool(rng: np.random.Generator, kind: str) -> Node:
     return Node(kind, options, [x], [y])
 
 
-def mean(rng: np.random.Generator, **_: Any) -> Node:
-    """MEAN over height and width, or over time."""
-    shape = random_shape(rng, 13)
-    axes = [1, 2] if rng.random() < 0.5 else [-2, -3]
-    if rng.random() < 0.2:
-        shape, axes = (1, *shape[2:]), [1]
-    keep = bool(rng.integers(2))
-    reduced = {axis % len(shape) for axis in axes}
-    out = tuple(1 if i in reduced else n for i, n in enumerate(shape) if keep or i not in reduced)
-    scale = random_scale(rng)
-    out_scale = scale if rng.random() < 0.4 else scale * float(np.exp(rng.uniform(-2, 2)))
-    x = int8_tensor("x", shape, scale, random_zero_point(rng))
-    y = int8_tensor("y", out, out_scale, x.zero_point if rng.random() < 0.3 else random_zero_point(rng))
-    return Node("MEAN", schema.ReducerOptionsT(keepDims=keep), [x, int32_constant("axes", axes)], [y])
-
-
 def pad(rng: np.random.Generator, **_: Any) -> Node:
-    """PAD of any dimension but the first."""
-    shape = random_shape(rng, 6)[: rng.integers(2, 5)]
-    paddings = np.vstack([[0, 0], rng.integers(0, 4, (len(shape) - 1, 2))])
+    """PAD of one to five dimensions, the first among them."""
+    shape = tuple(int(n) for n in rng.integers(1, 6, rng.integers(1, 6)))
+    paddings = rng.integers(0, 4, (len(shape), 2)) if len(shape) < 4 else rng.integers(0, 2, (len(shape), 2))
     scale, zero_point = random_scale(rng), random_zero_point(rng)
     x = int8_tensor("x", shape, scale, zero_point)
     y = int8_tensor("y", np.array(shape) + paddings.sum(axis=1), scale, zero_point)
@@ -109,7 +81,7 @@ def dequantize(rng: np.random.Generator, **_: Any) -> Node:
 
 
 CASES: dict[str, Callable[..., Node]] = {
-    "ADD": add, "AVERAGE_POOL_2D": pool, "MAX_POOL_2D": pool, "MEAN": mean, "PAD": pad, "RESHAPE": reshape,
+    "AVERAGE_POOL_2D": pool, "MAX_POOL_2D": pool, "PAD": pad, "RESHAPE": reshape,
     "SOFTMAX": softmax, "QUANTIZE": quantize, "DEQUANTIZE": dequantize,
     **ELEMENTWISE_CASES, **LAYOUT_CASES, **REDUCTION_CASES,
 }  # fmt: skip

@@ -6,8 +6,11 @@ passes none, and the accumulators of a layer are linear in its input, its weight
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import elementwise_reference
+import layout_reference
 import numpy as np
 
 from tinypeft.ir import Operation, Tensor
@@ -54,15 +57,22 @@ class Reference:
         d_output = self.gradients.get(op.output.name)
         if d_output is None:
             return
-        if op.output.dtype == "int8":
+        if op.output.dtype == "int8" and op.kind not in (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED):
             low, high = output_range(op)
             q = self.values[op.output.name]
             d_output = np.where((q > low) & (q < high), d_output, 0.0)
+        if op.kind in elementwise_reference.FORMULAS:
+            reals = {name: self.real(op, name) for name in op.inputs}
+            for name, gradient in elementwise_reference.gradients(op, reals, d_output).items():
+                self.add(op.inputs[name], gradient)
+            return
         getattr(self, f"_{op.kind.lower()}")(op, d_output)
 
     def _weighted(self, op: Operation, d: np.ndarray, taps: list[Any]) -> None:
         """A layer that is a matrix product for each of its taps: (input slice, output slice, filter slice)."""
         x, w = self.real(op, "input"), self.real(op, "filter")
+        if w.shape[-1] != x.shape[-1]:
+            w = _without_groups(w, x.shape[-1])
         if "scale" in op.inputs:  # a retrained layer has scales of its own
             unit = self.values[op.inputs["scale"].name].astype(np.float64)
             w = self.values[op.inputs["filter"].name] * (unit / float(op.inputs["input"].scale[0]))[:, None]  # type: ignore[index]
@@ -121,18 +131,44 @@ class Reference:
             d_x[of_x] += (d[of_y] * w[0, ky, kx]).reshape(*d_x[of_x].shape, -1).sum(-1)
         self.add(op.inputs["input"], d_x)
 
-    def _add(self, op: Operation, d: np.ndarray) -> None:
-        for tensor in op.inputs.values():
-            self.add(tensor, d)
+    def _softmax(self, op: Operation, d: np.ndarray) -> None:
+        p = real(op.output, self.values[op.output.name])
+        mean = (p * d).sum(axis=-1, keepdims=True) / p.sum(axis=-1, keepdims=True)
+        self.add(op.inputs["input"], op.attributes["beta"] * p * (d - mean))
+
+    def _transpose_conv(self, op: Operation, d: np.ndarray) -> None:
+        x, w = op.inputs["input"], self.real(op, "filter")
+        d_x = np.zeros(x.shape)
+        for of_y, of_x, (_, ky, kx) in _taps(op):  # the window goes from output to input
+            d_x[of_x] += d[of_y] @ w[:, ky, kx]
+        self.add(x, d_x)
 
     def _mean(self, op: Operation, d: np.ndarray) -> None:
-        x = op.inputs["input"]
-        self.add(x, np.broadcast_to(d.reshape(1, 1, 1, -1), x.shape) / (x.shape[1] * x.shape[2]))
+        x, axes = op.inputs["input"], op.attributes["axes"]
+        spread = np.broadcast_to(np.expand_dims(d.reshape(_kept(x, axes)), axes), x.shape)
+        self.add(x, spread / np.prod([x.shape[axis] for axis in axes]))
 
-    def _pad(self, op: Operation, d: np.ndarray) -> None:
-        x = op.inputs["input"]
-        before = [a for a, _ in op.attributes["paddings"]]
-        self.add(x, d[tuple(slice(b, b + n) for b, n in zip(before, x.shape, strict=True))])
+    def _reduce(self, op: Operation, d: np.ndarray, sign: int) -> None:
+        x, axes = self.real(op, "input") * sign, op.attributes["axes"]
+        d_x = np.zeros_like(x)
+        kept = [range(1) if axis in axes else range(n) for axis, n in enumerate(x.shape)]
+        reduced = [range(n) if axis in axes else range(1) for axis, n in enumerate(x.shape)]
+        for at, gradient in zip(itertools.product(*kept), d.reshape(-1), strict=True):
+            elements = [tuple(np.add(at, offset)) for offset in itertools.product(*reduced)]
+            d_x[max(elements, key=lambda element: x[element])] += gradient
+        self.add(op.inputs["input"], d_x)
+
+    def _reduce_max(self, op: Operation, d: np.ndarray) -> None:
+        self._reduce(op, d, 1)
+
+    def _reduce_min(self, op: Operation, d: np.ndarray) -> None:
+        self._reduce(op, d, -1)
+
+    def _layout(self, op: Operation, d: np.ndarray) -> None:
+        for name, gradient in layout_reference.gradients(op, d).items():
+            self.add(op.inputs[name], gradient)
+
+    _concatenation = _gather = _pad = _resize_bilinear = _strided_slice = _transpose = _layout
 
     def _pass(self, op: Operation, d: np.ndarray) -> None:
         self.add(op.inputs["input"], d)
@@ -157,6 +193,20 @@ class Reference:
 
     def _average_pool_2d(self, op: Operation, d: np.ndarray) -> None:
         self._pool(op, d, False)
+
+
+def _without_groups(w: np.ndarray, channels: int) -> np.ndarray:
+    """A grouped filter (Cout,KH,KW,Cin/groups) as (Cout,KH,KW,Cin), zero where a filter does not read."""
+    groups, each = channels // w.shape[-1], len(w) // (channels // w.shape[-1])
+    whole = np.zeros((*w.shape[:-1], channels))
+    for group in range(groups):
+        filters = slice(group * each, (group + 1) * each)
+        whole[filters, :, :, group * w.shape[-1] : (group + 1) * w.shape[-1]] = w[filters]
+    return whole
+
+
+def _kept(x: Tensor, axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
 
 
 def _taps(op: Operation) -> list[Any]:

@@ -63,7 +63,7 @@ def lora_operations(base: Operation, rank: int, alpha: float = 8.0) -> dict[str,
     """LORA_QUANTIZE, LORA_RESTORE, LORA_DOWN and the layer `base` with the addend; they share their tensors."""
     window: Window = base.attributes.get("window") or dense_window(base)
     down = Window(**{**window.fields(), "output_c": rank})
-    a_shape = (rank, *base.inputs["filter"].shape[1:])
+    a_shape = (rank, *base.inputs["filter"].shape[1:-1], window.input_c)
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "master_A": (a_shape, "float32"), "master_B": ((window.output_c, rank), "float32"), "lora_A": (a_shape, "int8"),
         "hidden_shift": ((1,), "int8"), "lora_B": ((window.output_c, rank), "int8"), "l1": ((2,), "int32"),
@@ -181,7 +181,8 @@ def classifier(rng: np.random.Generator, name: str) -> tuple[Operation, dict[str
     while True:
         node = WEIGHTED_CASES["FULLY_CONNECTED"](rng)
         node.options.fusedActivationFunction = 0
-        if node.inputs[2] is not None and node.inputs[0].shape[0] == 1:  # type: ignore[union-attr]
+        rows = int(np.prod(node.inputs[0].shape[:-1]))  # type: ignore[union-attr]
+        if node.inputs[2] is not None and rows == 1:
             return node.operation(name), constants(node)
 
 
@@ -209,7 +210,7 @@ def logits_case(rng: np.random.Generator, name: str) -> Case:
         return retrained_case(rng, name)["logits"]
     while True:
         layer, values = lora_case(rng, name, "FULLY_CONNECTED")["layer"]
-        if layer.inputs["input"].shape[0] == 1:
+        if layer.inputs["input"].size == layer.inputs["filter"].shape[1]:
             break
     kept = [n for n in layer.inputs if style == 1 or n not in ("hidden", "lora_B", "lora_shift")]
     logits = tensor(f"{name}_logits", (1, layer.inputs["filter"].shape[0]), "float32")
@@ -262,12 +263,29 @@ def depthwise_backward_input(rng: np.random.Generator, name: str) -> Case:
         )
         kernel = int(rng.integers(1, 5)), int(rng.integers(1, 5))
         pads = {"pad_top": (kernel[0] - 1) * dilation // 2, "pad_left": (kernel[1] - 1) * dilation // 2}
+        if rng.random() < 0.3:  # as a folded SPACE_TO_BATCH_ND leaves them
+            pads = {name: int(rng.integers(-3, pad + 4)) for name, pad in pads.items()}
         window = Window(h, w, c, h, w, c, *kernel, dilation_h=dilation, dilation_w=dilation, **pads)
         data = random_int8(rng, (1, *kernel, c)).clip(-127, 127)
     d_acc = tensor(f"{name}_d_acc", window.output_shape, "bfp16")
     inputs = {"d_acc": d_acc, "filter": tensor("w", data.shape, "int8", Purpose.FROZEN_WEIGHT, data=data)}
     outputs = {"d_input": tensor(f"{name}_d_input", window.input_shape, "bfp16")}
     op = Operation(OPS["DEPTHWISE_CONV_2D_BACKWARD_INPUT"], name, inputs, outputs, {"window": window})
+    return op, {"d_acc": gradient(rng, d_acc.shape), "filter": data}
+
+
+def transpose_conv_backward_input(rng: np.random.Generator, name: str) -> Case:
+    """TRANSPOSE_CONV_BACKWARD_INPUT; one in four wide, so that sums need narrowed mantissas."""
+    base = WEIGHTED_CASES["TRANSPOSE_CONV"](rng).operation()
+    window, data = base.attributes["window"], base.inputs["filter"].data
+    if rng.random() < 0.25:
+        window = Window(**{**window.fields(), "input_c": 700})
+        data = rng.choice(np.array([-127, 127], np.int8), (700, window.kernel_h, window.kernel_w, window.output_c))
+    assert data is not None
+    d_acc = tensor(f"{name}_d_acc", window.input_shape, "bfp16")
+    inputs = {"d_acc": d_acc, "filter": tensor("w", data.shape, "int8", Purpose.FROZEN_WEIGHT, data=data)}
+    outputs = {"d_input": tensor(f"{name}_d_input", window.output_shape, "bfp16")}
+    op = Operation(OPS["TRANSPOSE_CONV_BACKWARD_INPUT"], name, inputs, outputs, {"window": window})
     return op, {"d_acc": gradient(rng, d_acc.shape), "filter": data}
 
 
@@ -281,7 +299,8 @@ def conv_backward_filter(rng: np.random.Generator, name: str) -> Case:
     if rng.random() < 0.5:
         inputs["divisor"] = tensor("divisor", (1,), "float32")
         values["divisor"] = np.exp(rng.normal(-6, 4, 1)).astype(np.float32)
-    d_filter = tensor(f"{name}_d_filter", base.inputs["filter"].shape, "float32")
+    shape = (window.output_c, window.kernel_h, window.kernel_w, window.input_c)
+    d_filter = tensor(f"{name}_d_filter", shape, "float32")
     attributes = {"window": window, "zero_point": zero_point, "input_scale": np.float32(np.exp(rng.normal(-3, 2)))}
     return Operation(OPS["CONV_2D_BACKWARD_FILTER"], name, inputs, {"d_filter": d_filter}, attributes), values
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-ACTIVATIONS = (0, 1, 3)
+ACTIVATIONS = (0, 1, 2, 3)
 
 
 def random_scale(rng: np.random.Generator) -> float:

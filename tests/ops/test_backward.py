@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import layout_reference
 import numpy as np
 import pytest
 from cases import CASES, pool, random_inputs
+from elementwise_reference import FORMULAS
 from gradients import backward
 from kernel_harness import assert_equal, block_float, compare_kernel, compile_operations
 
@@ -14,6 +16,7 @@ from tinypeft.ops import OPS
 from tinypeft.ops.activation import output_range
 from tinypeft.ops.base import BlockFloat, Value
 from tinypeft.ops.constraints import per_tensor
+from tinypeft.ops.reduction import loops_of
 
 COUNT = 120
 PEAKS = (0, 1, 2, 3, 100, 16384, 32766, 32767)
@@ -38,17 +41,15 @@ def _cases(kind: str, count: int, seed: int) -> list[tuple[Operation, dict[str, 
 def _float_forward(op: Operation, reals: dict[str, np.ndarray]) -> np.ndarray:
     """The operator on real numbers, (N, ...) samples at once, without rounding and without the clamp."""
     x = reals.get("input")
-    if op.kind == "ADD":
-        return reals["input1"] + reals["input2"]
     assert x is not None
     if op.kind in ("QUANTIZE", "DEQUANTIZE"):
         return x
     if op.kind == "RESHAPE":
         return x.reshape(len(x), *op.output.shape[1:])
-    if op.kind == "PAD":
-        return np.pad(x, op.attributes["paddings"])
-    if op.kind == "MEAN":
-        return x.mean(axis=op.attributes["axes"]).reshape(len(x), *op.output.shape[1:])
+    if op.kind in ("MEAN", "REDUCE_MAX", "REDUCE_MIN"):
+        axes = tuple(axis for axis in op.attributes["axes"] if axis > 0)  # axis 0 is 1 long and holds the samples here
+        reduced = x.mean(axes) if op.kind == "MEAN" else x.max(axes) if op.kind == "REDUCE_MAX" else x.min(axes)
+        return reduced.reshape(len(x), -1)
     window = op.attributes["window"]
     y = np.empty((len(x), *window.output_shape[1:]))
     for oy in range(window.output_h):
@@ -61,11 +62,13 @@ def _float_forward(op: Operation, reals: dict[str, np.ndarray]) -> np.ndarray:
 
 def _float_gradients(op: Operation, values: dict[str, Value], d_output: np.ndarray) -> dict[str, np.ndarray]:
     """Central differences of sum(d_output * forward) with respect to every real input."""
+    if op.kind in layout_reference.LAYOUT:
+        return layout_reference.gradients(op, d_output)
     reals = {}
     for name, tensor in op.inputs.items():
         scale, zero_point = per_tensor(tensor)
         # distinct by less than a step, earlier ones larger: ties go to the first
-        ties = np.linspace(0, 0.4, tensor.size)[::-1].reshape(tensor.shape)
+        ties = np.linspace(0, 0.4, tensor.size)[:: 1 if op.kind == "REDUCE_MIN" else -1].reshape(tensor.shape)
         reals[name] = scale * (values[name].astype(np.float64) - zero_point + ties)
     gradients = {}
     for name, real in reals.items():
@@ -73,11 +76,12 @@ def _float_gradients(op: Operation, values: dict[str, Value], d_output: np.ndarr
         offsets = step * np.eye(real.size).reshape(real.size, *real.shape[1:])
         repeated = {n: np.repeat(r, real.size, 0) for n, r in reals.items()}
         up, down = (_float_forward(op, repeated | {name: real + sign * offsets}) for sign in (1, -1))
-        gradients[name] = ((up - down) * d_output).reshape(real.size, -1).sum(axis=1).reshape(real.shape) / (2 * step)
+        change = (up - down).reshape(real.size, -1) * d_output.reshape(1, -1)
+        gradients[name] = change.sum(axis=1).reshape(real.shape) / (2 * step)
     return gradients
 
 
-@pytest.mark.parametrize("kind", DIFFERENTIABLE)
+@pytest.mark.parametrize("kind", [kind for kind in DIFFERENTIABLE if kind not in (*FORMULAS, "SOFTMAX")])
 def test_vjp_approximates_the_float_gradient(kind: str) -> None:
     compared = 0
     for op, values, d_output in _cases(kind, COUNT, 3):
@@ -95,12 +99,14 @@ def test_vjp_approximates_the_float_gradient(kind: str) -> None:
             actual, wanted = gradient.to_float().reshape(-1), expected[name].reshape(-1)
             # a max pool rounds before it adds: half a step for each of up to 16 overlapping windows
             relative = 4e-3 if kind == "MAX_POOL_2D" else 4e-4
+            if kind in layout_reference.LAYOUT:
+                relative *= layout_reference.largest_sum(op)
             np.testing.assert_allclose(actual, wanted, rtol=0, atol=relative * np.abs(real).max(), err_msg=f"{op}")
             if wanted.any():
                 cosine = actual @ wanted / np.sqrt((actual @ actual) * (wanted @ wanted))
                 assert cosine > 0.999, f"{op}: cosine {cosine}"
                 compared += 1
-    assert compared > COUNT / 4
+    assert compared > COUNT / 5
 
 
 @pytest.mark.parametrize("kind", DIFFERENTIABLE)
@@ -111,10 +117,11 @@ def test_backward_kernel_equals_evaluate(kind: str) -> None:
         for step, operands in backward(op, values, d_output)[1]
         if step.kind in OPS
     ]
-    if kind in ("ADD", "QUANTIZE", "DEQUANTIZE"):
+    if kind in ("QUANTIZE", "DEQUANTIZE"):
         assert not steps, "the gradient passes unchanged"
         return
-    assert len(steps) == COUNT
+    # a concatenation has a gradient for each of its inputs; a sum passes it unchanged where nothing is broadcast
+    assert len(steps) >= (COUNT / 4 if kind in ("ADD", "SUB") else COUNT)
     for step, _ in steps:
         assert step.op.check(step) is None
     for compiled, (_, operands) in zip(compile_operations([step for step, _ in steps]), steps, strict=True):
@@ -172,7 +179,7 @@ def test_mean_clamps_only_where_it_can() -> None:
         _, _, masked = backward(op, values, d_output)
         if not masked:
             p = op.op.call(op).fields  # type: ignore[union-attr]
-            extremes = (np.array([-128, 127]) + p["input_offset"]) * p["count"]
+            extremes = (np.array([-128, 127]) + p["input_offset"]) * loops_of(op).count
             raw = requantize_double(extremes, p["multiplier"], p["shift"]) + p["output_offset"]
             assert raw.min() >= -129 and raw.max() <= 128
 

@@ -33,7 +33,7 @@ def test_evaluate_equals_litert(kind: str) -> None:
     for node, op, inputs, values in _make(kind, COUNT, 1):
         if op.op.check(op) is not None:
             continue
-        (expected,) = run_reference(build_model(node), *inputs)
+        (expected,) = run_reference(build_model(node), *inputs, kind=kind)
         actual = op.op.evaluate(op, values)["output"]
         assert actual.dtype == expected.dtype
         np.testing.assert_array_equal(actual, expected, f"{node}")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from layer_cases import MASTER_STYLES, lora_operations, masters
-from tflite_builder import Node, conv_2d, fully_connected, int8_tensor, int32_constant
+from tflite_builder import Node, conv_2d, fully_connected, int8_tensor, int32_constant, transpose_conv
 
 from tinypeft.adapters import ADAPTERS
 from tinypeft.arithmetic import MASTER_LIMIT, REQUANTIZE_MAX
@@ -135,6 +135,23 @@ def test_masters_that_are_not_finite_count_as_zero_or_the_limit() -> None:
     limited["master_B"][0], limited["master_A"][0, 0] = (0, MASTER_LIMIT), -MASTER_LIMIT
     for name, result in quantize.op.evaluate(quantize, values).items():
         np.testing.assert_array_equal(result, quantize.op.evaluate(quantize, limited)[name], name)
+
+
+def test_grouped_and_transposed_convolutions() -> None:
+    """A reads all groups; where a group is one channel, and in front of a transposed convolution, there is none."""
+
+    def grouped(channels: int) -> Node:
+        x, y = int8_tensor("x", (1, 4, 4, 6), 0.1), int8_tensor("y", (1, 4, 4, 6), 0.1)
+        w = int8_tensor("w", (6, 1, 1, channels), 0.1, 0, np.zeros((6, 1, 1, channels)))
+        return conv_2d(x, w, int32_constant("b", [0] * 6, 0.01), y, strideH=1, strideW=1)
+
+    assert ADAPTERS["lora"].refuses(grouped(3).operation()) is None
+    assert lora_operations(grouped(3).operation(), 2)["LORA_DOWN"].inputs["lora_A"].shape == (2, 1, 1, 6)
+    assert "as many groups as channels" in str(ADAPTERS["lora"].refuses(grouped(1).operation()))
+    x, y = int8_tensor("x", (1, 4, 4, 2), 0.1), int8_tensor("y", (1, 8, 8, 3), 0.1)
+    w = int8_tensor("w", (3, 2, 2, 2), 0.1, 0, np.zeros((3, 2, 2, 2)))
+    layer = transpose_conv(x, w, None, y, strideH=2, strideW=2).operation()
+    assert "transposed convolution" in str(ADAPTERS["lora"].refuses(layer))
 
 
 @pytest.mark.parametrize("zero_point", [-128, 0, 127])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 import pytest
-from tflite_builder import Node, float_tensor, int8_tensor, int32_constant
+from tflite_builder import Node, conv_2d, float_tensor, int8_tensor, int32_constant, transpose_conv
 
 from tinypeft.errors import ModelError
 from tinypeft.ir import Tensor
@@ -21,16 +21,29 @@ def _pool(batch: int = 1, **options: int) -> Node:
     return Node("MAX_POOL_2D", schema.Pool2DOptionsT(**(default | options)), [_x(batch, 4, 4, 1)], [_x(batch, 3, 3, 1)])
 
 
+def _conv(x: tuple[int, ...], filters: tuple[int, ...]) -> Node:
+    w = int8_tensor("w", filters, np.full(filters[0], 0.1), 0, np.zeros(filters))
+    return conv_2d(_x(*x), w, None, _x(1, 4, 4, filters[0]), strideH=1, strideW=1)
+
+
+def _transposed(size: int, channels: int = 2) -> Node:
+    w = int8_tensor("w", (3, 3, 3, channels), np.full(3, 0.1), 0, np.zeros((3, 3, 3, channels)))
+    return transpose_conv(_x(1, 4, 4, 2), w, None, _x(1, size, size, 3), strideH=2, strideW=2)
+
+
 REFUSED = {
-    "broadcasts": Node("ADD", schema.AddOptionsT(), [_x(1, 4, 4, 2), _x(1, 1, 1, 2)], [_x(1, 4, 4, 2)]),
-    "RELU_N1_TO_1": _pool(fusedActivationFunction=2),
+    "fused activation TANH": _pool(fusedActivationFunction=4),
     r"\(1, H, W, C\)": _pool(batch=2),
     "does not fit": _pool(filterHeight=5),
-    "axes": Node("MEAN", schema.ReducerOptionsT(), [_x(1, 4, 4, 2), int32_constant("axes", [3])], [_x(1, 4, 4)]),
-    "must be constant": Node("MEAN", schema.ReducerOptionsT(), [_x(1, 4, 4, 2), _x(2)], [_x(1, 2)]),
-    "height, width or channels|padding of": Node(
-        "PAD", schema.PadOptionsT(), [_x(1, 2), int32_constant("p", [[1, 0], [0, 0]])], [_x(2, 2)]
+    "not all axes": Node("MEAN", schema.ReducerOptionsT(), [_x(1, 4, 2), int32_constant("axes", [3])], [_x(1, 4)]),
+    "is not supported": Node(
+        "REDUCE_MAX", schema.ReducerOptionsT(), [_x(*[2] * 8), int32_constant("axes", [0, 2, 4, 6])], [_x(*[2] * 4)]
     ),
+    "into groups": _conv((1, 4, 4, 6), (4, 1, 1, 4)),
+    "not 4x4": _transposed(12),
+    "over an input": _transposed(8, channels=3),
+    "must be constant": Node("MEAN", schema.ReducerOptionsT(), [_x(1, 4, 4, 2), _x(2)], [_x(1, 2)]),
+    "padding of": Node("PAD", schema.PadOptionsT(), [_x(1, 2), int32_constant("p", [[1, 0], [0, -1]])], [_x(2, 1)]),
     "supported is int8": Node("SOFTMAX", schema.SoftmaxOptionsT(beta=1), [float_tensor("x", (1, 2))], [_x(1, 2)]),
     "of int32": Node("QUANTIZE", schema.QuantizeOptionsT(), [int32_constant("x", [1])], [_x(1)]),
     "one scale": Node(
@@ -59,3 +72,6 @@ def test_activation_range() -> None:
     assert activation_range("RELU", 0.1, -5) == (-5, 127)
     assert activation_range("RELU6", 0.1, -5) == (-5, 55)
     assert activation_range("RELU6", 0.01, -128) == (-128, 127)
+    assert activation_range("RELU_N1_TO_1", 0.1, 5) == (-5, 15)
+    assert activation_range("RELU_N1_TO_1", 0.001, 5) == (-128, 127)
+    assert activation_range("RELU_0_TO_1", 0.1, 5) == (5, 15)

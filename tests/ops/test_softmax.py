@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
-from kernel_harness import compare_kernel, compile_operations
+from gradients import backward
+from kernel_harness import block_float, compare_kernel, compile_operations
 from tflite_builder import Node, build_model, int8_tensor, run_reference
 
 from tinypeft.ir import Operation, Purpose, Tensor
@@ -63,3 +64,37 @@ def test_many_rows_of_few_classes() -> None:
         values = rng.integers(-40, 40, compiled.op.output.shape).astype(np.int8)
         (expected,) = run_reference(build_model(node), values)
         np.testing.assert_array_equal(compare_kernel(compiled, {"input": values})["output"], expected)
+
+
+def test_gradient_follows_float64() -> None:
+    """Against the derivative of a softmax in float64; every row's gradient adds up to nearly nothing."""
+    rng = np.random.default_rng(4)
+    for depth, rows, beta in ((2, 1, 1.0), (10, 1, 1.0), (5, 12, 1.0), (40, 3, 1.0), (10, 4, 0.3), (300, 2, 1.0)):
+        scale = 0.04 if depth < 300 else 0.08
+        x, y = int8_tensor("x", (1, rows, depth), scale, 3), int8_tensor("y", (1, rows, depth), 1 / 256, -128)
+        op = Node("SOFTMAX", schema.SoftmaxOptionsT(beta=beta), [x], [y]).operation()
+        values = {"input": rng.integers(-100, 100, x.shape).astype(np.int8)}
+        d_output = block_float(rng, x.shape, 32767, -18)
+        actual, steps, masked = backward(op, values, d_output)
+        assert not masked and len(steps) == (1 if beta == 1 else 2)
+        z = beta * scale * values["input"].astype(np.float64)
+        p = np.exp(z - z.max(axis=-1, keepdims=True))
+        p /= p.sum(axis=-1, keepdims=True)
+        d = d_output.to_float()
+        expected = beta * p * (d - (p * d).sum(axis=-1, keepdims=True))
+        a = actual["input"].to_float()
+        assert (a * expected).sum() / np.sqrt((a * a).sum() * (expected * expected).sum()) > 0.99
+        np.testing.assert_allclose(a, expected, rtol=0, atol=0.012 * np.abs(d).max())
+        assert np.abs(a.sum(axis=-1)).max() <= 1e-3 * np.abs(d).max()
+        for step, operands in steps:
+            compare_kernel(step, operands)
+
+
+def test_gradient_of_probabilities_that_are_all_zero() -> None:
+    """Many equal inputs round to probabilities of 0; nothing is divided by."""
+    op = _node(1000, 0.001).operation()
+    actual, steps, _ = backward(
+        op, {"input": np.zeros((1, 1000), np.int8)}, block_float(np.random.default_rng(5), (1, 1000))
+    )
+    assert actual["input"].peak == 0
+    compare_kernel(*steps[0])

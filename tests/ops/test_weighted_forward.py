@@ -15,6 +15,7 @@ from tflite_builder import (
     int8_tensor,
     int32_constant,
     run_reference,
+    transpose_conv,
 )
 from weighted_cases import WEIGHTED_CASES, constants
 
@@ -69,6 +70,9 @@ def _tie_node(kind: str, x_scale: np.float32, w_scale: np.float32, divisor: int,
         return depthwise_conv_2d(x, w, bias, y, strideH=1, strideW=1, depthMultiplier=1)
     if kind == "CONV_2D":
         return conv_2d(x, int8_tensor("w", (2, 1, 1, 2), scales, 0, np.eye(2)), bias, y, strideH=1, strideW=1)
+    if kind == "TRANSPOSE_CONV":
+        w = int8_tensor("w", (2, 1, 1, 2), scales, 0, np.eye(2))
+        return transpose_conv(x, w, bias, y, strideH=1, strideW=1)
     return fully_connected(x, int8_tensor("w", (2, 2), scales, 0, np.eye(2)), bias, y)
 
 

@@ -17,6 +17,7 @@ from layer_cases import (
     lora_case,
     retrained_case,
     tensor,
+    transpose_conv_backward_input,
 )
 
 from tinypeft.ir import Operation, Purpose, Tensor
@@ -36,6 +37,7 @@ KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "CONV_2D_BACKWARD_INPUT": conv_backward_input,
     "DEPTHWISE_CONV_2D_BACKWARD_INPUT": depthwise_backward_input,
     "CONV_2D_BACKWARD_FILTER": conv_backward_filter,
+    "TRANSPOSE_CONV_BACKWARD_INPUT": transpose_conv_backward_input,
 }
 
 

@@ -2,7 +2,8 @@
 
 A value is written where the plan puts it and read back from there, so that a wrong live range, a wrong in-place
 decision or an overlap changes a value. Scratch areas hold noise before and after each operation, and a result's area
-before it, unless the result takes over an operand's.
+before it, but for the bytes of operands that the operator may overwrite or that are pieces of the result. That a kernel
+may overwrite them is for the tests of kernels.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from tinypeft.interpreter import value_bytes
 from tinypeft.ir import DTYPES, Graph, Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Value
-from tinypeft.planner import Plan
+from tinypeft.planner import Plan, runs
 
 
 class Arena:
@@ -62,8 +63,8 @@ def simulate(
         if scratch:
             arena.spoil(f"{op.name} scratch", scratch)
         for name, tensor in op.outputs.items():
-            if tensor.in_arena and not _taken_over(op, name, plan):
-                arena.spoil(tensor.name, tensor.nbytes)
+            if tensor.in_arena and runs(op):
+                _spoil(op, name, arena)
         operands = {name: _operand(t, arena, scalars, state) for name, t in op.inputs.items()}
         _compute(op, operands, arena, state)
         if scratch:
@@ -81,16 +82,29 @@ def _operand(tensor: Tensor, arena: Arena, scalars: dict[str, Value], state: dic
     return scalars[tensor.name] if tensor.name in scalars else state[tensor.name]
 
 
-def _taken_over(op: Operation, output: str, plan: Plan) -> bool:
-    """Whether the output lies exactly where an operand lies that it may take over."""
-    operands = [op.inputs[name] for name in op.op.in_place(op).get(output, ()) if op.inputs[name].in_arena]
-    return any(plan.offset_of(t.name) == plan.offset_of(op.outputs[output].name) for t in operands)
+def _spoil(op: Operation, output: str, arena: Arena) -> None:
+    """Noise where the output will lie, except for bytes of operands that it may overwrite or is made of."""
+    kept = []
+    place = arena.plan.offset_of(op.outputs[output].name)
+    for name, tensor in op.inputs.items():
+        if not tensor.in_arena or tensor.data is not None:
+            continue
+        distance = arena.plan.offset_of(tensor.name) - place
+        over = distance == 0 and name in op.op.in_place(op).get(output, ())
+        behind = name in op.op.behind(op) and distance >= op.op.behind(op)[name]
+        if over or behind or op.op.inside(op).get(name) == distance:
+            area = arena.area(tensor.name, tensor.nbytes)
+            kept.append((area, area.copy()))
+    arena.spoil(op.outputs[output].name, op.outputs[output].nbytes)
+    for area, content in kept:
+        area[:] = content
 
 
 def _compute(op: Operation, operands: dict[str, Value], arena: Arena, state: dict[str, np.ndarray]) -> None:
-    if op.op.call(op) is None:  # a view: nothing runs, the bytes are there already
-        source, result = next(iter(op.inputs.values())), op.output
-        assert arena.plan.offset_of(source.name) == arena.plan.offset_of(result.name)
+    if not runs(op):  # a view: the bytes are there already
+        name, start = op.op.view(op) or (next(iter(op.inputs)), 0)
+        source, result = op.inputs[name], op.output
+        assert arena.plan.offset_of(source.name) + start == arena.plan.offset_of(result.name)
         if source.dtype == "bfp16":
             arena.exponents[id(result)] = arena.exponents[id(source)]
         return

@@ -78,6 +78,13 @@ def test_the_models_have_every_kind_of_sharing() -> None:
     assert shared > 20 and scratch > 20
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_what_makes_no_call_is_a_view(name: str) -> None:
+    for graph in compiled(name, "lora").graphs:
+        for op in graph.operations:
+            assert op.op.call(op) is not None or (op.op.view(op) is not None and len(op.outputs) == 1), op
+
+
 @pytest.mark.parametrize("fault", ["range cut", "moved", "scratch"])
 def test_the_simulation_finds_a_faulty_plan(fault: str) -> None:
     """A tensor that dies too early, a buffer in another's place, a scratch inside an operand: each changes values."""

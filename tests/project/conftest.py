@@ -1,14 +1,13 @@
 """A fake model, projects made from it, and QEMU."""
 
 import shutil
-import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tinypeft.boards import Board, load_board
+from tinypeft.emulators.qemu import machine_command
 from tinypeft.project import write_project
 
 FAKE_MODEL = (Path(__file__).parent / "fake_model.c").read_text()
@@ -47,38 +46,6 @@ def qemu_command() -> Callable[..., list[str]]:
         pytest.skip("qemu-system-arm is not installed")
 
     def command(board: Board, elf: Path, *extra: str) -> list[str]:
-        settings = board.emulators["qemu"]
-        serials = ["-serial", "null"] * settings["serial"] + ["-serial", "stdio"]
-        machine = ["qemu-system-arm", "-machine", settings["machine"], "-display", "none", "-monitor", "none"]
-        return [*machine, *serials, *extra, "-kernel", str(elf)]
+        return [*machine_command(board.emulators["qemu"]), "-serial", "stdio", *extra, "-kernel", str(elf)]
 
     return command
-
-
-@pytest.fixture
-def console_until() -> Callable[..., str]:
-    """Run a command and return what it prints until `marker`, or all of it after `seconds`.
-
-    It is fed `data` once it has printed `after`: a UART that is not set up yet drops what it is sent.
-    """
-
-    def run(command: list[str], marker: str, data: bytes = b"", after: str = "", seconds: float = 20.0) -> str:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        timer = threading.Timer(seconds, process.kill)
-        timer.start()
-        text = b""
-        try:
-            assert process.stdin and process.stdout
-            while marker.encode() not in text and (byte := process.stdout.read(1)):
-                text += byte
-                if data and after.encode() in text:
-                    process.stdin.write(data)
-                    process.stdin.flush()
-                    data = b""
-        finally:
-            timer.cancel()
-            process.kill()
-            process.communicate()
-        return text.decode(errors="replace")
-
-    return run

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from emulation import console_until
 
 from tinypeft.boards import load_board
 from tinypeft.errors import FitError, ToolError
@@ -62,12 +63,12 @@ def test_same_binary_from_another_folder(board, make_project, tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_boots_in_qemu(board, make_project, qemu_command, console_until):
+def test_boots_in_qemu(board, make_project, qemu_command):
     elf = build_firmware(make_project(board), board)
     assert console_until(qemu_command(board, elf), "ready") == "tinypeft fake ready"
 
 
-def test_startup_in_qemu(board, make_project, qemu_command, console_until):
+def test_startup_in_qemu(board, make_project, qemu_command):
     """.data copied, .bss cleared, FPU open, stack painted and measured, bytes both ways."""
     elf = build_firmware(make_project(board, SELF_TEST.format(depth=10)), board)
     text = console_until(qemu_command(board, elf), "ready", b"\x00~\x7fabcde", after="sum=55\n")

@@ -21,20 +21,23 @@ class Lora(AdapterKind):
 
     def refuses(self, operation: Operation) -> str | None:
         if operation.kind in ("CONV_2D", "FULLY_CONNECTED"):
-            fan_in = int(np.prod(operation.inputs["filter"].shape[1:]))
+            fan_in = int(np.prod(_a_shape(operation, 1)))
+            if operation.inputs["filter"].shape[-1] == 1 < _window(operation).input_c:
+                return "has as many groups as channels: a LoRA there costs more than the layer itself"
             if 127 * fan_in * input_range(operation.inputs["input"]) > ACCUMULATOR_MAX:
                 return f"reads {fan_in} inputs an output, more than the int32 accumulators of a LoRA hold"
             return None
         if operation.kind == "DEPTHWISE_CONV_2D":
             return "is a depthwise layer: a LoRA there costs more than the layer itself"
+        if operation.kind == "TRANSPOSE_CONV":
+            return "is a transposed convolution, to whose accumulators no LoRA can add"
         return f"is a {operation.kind}, which has no matrix to adapt"
 
     def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> list[Operation]:
-        name, filters, x = operation.name, operation.inputs["filter"], operation.inputs["input"]
-        window = operation.attributes.get("window") or dense_window(operation)
+        name, x, window = operation.name, operation.inputs["input"], _window(operation)
         down = Window(**{**window.fields(), "output_c": config.r})
-        a_shape = (config.r, *filters.shape[1:])
-        fan_in = int(np.prod(filters.shape[1:]))
+        a_shape = _a_shape(operation, config.r)
+        fan_in = int(np.prod(a_shape[1:]))
         master_a = insertion.state(f"{name}_lora_A_master", a_shape, "float32", Purpose.MASTER)
         master_b = insertion.state(f"{name}_lora_B_master", (window.output_c, config.r), "float32", Purpose.MASTER)
         lora_a = insertion.weight(f"{name}_lora_A", a_shape, "int8")
@@ -82,3 +85,12 @@ class Lora(AdapterKind):
             Parameter(f"{operation.name}_lora_A", layer, master_a, lora_a, f"{layer}.lora_A.weight", *a_layout),
             Parameter(f"{operation.name}_lora_B", layer, master_b, lora_b, f"{layer}.lora_B.weight", *b_layout),
         ]
+
+
+def _window(operation: Operation) -> Window:
+    return operation.attributes.get("window") or dense_window(operation)
+
+
+def _a_shape(operation: Operation, rank: int) -> tuple[int, ...]:
+    """(r,KH,KW,Cin) or (r,Cin): A reads every input channel, those of all groups too."""
+    return rank, *operation.inputs["filter"].shape[1:-1], _window(operation).input_c

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from tinypeft.boards import Board, Region, board_names, load_board
+from tinypeft.boards import Board, Region, board_names, describe_twin, load_board
 from tinypeft.cli.output import console, json_option, print_json
 
 
@@ -25,10 +25,10 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json({"boards": [_as_json(board) for board in boards]})
         return
-    table = Table("board", "title", "core", "flash", "RAM", "emulators")
+    table = Table("board", "title", "core", "flash", "RAM", "runs on")
     for board in boards:
-        sizes = ("", "") if board.is_host else (_size(board.flash.length), _size(board.ram.length))
-        table.add_row(board.name, board.title, board.core, *sizes, ", ".join(board.emulators))
+        sizes = ("", "") if board.is_host else (_total(board, "flash"), _total(board, "ram"))
+        table.add_row(board.name, board.title, board.core_name, *sizes, ", ".join(_runs_on(board)))
     console().print(table)
 
 
@@ -57,20 +57,38 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _facts(board: Board) -> list[tuple[str, str]]:
-    facts = [("core", board.core + (f", FPU {board.fpu}" if board.fpu else ""))]
-    if board.clock_hz:
-        facts.append(("clock", f"{board.clock_hz:,} Hz"))
+    flags = " ".join(board.cpu_flags)
+    facts = [("core", board.core_name + (f" ({flags})" if flags else ""))]
+    if board.clock:
+        driver = f", driver {board.clock.driver}" if board.clock.driver else ""
+        settings = "".join(f", {_setting(*item)}" for item in board.clock.settings.items())
+        facts.append(("clock", f"{board.clock_hz:,} Hz: {board.clock.source}{driver}{settings}"))
     if board.console:
-        facts.append(("console", f"{board.console.driver}, {board.console.baud} baud"))
-    for label, settings in (("emulator", board.emulators), ("flasher", board.flashers)):
-        for name, values in settings.items():
-            facts.append((label, f"{name}: " + ", ".join(_setting(*item) for item in values.items())))
+        facts.append(("console", f"{board.console.pins}; {board.console.baud} baud, driver {board.console.driver}"))
+        facts.append(("", ", ".join(_setting(*item) for item in board.console.settings.items())))
+    facts += _tools("emulator", board.emulators)
+    if board.twin:
+        lacking = [name for name in load_board(board.twin).emulators if name not in board.emulators]
+        facts.append(("twin", f"{', '.join(lacking)}: {describe_twin(board)}"))
+    facts += _tools("flasher", board.flashers)
     if board.datasheet:
         facts.append(("documents", board.datasheet))
-    return facts
+    return facts + [("note", note) for note in board.notes]
+
+
+def _tools(label: str, tools: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(label, f"{name}: " + ", ".join(_setting(*item) for item in tools[name].items())) for name in tools]
+
+
+def _runs_on(board: Board) -> list[str]:
+    """Emulators with settings of the board's own, and those where its twin stands in."""
+    twin = load_board(board.twin).emulators if board.twin else {}
+    return [*board.emulators, *(f"{name} ({board.twin})" for name in twin if name not in board.emulators)]
 
 
 def _setting(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        return f"{key}={' '.join(map(str, value))}"
     return f"{key}=0x{value:08X}" if isinstance(value, int) and value > 0xFFFF else f"{key}={value}"
 
 
@@ -80,6 +98,10 @@ def _as_json(board: Board) -> dict[str, Any]:
 
 def _kind(region: Region) -> str:
     return region.kind if region.arena else f"{region.kind}, not used"
+
+
+def _total(board: Board, kind: str) -> str:
+    return _size(sum(region.length for region in board.memories if region.kind == kind and region.arena))
 
 
 def _size(length: int) -> str:

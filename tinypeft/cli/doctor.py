@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from tinypeft.cli.output import console, json_option, print_json
@@ -33,7 +34,8 @@ def _print_table(checks: list[Check], missing: list[str]) -> None:
     for check in checks:
         mark = "[green]ok[/green]" if check.found else "[red]missing[/red]" if check.required else "optional"
         version = check.version or ("does not run" if check.path else "")
-        table.add_row(mark, check.name, version, check.needed_for, (check.found and check.path) or check.install)
+        place = escape((check.found and check.path) or check.install)
+        table.add_row(mark, check.name, version, check.needed_for, place)
     out = console()
     out.print(table)
     out.print(f"missing: {', '.join(missing)}" if missing else "everything required is there")

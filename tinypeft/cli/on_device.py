@@ -9,12 +9,15 @@ from typing import Any, TypeVar
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tinypeft.boards import board_on, describe_twin
 from tinypeft.cli.output import progress_console
 from tinypeft.data import Dataset, load_dataset
 from tinypeft.device import Device
-from tinypeft.emulators import EMULATORS
-from tinypeft.errors import ToolError
-from tinypeft.generate import Project, build_for_board, open_project
+from tinypeft.device.protocol import Info
+from tinypeft.emulators import EMULATORS, find_emulator
+from tinypeft.emulators.base import FIRMWARE, NOTHING, TWIN
+from tinypeft.errors import DeviceError, ToolError
+from tinypeft.generate import Project, build_for_emulator, open_project
 from tinypeft.project import build_twin
 
 _FLOAT32_MAX = (2 - 2**-23) * 2.0**127
@@ -22,11 +25,26 @@ _FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+class _Target(click.ParamType):
+    """A name of EMULATORS, or NAME:ADDRESS; stays a string."""
+
+    name = "target"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            find_emulator(value)
+        except ToolError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+        return value
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "[" + "|".join("serial:PORT[:BAUD]" if name == "serial" else name for name in sorted(EMULATORS)) + "]"
+
+
 def device_options(command: _Command) -> _Command:
     """Decorator: DIRECTORY, --on and --data."""
     command = click.option("--data", required=True, metavar="F.npz:X[:Y]", help="Samples, and their labels.")(command)
-    kinds = click.Choice(sorted(EMULATORS))
-    command = click.option("--on", default="host", show_default=True, type=kinds, help="Where to run it.")(command)
+    command = click.option("--on", default="host", show_default=True, type=_Target(), help="Where to run it.")(command)
     return click.argument("directory")(command)
 
 
@@ -39,7 +57,7 @@ def check_learning_rate(learning_rate: float) -> None:
 def open_samples(directory: str, data: str, *, labels: bool, limit: int | None = None) -> tuple[Project, Dataset]:
     """The project, and the first `limit` samples of `data`; usage error where labels are needed and none are given."""
     project = open_project(directory)
-    dataset = load_dataset(data, project.model.inference.inputs[0], project.model.output.shape[-1])
+    dataset = load_dataset(data, project.model.inference.inputs[0], max(project.model.output.shape[-1:], default=1))
     if labels and dataset.y is None:
         raise click.UsageError(f"--data {data} names no labels; write F.npz:X:Y.")
     if limit is not None:
@@ -49,18 +67,48 @@ def open_samples(directory: str, data: str, *, labels: bool, limit: int | None =
 
 @contextlib.contextmanager
 def running_device(project: Project, on: str, *, count_instructions: bool) -> Iterator[Device]:
-    """The built project, running."""
-    emulator = EMULATORS[on]
+    """The built project, running; on a serial port whatever was flashed, which must be this project's firmware."""
+    emulator = find_emulator(on)
     if (reason := emulator.missing()) is not None:
         raise ToolError(f"{on} cannot run here: {reason}", "tinypeft doctor lists what is installed; try --on host")
+    folder, board = project.directory, project.board
+    if emulator.builds == FIRMWARE:
+        if board_on(board, emulator.name) is not board:
+            progress_console().print(f"{emulator.name} has no {board.name}: runs on {describe_twin(board)}")
+    elif emulator.builds != TWIN:
+        emulator.settings(board)
     with progress_console().status("building"):
-        if on == "host":
-            build_twin(project.directory)
-        else:
-            emulator.settings(project.board)
-            build_for_board(project.directory, project.board)
-    with emulator.open(project.directory, project.board, count_instructions=count_instructions) as device:
+        if emulator.builds == TWIN:
+            build_twin(folder)
+        elif emulator.builds == FIRMWARE:
+            folder, board = build_for_emulator(folder, board, emulator.name)
+    with emulator.open(folder, board, count_instructions=count_instructions) as device:
+        _check_firmware(project, device.info(), on)
+        if emulator.builds == NOTHING and device.info().adapter_bytes:
+            device.reset_adapter(0)  # as its start-up does; it may have learnt since
         yield device
+
+
+def ran_on(project: Project, on: str) -> str:
+    """The name of the board that `--on` runs: the project's, its twin's in an emulator that lacks it, or "host"."""
+    emulator = find_emulator(on)
+    if emulator.builds == TWIN:
+        return "host"
+    return board_on(project.board, emulator.name).name if emulator.builds == FIRMWARE else project.board.name
+
+
+def _check_firmware(project: Project, info: Info, on: str) -> None:
+    """Raise DeviceError unless the device runs this project's model, with its adapter."""
+    model = project.model
+    found = (info.name, info.fingerprint, info.adapter_bytes, info.training_bytes)
+    if found == (model.name, model.fingerprint, model.adapter_bytes, model.training_bytes):
+        return
+    raise DeviceError(
+        f"{on} runs the firmware of another project: model {info.name} ({info.fingerprint.hex()[:12]}), "
+        f"{info.adapter_bytes:,} B of adapter, {info.training_bytes:,} B to train it; {project.directory} is "
+        f"{model.name} ({model.fingerprint.hex()[:12]}), {model.adapter_bytes:,} B and {model.training_bytes:,} B",
+        f"flash this project: tinypeft flash {project.directory}",
+    )
 
 
 @contextlib.contextmanager

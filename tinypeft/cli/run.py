@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tinypeft.adapter_files import read_package
-from tinypeft.cli.on_device import device_options, open_samples, progress_bars, running_device
+from tinypeft.cli.on_device import device_options, open_samples, progress_bars, ran_on, running_device
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.personalise import infer_all
 from tinypeft.state import unpack_adapter
@@ -35,6 +35,7 @@ def command(directory: str, on: str, data: str, limit: int | None, adapter: str 
                 "outputs_sha256": result.sha256,
                 "accuracy": accuracy,
                 "instructions_per_inference": result.instructions,
+                "ran_on": ran_on(project, on),
             }
         )
         return

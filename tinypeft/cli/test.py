@@ -6,7 +6,14 @@ from dataclasses import asdict
 
 import click
 
-from tinypeft.cli.on_device import check_learning_rate, device_options, open_samples, progress_bars, running_device
+from tinypeft.cli.on_device import (
+    check_learning_rate,
+    device_options,
+    open_samples,
+    progress_bars,
+    ran_on,
+    running_device,
+)
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.errors import AdapterError
 from tinypeft.parity import Divergence, check_parity
@@ -54,12 +61,14 @@ def command(
         intact = device.stats().guards_intact
     parity = report.parity and intact
     if as_json:
-        print_json(asdict(report) | {"parity": parity})
+        print_json(asdict(report) | {"parity": parity, "ran_on": ran_on(project, on)})
     else:
         out = console()
+        board = ran_on(project, on)
+        where = on if board == on else f"{on} ({board})"
         compared = f"{report.layers_compared:,} outputs of layers, {report.steps_compared} training steps compared"
         out.print(
-            f"[bold green]parity[/]: LiteRT = interpreter = {on}; {compared}"
+            f"[bold green]parity[/]: LiteRT = interpreter = {where}; {compared}"
             if parity
             else f"[bold red]no parity[/]; {compared}"
         )

@@ -6,7 +6,14 @@ import click
 from rich.table import Table
 
 from tinypeft.adapter_files import check_adapter_folder, write_adapter
-from tinypeft.cli.on_device import check_learning_rate, device_options, open_samples, progress_bars, running_device
+from tinypeft.cli.on_device import (
+    check_learning_rate,
+    device_options,
+    open_samples,
+    progress_bars,
+    ran_on,
+    running_device,
+)
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.data import choose_fraction, choose_shots
 from tinypeft.errors import AdapterError
@@ -74,6 +81,7 @@ def command(
                 "loss_per_epoch": trained.losses,
                 "stack_high_water": trained.stack_high_water,
                 "guards_intact": trained.guards_intact,
+                "ran_on": ran_on(project, on),
             }
         )
         return

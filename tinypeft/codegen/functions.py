@@ -9,7 +9,7 @@ from tinypeft.codegen.tables import CTYPES, Constants, number, wrapped
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import CArray
 from tinypeft.ops.weighted import lora_rank
-from tinypeft.planner import Plan
+from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
 _SHORT = {"int8": "s8", "int16": "s16", "int32": "s32", "float32": "f32", "bits": "bits", "bfp16": "bfp16"}
 
@@ -33,9 +33,9 @@ class GraphFunction:
     steps: list[Step]
 
 
-def graph_function(graph: Graph, plan: Plan, constants: Constants) -> GraphFunction:
-    """The statements that run `graph` with its tensors where `plan` puts them."""
-    writer = _Writer(plan, constants)
+def graph_function(graph: Graph, arena: ArenaPlan, constants: Constants) -> GraphFunction:
+    """The statements that run `graph` with its tensors where `arena` puts them."""
+    writer = _Writer(graph.name, arena, constants)
     inputs = [writer.declare(t) for t in graph.inputs if t.in_arena and _read_by_a_call(graph, t)]
     steps, index = [], 0
     for position, operation in enumerate(graph.operations):
@@ -44,18 +44,30 @@ def graph_function(graph: Graph, plan: Plan, constants: Constants) -> GraphFunct
     return GraphFunction(graph.name, inputs, steps)
 
 
+def part_name(arena: ArenaPlan, part: ArenaPart) -> str:
+    """The C name of the pointer to a part of the arena."""
+    return "arena" if len(arena.parts) == 1 else f"arena_{part.name}"
+
+
+def place_of(arena: ArenaPlan, graph: str, name: str) -> str:
+    """The C expression for where the tensor or scratch called `name` lies while `graph` runs."""
+    offset = arena.plans[graph].offset_of(name)
+    part = arena.part_of(offset)
+    return f"{part_name(arena, part)} + {offset - part.start}"
+
+
 def _read_by_a_call(graph: Graph, tensor: Tensor) -> bool:
     """Whether any statement names `tensor`; a view of it does not."""
-    return any(op.op.call(op) is not None for op in graph.consumers(tensor))
+    return any(runs(op) for op in graph.consumers(tensor))
 
 
 class _Writer:
-    def __init__(self, plan: Plan, constants: Constants):
-        self.plan, self.constants = plan, constants
+    def __init__(self, graph: str, arena: ArenaPlan, constants: Constants):
+        self.graph, self.arena, self.constants = graph, arena, constants
 
     def declare(self, tensor: Tensor) -> str:
         """The local that points at an arena tensor; bfp16 is a struct around the pointer."""
-        place = f"(void *)(arena + {self.plan.offset_of(tensor.name)})"
+        place = f"(void *)({place_of(self.arena, self.graph, tensor.name)})"
         if tensor.dtype == "bfp16":
             return f"tp_bfp16 {tensor.name} = {{.mantissa = {place}}};"
         return f"{CTYPES[tensor.dtype]} *const {tensor.name} = {place};"
@@ -67,7 +79,7 @@ class _Writer:
         return Step(_comment(position, operation), declarations, self._call(operation, declarations), traces)
 
     def _call(self, operation: Operation, declarations: list[str]) -> str | None:
-        call = operation.op.call(operation)
+        call = operation.op.call(operation) if runs(operation) else None
         if call is None:
             return self._view(operation)
         arguments = []
@@ -75,8 +87,7 @@ class _Writer:
             arguments.append(f"&{self.constants.params(operation, call)}")
         arguments += [self._argument(operation, argument) for argument in call.arguments]
         if operation.op.scratch_bytes(operation):
-            offset = self.plan.offset_of(f"{operation.name} scratch")
-            arguments.append(f"(void *)(arena + {offset})")
+            arguments.append(f"(void *)({place_of(self.arena, self.graph, f'{operation.name} scratch')})")
         return wrapped(f"{call.function}(", arguments, ");", 2)
 
     def _view(self, operation: Operation) -> str | None:
@@ -91,6 +102,9 @@ class _Writer:
             return self.constants.array(argument, f"{operation.name}_{argument.name}")
         if isinstance(argument, Tensor):
             return self._reference(argument)
+        if isinstance(argument, tuple):
+            pointers = ", ".join(self._reference(tensor) for tensor in argument)
+            return f"(const {CTYPES[argument[0].dtype]} *const[]){{{pointers}}}"
         return number(argument)
 
     def _reference(self, tensor: Tensor) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jinja2
 
-from tinypeft.codegen.functions import graph_function
+from tinypeft.codegen.functions import graph_function, part_name, place_of
 from tinypeft.codegen.tables import CTYPES, Constants, number
 from tinypeft.compiler import CompiledModel
 from tinypeft.ir import Tensor
+from tinypeft.planner import WHOLE, runs
 from tinypeft.resources import resource_path
 
 _TEMPLATES = ("model.h", "model.c", "model_params.h", "model_weights.h", "model_weights.c", "model_device.c")
@@ -28,11 +30,32 @@ class GeneratedSources:
     flash_tables: int
 
 
-def generate_sources(model: CompiledModel, ram_bytes: int | None = None) -> GeneratedSources:
-    """The sources of `model`, which assert that its memory fits `ram_bytes`; the same model gives the same bytes."""
+@dataclass(frozen=True)
+class ArenaPartSource:
+    """A part of the arena in C: its pointer's name, the macro of its size, and the linker's section for its memory.
+
+    `section` is empty for ordinary data; `ram_bytes`, where known, is what the memory has.
+    """
+
+    name: str
+    macro: str
+    size: int
+    section: str
+    ram_bytes: int | None
+
+
+def generate_sources(
+    model: CompiledModel, ram_bytes: Mapping[str, int] | None = None, weights_section: str = ""
+) -> GeneratedSources:
+    """The sources of `model`; the same model gives the same bytes.
+
+    ram_bytes        by the name of each RAM what it has, the one of ordinary data first; the sources assert it
+    weights_section  the linker's section for the constant tables, empty for that of other constants
+    """
     constants = Constants(model.name)
-    functions = {g.name: graph_function(g, model.arena.plans[g.name], constants) for g in model.graphs}
-    kernels = sorted({op.op.source for g in model.graphs for op in g.operations if op.op.call(op) is not None})
+    functions = {g.name: graph_function(g, model.arena, constants) for g in model.graphs}
+    kernels = sorted({op.op.source for g in model.graphs for op in g.operations if runs(op)})
+    parts = _arena_parts(model, ram_bytes)
     values = {
         "name": model.name,
         "upper": model.name.upper(),
@@ -49,14 +72,17 @@ def generate_sources(model: CompiledModel, ram_bytes: int | None = None) -> Gene
         "arena_map": _arena_map(model),
         "input": model.inference.inputs[0],
         "output": model.output,
-        "output_offset": model.arena.plans["inference"].offset_of(model.output.name),
+        "arena_parts": parts,
+        "staging": max(parts, key=lambda part: part.size),
+        "input_place": place_of(model.arena, "inference", model.inference.inputs[0].name),
+        "output_place": place_of(model.arena, "inference", model.output.name),
         "logits": model.logits,
-        "logits_offset": model.arena.plans["inference"].offset_of(model.logits.name) if model.logits else 0,
+        "logits_place": place_of(model.arena, "inference", model.logits.name) if model.logits else "",
+        "weights_section": weights_section,
         "output_shift": _output_shift(model),
         "scale_text": number(model.output.scale[0]) if model.output.scale is not None else "",
-        "classes": model.output.shape[-1],
+        "classes": max(model.output.shape[-1:], default=1),
         "ctypes": CTYPES,
-        "ram_bytes": ram_bytes,
         "batch_size": model.training_config.batch_size,
     }
     environment = jinja2.Environment(
@@ -72,6 +98,17 @@ def generate_sources(model: CompiledModel, ram_bytes: int | None = None) -> Gene
         for template in _TEMPLATES
     }
     return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
+
+
+def _arena_parts(model: CompiledModel, ram_bytes: Mapping[str, int] | None) -> list[ArenaPartSource]:
+    known = ram_bytes or {}
+    ordinary = (next(iter(known), ""), WHOLE)
+    parts = []
+    for part in model.arena.parts:
+        name = part_name(model.arena, part)
+        section = "" if part.name in ordinary else f".arena_{part.name}"
+        parts.append(ArenaPartSource(name, f"{model.name}_{name}".upper(), part.size, section, known.get(part.name)))
+    return parts
 
 
 def layout_crc(tensors: list[Tensor]) -> int:

@@ -47,13 +47,14 @@ def encode(message: Message) -> bytes:
 class Decoder:
     """Finds messages in a byte stream, skipping text, broken frames and false starts.
 
-    `skipped` keeps the last of the bytes that belong to no frame: what the device printed.
+    `skipped` keeps the last of the bytes that belong to no frame: what the device printed. `lost` counts all of them.
     """
 
     SKIPPED_LIMIT = 1000
 
     def __init__(self) -> None:
         self.skipped = b""
+        self.lost = 0
         self._pending = b""
 
     @property
@@ -70,11 +71,24 @@ class Decoder:
             if used == 0:
                 break
             if message is None:
-                self.skipped = (self.skipped + self._pending[:used])[-self.SKIPPED_LIMIT :]
+                self._skip(used)
             else:
                 messages.append(message)
-            self._pending = self._pending[used:]
+                self._pending = self._pending[used:]
         return messages
+
+    def give_up(self) -> list[Message]:
+        """Wait no longer for the rest of an unfinished frame; the messages that it turns out to hide."""
+        messages = []
+        while self._pending:
+            self._skip(1)
+            messages += self.feed(b"")
+        return messages
+
+    def _skip(self, count: int) -> None:
+        self.skipped = (self.skipped + self._pending[:count])[-self.SKIPPED_LIMIT :]
+        self.lost += count
+        self._pending = self._pending[count:]
 
     def _examine(self) -> tuple[Message | None, int]:
         """What the pending bytes begin with: (message, its frame's length), (None, bytes to skip), (None, 0: wait)."""

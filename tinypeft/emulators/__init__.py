@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from tinypeft.emulators.base import EMULATORS, BoardLike, Emulator, register
+from tinypeft.emulators.base import EMULATORS, BoardLike, Emulator, find_emulator, register
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["EMULATORS", "BoardLike", "Emulator", "register"]
+__all__ = ["EMULATORS", "BoardLike", "Emulator", "find_emulator", "register"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import select
 import signal
@@ -15,14 +16,25 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from tinypeft.device.client import Device, NotTaken
+from tinypeft.device.client import Device
+from tinypeft.device.link import NotTaken
 from tinypeft.errors import BoardError, DeviceError, ToolError
 
 #: name -> the emulator's only instance
 EMULATORS: dict[str, Emulator] = {}
 
+#: `builds`: what of a project must be built to run it
+FIRMWARE, TWIN, NOTHING = "firmware", "twin", "nothing"
+
 #: `capabilities`: exact counts from `Device.instructions()`
 INSTRUCTIONS = "instructions"
+
+
+class ConsoleLike(Protocol):
+    """The UART of a board that carries the protocol."""
+
+    @property
+    def baud(self) -> int: ...
 
 
 class BoardLike(Protocol):
@@ -34,6 +46,19 @@ class BoardLike(Protocol):
     @property
     def emulators(self) -> Mapping[str, Mapping[str, Any]]: ...
 
+    @property
+    def console(self) -> ConsoleLike | None: ...
+
+
+def find_emulator(on: str) -> Emulator:
+    """What `--on` names: NAME or NAME:ADDRESS, such as serial:/dev/ttyACM0; ToolError where there is none."""
+    name, separator, address = on.partition(":")
+    if name not in EMULATORS:
+        nearest = difflib.get_close_matches(name, EMULATORS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "choose one of " + ", ".join(sorted(EMULATORS))
+        raise ToolError(f"there is no {name!r} to run on", hint)
+    return EMULATORS[name].at(address) if separator else EMULATORS[name]
+
 
 def register(cls: type[Emulator]) -> type[Emulator]:
     """Class decorator: put the emulator into the registry; a second of the same name is a KeyError."""
@@ -44,9 +69,10 @@ def register(cls: type[Emulator]) -> type[Emulator]:
 
 
 class Emulator(ABC):
-    """A way to run a built project. `capabilities` is a set of the constants above."""
+    """A way to run a built project. `builds` and the set `capabilities` are of the constants above."""
 
     name: ClassVar[str]
+    builds: ClassVar[str] = FIRMWARE
     capabilities: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -62,6 +88,10 @@ class Emulator(ABC):
         Whatever ends the block also ends the emulator. BoardError where the board has no settings for it, ToolError
         where it is missing, fails, or nothing was built, DeviceError where the firmware does not answer.
         """
+
+    def at(self, address: str) -> Emulator:
+        """This emulator for `--on NAME:ADDRESS`; ToolError where it takes no address."""
+        raise ToolError(f"{self.name} takes no address, is given {address!r}", f"--on {self.name}")
 
     def prepare(self, project: Path, board: BoardLike) -> None:
         """Write beside the built firmware what runs it by hand, such as scripts; nothing by default."""

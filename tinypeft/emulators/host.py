@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinypeft.device.client import Device
-from tinypeft.emulators.base import BoardLike, Emulator, register
+from tinypeft.emulators.base import TWIN, BoardLike, Emulator, register
 from tinypeft.errors import DeviceError, ToolError
 
 
@@ -20,6 +20,7 @@ class HostTwin(Emulator):
     """`build/libtwin.so` of any project, whatever its board."""
 
     name = "host"
+    builds = TWIN
 
     def missing(self) -> str | None:
         return None

@@ -6,8 +6,9 @@ import contextlib
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tinypeft.device.client import Device
 from tinypeft.emulators.base import (
@@ -26,12 +27,15 @@ from tinypeft.errors import ToolError
 
 PROGRAM = "qemu-system-arm"
 CONNECT_LIMIT = 10.0
-READY_LIMIT = 20.0
+READY_LIMIT = 60.0
 
 
 @register
 class Qemu(Emulator):
-    """`build/firmware.elf` on the machine and serial port that the board's `emulators.qemu` names."""
+    """`build/firmware.elf` on the machine and serial port that the board's `emulators.qemu` names.
+
+    Its `options`, a list of strings, are further arguments of QEMU.
+    """
 
     name = "qemu"
     capabilities = frozenset({INSTRUCTIONS})
@@ -46,8 +50,7 @@ class Qemu(Emulator):
         settings = self.settings(board, "machine", "serial")
         elf = self.require(Path(project) / "build" / "firmware.elf")
         plugin, reason = build_plugin() if count_instructions else (None, "counting was not asked for")
-        command = [PROGRAM, "-M", str(settings["machine"]), "-kernel", str(elf)]
-        command += ["-display", "none", "-monitor", "none", *["-serial", "null"] * int(settings["serial"])]
+        command = [*machine_command(settings), "-kernel", str(elf)]
         with contextlib.ExitStack() as stack:
             if plugin is not None:
                 try:
@@ -59,6 +62,12 @@ class Qemu(Emulator):
                 device = stack.enter_context(_session(command, None))
                 device.counter_reason = reason
             yield device
+
+
+def machine_command(settings: Mapping[str, Any]) -> list[str]:
+    """QEMU with a board's machine, without display and monitor; the next -serial is the console."""
+    command = [PROGRAM, "-M", str(settings["machine"]), *map(str, settings.get("options", []))]
+    return [*command, "-display", "none", "-monitor", "none", *["-serial", "null"] * int(settings["serial"])]
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import numpy as np
 from tinypeft.errors import ModelError, VerifyError
 from tinypeft.frontend import flatfile
 from tinypeft.frontend.flatfile import FileModel, FileOperator, FileTensor
+from tinypeft.frontend.float_functions import fold_float_functions
+from tinypeft.frontend.folding import fold
 from tinypeft.frontend.lowering import LOWERINGS, Lowered
 from tinypeft.frontend.naming import UniqueNames, find_layer
 from tinypeft.frontend.unsupported import UNSUPPORTED
@@ -16,7 +18,7 @@ from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
 from tinypeft.ops import OPS
 
 _EDGES = ("QUANTIZE", "DEQUANTIZE")
-_WEIGHTED = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
+_WEIGHTED = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 _DTYPES = {"INT8": "int8", "INT32": "int32", "FLOAT32": "float32"}
 _QUANTIZE_HINT = (
     "give the .keras model with --calibration F.npz:KEY instead, or convert with "
@@ -34,7 +36,7 @@ def read_tflite(data: bytes, *, keras_layers: Sequence[str] | Mapping[str, str] 
     """
     model = flatfile.parse(data)
     try:
-        return _Reader(model, keras_layers or {}).read()
+        return _Reader(fold_float_functions(fold(model)), keras_layers or {}).read()
     except ModelError:
         raise
     except VerifyError as error:
@@ -205,7 +207,8 @@ def check_per_channel(operator: FileOperator, where: str) -> None:
     for position, tensor in enumerate([*operator.inputs, *operator.outputs]):
         if tensor is None or tensor.scale.size <= 1:
             continue
-        is_weight = operator.kind in _WEIGHTED and position in (1, 2) and position < len(operator.inputs)
+        positions = (1, 3) if operator.kind == "TRANSPOSE_CONV" else (1, 2)  # of the weights and the bias
+        is_weight = operator.kind in _WEIGHTED and position in positions and position < len(operator.inputs)
         axis = 3 if operator.kind == "DEPTHWISE_CONV_2D" and position == 1 else 0
         if not is_weight or tensor.quantized_dimension != axis or tensor.shape[axis] != tensor.scale.size:
             raise ModelError(

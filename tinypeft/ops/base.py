@@ -57,8 +57,9 @@ class KernelCall:
 
     `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, a dict for a nested
     struct; empty params, no struct. An argument is a Tensor (passed as a pointer; bfp16 as a pointer to its tp_bfp16;
-    purpose ARGUMENT by value), a CArray (a pointer to the table), None (a null pointer) or a literal number. The
-    scratch pointer is passed last where the operator asks for scratch bytes.
+    purpose ARGUMENT by value), a tuple of arrays of one dtype (passed as an array of pointers), a CArray (a pointer to
+    the table), None (a null pointer) or a literal number. The scratch pointer is passed last where the operator asks
+    for scratch bytes.
     """
 
     function: str
@@ -170,11 +171,18 @@ class Op:
         return {}
 
     def view(self, op: Operation) -> tuple[str, int] | None:
-        """(operand, byte offset) where the output is just these bytes of that operand, which stays; `call` is None."""
+        """(operand, byte offset) where the output is just these bytes of that operand, which stays: nothing runs."""
         return None
 
     def inside(self, op: Operation) -> dict[str, int]:
         """Operand -> byte offset in the first output where it may be computed; the kernel then copies nothing."""
+        return {}
+
+    def behind(self, op: Operation) -> dict[str, int]:
+        """Operand -> the fewest bytes by which it must start behind the first output to be overwritten by it.
+
+        At that distance the kernel, which writes its output from front to back, has read what it overwrites.
+        """
         return {}
 
     def scratch_bytes(self, op: Operation) -> int:
@@ -182,7 +190,7 @@ class Op:
         return 0
 
     def call(self, op: Operation) -> KernelCall | None:
-        """The C call, or None where nothing has to run (a reshape)."""
+        """The C call; None where there is none, as the output is always a `view`."""
         raise NotImplementedError
 
     def macs(self, op: Operation) -> int:

@@ -11,14 +11,19 @@ from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, output_range
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
     accumulate,
     check_requantization,
     column_bytes,
+    direct_bias,
     filter_scales,
+    group_count,
+    group_fields,
     lora_arguments,
     lora_rank,
+    reads_directly,
     requantization,
     requantization_arguments,
     weight_operands,
@@ -48,12 +53,16 @@ def conv_fields(op: Operation) -> dict[str, Any]:
 
 @register
 class Conv2D(Op):
-    """Convolution of input (1,H,W,Cin) with filter (Cout,KH,KW,Cin), a LoRA's addend, requantisation and clamp."""
+    """Convolution of input (1,H,W,Cin) with filter (Cout,KH,KW,Cin/groups), requantisation and clamp.
+
+    A LoRA adds to its accumulators.
+    """
 
     name = "CONV_2D"
     operands = ("input", "filter")
     optional = ("bias", *LORA_OPERANDS)
     source = "tp_conv.c"
+    limits = "Weights must be constant, the batch 1."
 
     def from_tflite(
         self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
@@ -61,10 +70,8 @@ class Conv2D(Op):
         operands = weight_operands(inputs)
         filters = operands["filter"].shape
         channels = operands["input"].shape[3]
-        if filters[3] != channels:
-            raise ModelError(
-                f"grouped convolution ({channels} channels, filters of {filters[3]}) is not supported", "use groups=1"
-            )
+        if channels % filters[3] or filters[0] % (channels // filters[3]):
+            raise ModelError(f"{filters[0]} filters of {filters[3]} channels do not divide {channels} into groups")
         window = make_window(options, operands["input"].shape, filters[0], (filters[1], filters[2]))
         return operands, {"window": window, "activation": activation_from_tflite(options)}
 
@@ -83,15 +90,25 @@ class Conv2D(Op):
         return weighted_vjp(op, op.attributes["window"], d_output, d_acc, builder)
 
     def call(self, op: Operation) -> KernelCall:
-        arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
-        return KernelCall("tp_conv_s8", "tp_conv_params", conv_fields(op), [*arguments, *lora_arguments(op), op.output])
+        window, filters = op.attributes["window"], op.inputs["filter"]
+        direct = reads_directly(window, filters)
+        bias = direct_bias(op) if direct else op.inputs.get("bias")
+        arguments = [op.inputs["input"], filters, bias, *requantization_arguments(op), *lora_arguments(op), op.output]
+        fields = conv_fields(op) | group_fields(window, filters)
+        return KernelCall("tp_conv_s8", "tp_conv_params", fields, [*arguments, *([None] if direct else [])])
 
     def scratch_bytes(self, op: Operation) -> int:
-        return column_bytes(op.attributes["window"])
+        window, filters = op.attributes["window"], op.inputs["filter"]
+        return 0 if reads_directly(window, filters) else column_bytes(window, group_count(window, filters))
+
+    def behind(self, op: Operation) -> dict[str, int]:
+        window, filters = op.attributes["window"], op.inputs["filter"]
+        gathered = group_count(window, filters) == 1 and not reads_directly(window, filters)
+        return {"input": window_distance(window, gathered)}
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
-        per_output = window.kernel_h * window.kernel_w * window.input_c + lora_rank(op)
+        per_output = window.kernel_h * window.kernel_w * op.inputs["filter"].shape[-1] + lora_rank(op)
         return window.output_h * window.output_w * window.output_c * per_output
 
 
@@ -121,12 +138,13 @@ class Conv2DBackwardInput(Op):
         exponent = d_acc.exponent + narrow + arithmetic.narrow_shift(bound)
         if addend is not None:
             exponent = arithmetic.common_exponent(bound, d_acc.exponent + narrow, addend.peak, addend.exponent)
-        mantissa = (
-            arithmetic.round_half_up_shift(d_acc.mantissa, narrow).reshape(-1, window.output_c).astype(np.float64)
-        )
-        filters = values["filter"].reshape(window.output_c, -1).astype(np.float64)
-        taps = (mantissa @ filters).reshape(window.output_h, window.output_w, window.kernel_h, window.kernel_w, -1)
-        acc = window.scatter(taps).astype(np.int64)
+        groups = group_count(window, op.inputs["filter"])
+        mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow).astype(np.float64)
+        columns = mantissa.reshape(-1, groups, window.output_c // groups).transpose(1, 0, 2)
+        filters = values["filter"].reshape(groups, window.output_c // groups, -1).astype(np.float64)
+        taps = (columns @ filters).reshape(groups, len(columns[0]), -1, window.input_c // groups).transpose(1, 2, 0, 3)
+        shape = window.output_h, window.output_w, window.kernel_h, window.kernel_w, window.input_c
+        acc = window.scatter(taps.reshape(shape)).astype(np.int64)
         total = arithmetic.round_half_up_shift(acc, exponent - d_acc.exponent - narrow).reshape(op.output.shape)
         if addend is not None:
             total = total + arithmetic.round_half_up_shift(addend.mantissa, exponent - addend.exponent)
@@ -141,23 +159,30 @@ class Conv2DBackwardInput(Op):
 
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
-        return 2 * window.kernel_h * window.kernel_w * window.output_c
+        channels = group_fields(window, op.inputs["filter"])["group_c"]
+        return 2 * window.kernel_h * window.kernel_w * channels
 
     def call(self, op: Operation) -> KernelCall:
-        fields = {"window": op.attributes["window"].fields(), "l1": 0 if "l1" in op.inputs else _filter_l1(op)}
+        window: Window = op.attributes["window"]
+        fields = {
+            "window": window.fields(),
+            "l1": 0 if "l1" in op.inputs else _filter_l1(op),
+            **group_fields(window, op.inputs["filter"]),
+        }
         arguments = [op.inputs["d_acc"], op.inputs["filter"], op.inputs.get("l1"), op.inputs.get("addend"), op.output]
         return KernelCall("tp_conv_backward_input_s16", "tp_conv_backward_params", fields, arguments)
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
-        return window.output_h * window.output_w * window.output_c * window.kernel_h * window.kernel_w * window.input_c
+        return window.output_h * window.output_w * op.inputs["filter"].size
 
 
 def _filter_l1(op: Operation) -> int:
     """The largest sum of |filter| over one input channel of a frozen filter."""
     data = op.inputs["filter"].data
     assert data is not None
-    return int(np.abs(data.astype(np.int64)).reshape(-1, data.shape[-1]).sum(0).max())
+    groups = group_count(op.attributes["window"], op.inputs["filter"])
+    return int(np.abs(data.astype(np.int64)).reshape(groups, -1, data.shape[-1]).sum(1).max())
 
 
 @register

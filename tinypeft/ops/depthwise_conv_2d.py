@@ -12,9 +12,10 @@ from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.conv_2d import clamp_output, conv_fields
+from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     check_requantization,
-    filter_scales,
+    frozen_vjp,
     multipliers,
     requantization_arguments,
     tap_bytes,
@@ -36,6 +37,7 @@ class DepthwiseConv2D(Op):
     operands = ("input", "filter")
     optional = ("bias",)
     source = "tp_depthwise_conv.c"
+    limits = "Weights must be constant, the batch 1."
 
     def from_tflite(
         self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
@@ -62,14 +64,7 @@ class DepthwiseConv2D(Op):
         return {"output": clamp_output(op, arithmetic.requantize_double(acc, *multipliers(op)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-        if not builder.needs(op.inputs["input"]):
-            return {}
-        d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
-        d_input = builder.gradient(op.inputs["input"])
-        operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
-        attributes = {"window": op.attributes["window"]}
-        builder.emit("DEPTHWISE_CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, attributes)
-        return {"input": d_input}
+        return frozen_vjp("DEPTHWISE_CONV_2D_BACKWARD_INPUT", op, d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
         arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
@@ -77,6 +72,9 @@ class DepthwiseConv2D(Op):
 
     def scratch_bytes(self, op: Operation) -> int:
         return tap_bytes(op.attributes["window"])
+
+    def behind(self, op: Operation) -> dict[str, int]:
+        return {"input": window_distance(op.attributes["window"], False)}
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
@@ -114,7 +112,8 @@ class DepthwiseConv2DBackwardInput(Op):
     @staticmethod
     def _in_place_allowed(window: Window) -> bool:
         same = (window.input_h, window.input_w, window.input_c) == (window.output_h, window.output_w, window.output_c)
-        return same and window.stride_h == window.stride_w == 1
+        # a row is kept before its place is written only where the windows do not begin inside the image
+        return same and window.stride_h == window.stride_w == 1 and window.pad_top >= 0
 
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]

@@ -12,16 +12,19 @@ from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, output_range
 from tinypeft.ops.base import Builder, CArray, KernelCall, Op, Value, register
 from tinypeft.ops.conv_2d import clamp_output
+from tinypeft.ops.overlap import rows_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
     accumulate,
     check_requantization,
     column_bytes,
+    direct_bias,
     filter_scales,
     input_scale,
     lora_arguments,
     lora_rank,
     pointwise,
+    reads_directly,
     requantization,
     requantization_arguments,
     weight_operands,
@@ -45,6 +48,22 @@ def _fields(op: Operation) -> dict[str, Any]:
         "input_offset": -op.inputs["input"].zero_point,
         "rank": lora_rank(op),
     }
+
+
+def _direct(op: Operation) -> bool:
+    return reads_directly(dense_window(op), op.inputs["filter"])
+
+
+def _bias(op: Operation) -> Tensor | CArray | None:
+    return direct_bias(op) if _direct(op) else op.inputs.get("bias")
+
+
+def _no_column(op: Operation) -> list[None]:
+    return [None] if _direct(op) else []
+
+
+def _scratch_bytes(op: Operation) -> int:
+    return 0 if _direct(op) else column_bytes(dense_window(op))
 
 
 def _macs(op: Operation) -> int:
@@ -98,12 +117,16 @@ class FullyConnected(Op):
             "activation_min": low,
             "activation_max": high,
         }
-        arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
-        arguments += [*lora_arguments(op), op.output]
+        arguments = [op.inputs["input"], op.inputs["filter"], _bias(op), *requantization_arguments(op)]
+        arguments += [*lora_arguments(op), op.output, *_no_column(op)]
         return KernelCall("tp_fully_connected_s8", "tp_fully_connected_params", fields, arguments)
 
     def scratch_bytes(self, op: Operation) -> int:
-        return column_bytes(dense_window(op))
+        return _scratch_bytes(op)
+
+    def behind(self, op: Operation) -> dict[str, int]:
+        window = dense_window(op)
+        return {"input": rows_distance(window.input_h, window.input_c, window.output_c)}
 
     def macs(self, op: Operation) -> int:
         return _macs(op)
@@ -150,12 +173,12 @@ class DenseLogits(Op):
     def call(self, op: Operation) -> KernelCall:
         fields = _fields(op) | {"output_offset": 0, "activation_min": 0, "activation_max": 0}
         scale = op.inputs.get("scale") or CArray("float", self._scale(op), "scale")
-        arguments: list[Any] = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), scale]
-        arguments += [*lora_arguments(op), op.output]
+        arguments: list[Any] = [op.inputs["input"], op.inputs["filter"], _bias(op), scale]
+        arguments += [*lora_arguments(op), op.output, *_no_column(op)]
         return KernelCall("tp_dense_logits_s8", "tp_fully_connected_params", fields, arguments)
 
     def scratch_bytes(self, op: Operation) -> int:
-        return column_bytes(dense_window(op))
+        return _scratch_bytes(op)
 
     def macs(self, op: Operation) -> int:
         return _macs(op)

@@ -1,8 +1,7 @@
-"""MEAN over height and width (or over time): int8, with its own output scale."""
+"""MEAN over any axes: int8, with its own output scale; and its gradient."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,45 +13,34 @@ from tinypeft.arithmetic import (
     requantize_double,
     round_half_up_shift,
 )
-from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import INT8_MAX, INT8_MIN, saturate
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
-from tinypeft.ops.constraints import constant, per_tensor, require_int8
+from tinypeft.ops.constraints import per_tensor
+from tinypeft.ops.reduction import kept_dims, loops_of, reduced_shape, reduction_from_tflite
 
 
 @register
 class Mean(Op):
-    """output = requantize(sum over the attribute `axes`); these are adjoining, with only 1s in front of them."""
+    """output = requantize(sum over the attribute `axes`), the division by their count being in the multiplier."""
 
     name = "MEAN"
     operands = ("input",)
     source = "tp_mean.c"
+    limits = "The axes must be constant."
 
     def from_tflite(
         self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        require_int8(inputs[0], *outputs)
-        x = inputs[0]
-        assert x is not None
-        rank = len(x.shape)
-        axes = tuple(sorted({axis % rank for axis in constant(inputs[1], "axes of a mean")}))
-        adjoining = bool(axes) and axes == tuple(range(axes[0], axes[-1] + 1))
-        if not adjoining or 0 in axes or math.prod(x.shape[: axes[0]]) != 1:
-            raise ModelError(
-                f"a mean over the axes {axes} of shape {x.shape} is not supported", "average over height and width"
-            )
-        return {"input": x}, {"axes": axes, "keep_dims": bool(options.keepDims)}
+        return reduction_from_tflite(options, inputs, outputs)
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        axes, keep = op.attributes["axes"], op.attributes["keep_dims"]
-        shape = op.inputs["input"].shape
-        return {"output": tuple(1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes)}
+        return {"output": reduced_shape(op)}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        p = _parameters(op)
-        x = values["input"].reshape(p["count"], p["channels"]).astype(np.int64)
-        sums = x.sum(axis=0) + p["input_offset"] * p["count"]
+        p = _requantization(op)
+        sums = values["input"].astype(np.int64).sum(axis=op.attributes["axes"])
+        sums = sums + p["input_offset"] * loops_of(op).count
         result = requantize_double(sums, p["multiplier"], p["shift"]) + p["output_offset"]
         return {"output": saturate(result).reshape(op.output.shape)}
 
@@ -67,8 +55,9 @@ class Mean(Op):
         return {"input": d_input}
 
     def call(self, op: Operation) -> KernelCall:
+        function, params, extents = _form(op, "s8")
         arguments: list[Any] = [op.inputs["input"], op.outputs["output"]]
-        return KernelCall("tp_mean_s8", "tp_mean_params", {**_parameters(op)}, arguments)
+        return KernelCall(function, params, {**extents, **_requantization(op)}, arguments)
 
 
 @register
@@ -84,38 +73,43 @@ class MeanBackward(Op):
         return {"d_input": tuple(op.attributes["shape"])}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        p = _backward_fields(op)
+        multiplier, exponent = _reciprocal(op)
         d_output: BlockFloat = values["d_output"]
-        shift = narrow_shift(d_output.peak * p["multiplier"])
-        scaled = round_half_up_shift(d_output.mantissa.astype(np.int64) * p["multiplier"], shift).astype(np.int16)
-        spread = np.broadcast_to(scaled.reshape(1, -1), (p["count"], p["channels"]))
-        mantissa = spread.reshape(op.attributes["shape"]).copy()
-        return {"d_input": BlockFloat(mantissa, d_output.exponent + p["exponent"] + shift)}
+        shift = narrow_shift(d_output.peak * multiplier)
+        scaled = round_half_up_shift(d_output.mantissa.astype(np.int64) * multiplier, shift).astype(np.int16)
+        shape = tuple(op.attributes["shape"])
+        spread = np.broadcast_to(scaled.reshape(kept_dims(shape, op.attributes["axes"])), shape)
+        return {"d_input": BlockFloat(spread.copy(), d_output.exponent + exponent + shift)}
 
     def call(self, op: Operation) -> KernelCall:
+        function, params, extents = _form(op, "backward_s16")
+        multiplier, exponent = _reciprocal(op)
         arguments: list[Any] = [op.inputs["d_output"], op.outputs["d_input"]]
-        return KernelCall("tp_mean_backward_s16", "tp_mean_backward_params", {**_backward_fields(op)}, arguments)
+        return KernelCall(function, params, {**extents, "multiplier": multiplier, "exponent": exponent}, arguments)
 
     def macs(self, op: Operation) -> int:
         return op.inputs["d_output"].size
 
 
-def _extents(shape: tuple[int, ...], axes: tuple[int, ...]) -> dict[str, int]:
-    return {"count": math.prod(shape[i] for i in axes), "channels": math.prod(shape[axes[-1] + 1 :])}
+def _form(op: Operation, suffix: str) -> tuple[str, str, dict[str, Any]]:
+    """(function, parameters, their extents): over rows of channels where the axes allow that, else over any axes."""
+    loops = loops_of(op)
+    stem = "tp_mean_" if loops.over_rows else "tp_mean_axes_"
+    params = stem + suffix.removesuffix("s8").removesuffix("s16") + "params"
+    extents = {"count": loops.count, "channels": loops.results} if loops.over_rows else loops.fields()
+    return stem + suffix, params, extents
 
 
-def _parameters(op: Operation) -> dict[str, int]:
-    x = op.inputs["input"]
-    (scale_in, zero_in), (scale_out, zero_out) = per_tensor(x), per_tensor(op.output)
-    extents = _extents(x.shape, op.attributes["axes"])
+def _requantization(op: Operation) -> dict[str, int]:
+    (scale_in, zero_in), (scale_out, zero_out) = per_tensor(op.inputs["input"]), per_tensor(op.output)
+    count = loops_of(op).count
     multiplier, shift = quantize_multiplier(scale_in / scale_out)
     # LiteRT folds the division by count into the multiplier, keeping its leading bits.
-    extra = min(extents["count"].bit_length() - 1, 32, 31 + shift)
+    extra = min(count.bit_length() - 1, 32, 31 + shift)
     return {
-        **extents,
         "input_offset": -zero_in,
         "output_offset": zero_out,
-        "multiplier": (multiplier << extra) // extents["count"],
+        "multiplier": (multiplier << extra) // count,
         "shift": shift - extra,
     }
 
@@ -127,7 +121,7 @@ def _can_saturate(op: Operation) -> bool:
     return low < INT8_MIN - 0.5 or high > INT8_MAX + 0.5
 
 
-def _backward_fields(op: Operation) -> dict[str, int]:
-    extents = _extents(tuple(op.attributes["shape"]), op.attributes["axes"])
-    multipliers, exponent = channel_fold(np.array([1.0 / extents["count"]]))
-    return {**extents, "multiplier": int(multipliers[0]), "exponent": exponent}
+def _reciprocal(op: Operation) -> tuple[int, int]:
+    """(multiplier, exponent) of 1 / count."""
+    multipliers, exponent = channel_fold(np.array([1.0 / loops_of(op).count]))
+    return int(multipliers[0]), exponent

@@ -1,4 +1,4 @@
-"""PAD: zeros around an image or its channels, as the zero point; its gradient is the inner part."""
+"""PAD: a constant around a tensor, the zero point unless told; its gradient is the inner part."""
 
 from __future__ import annotations
 
@@ -10,41 +10,43 @@ from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import constant, require_int8, same_quantization
+from tinypeft.ops.strided import Strided, box
 
 Paddings = tuple[tuple[int, int], ...]
+#: Most dimensions that LiteRT pads.
+RANK_MAX = 5
 
 
 @register
 class Pad(Op):
-    """output = input between attributes `paddings`, ((before, after) per dimension)."""
+    """output = input between attributes `paddings`, ((before, after) per dimension), of the int8 `value`."""
 
     name = "PAD"
     operands = ("input",)
-    source = "tp_pad.c"
+    source = "tp_strided.c"
+    limits = f"The paddings must be constant; at most {RANK_MAX} dimensions, as in LiteRT."
 
     def from_tflite(
         self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         require_int8(inputs[0], *outputs)
-        x = inputs[0]
-        assert x is not None
-        flat = constant(inputs[1], "padding")
-        paddings = tuple(zip(flat[0::2], flat[1::2], strict=True))
-        if len(paddings) != len(x.shape) or not 2 <= len(paddings) <= 4 or paddings[0] != (0, 0):
-            raise ModelError(
-                f"a padding of {paddings} for shape {x.shape} is not supported", "pad height, width or channels"
-            )
-        return {"input": x}, {"paddings": paddings}
+        assert inputs[0] is not None
+        paddings = read_paddings(inputs[0], inputs[1])
+        return {"input": inputs[0]}, {"paddings": paddings, "value": outputs[0].zero_point}
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"output": _padded(op.inputs["input"].shape, op.attributes["paddings"])}
+        return {"output": padded(op.inputs["input"].shape, op.attributes["paddings"])}
 
     def check(self, op: Operation) -> str | None:
+        if len(op.output.shape) > RANK_MAX:
+            return (
+                f"a padding of {len(op.output.shape)} dimensions is not supported, the most is {RANK_MAX} as in LiteRT"
+            )
         return same_quantization(op.inputs["input"], op.output)
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        x = values["input"]
-        return {"output": np.pad(x, op.attributes["paddings"], constant_values=np.int8(op.output.zero_point))}
+        value = np.int8(op.attributes["value"])
+        return {"output": np.pad(values["input"], op.attributes["paddings"], constant_values=value)}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         x = op.inputs["input"]
@@ -56,9 +58,10 @@ class Pad(Op):
         return {"input": d_input}
 
     def call(self, op: Operation) -> KernelCall:
-        x, y = op.inputs["input"], op.outputs["output"]
-        fields = _fields(x.shape, y.shape, op.attributes["paddings"], y.zero_point)
-        return KernelCall("tp_pad_s8", "tp_pad_params", {**fields}, [x, y])
+        x, y = op.inputs["input"], op.output
+        inner = _inner(x.shape, y.shape, op.attributes["paddings"])
+        fields = {"inner": inner.fields(), "size": y.size, "value": op.attributes["value"]}
+        return KernelCall("tp_pad_s8", "tp_strided_fill_params", fields, [x, y])
 
 
 @register
@@ -68,11 +71,11 @@ class PadBackward(Op):
     name = "PAD_BACKWARD"
     operands = ("d_output",)
     results = ("d_input",)
-    source = "tp_pad.c"
+    source = "tp_strided.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         inverse = tuple((-before, -after) for before, after in op.attributes["paddings"])
-        return {"d_input": _padded(op.inputs["d_output"].shape, inverse)}
+        return {"d_input": padded(op.inputs["d_output"].shape, inverse)}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         d_output: BlockFloat = values["d_output"]
@@ -80,28 +83,30 @@ class PadBackward(Op):
             slice(before, extent - after)
             for extent, (before, after) in zip(d_output.mantissa.shape, op.attributes["paddings"], strict=True)
         )
-        return {"d_input": BlockFloat(d_output.mantissa[inner], d_output.exponent)}
+        return {"d_input": BlockFloat(np.ascontiguousarray(d_output.mantissa[inner]), d_output.exponent)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"d_input": ("d_output",)}
 
     def call(self, op: Operation) -> KernelCall:
-        d_output, d_input = op.inputs["d_output"], op.outputs["d_input"]
-        fields = _fields(d_input.shape, d_output.shape, op.attributes["paddings"], 0)
-        return KernelCall("tp_pad_backward_s16", "tp_pad_params", {**fields}, [d_output, d_input])
+        d_output, d_input = op.inputs["d_output"], op.output
+        inner = _inner(d_input.shape, d_output.shape, op.attributes["paddings"])
+        return KernelCall("tp_strided_copy_s16", "tp_strided", inner.fields(), [d_output, d_input])
 
 
-def _padded(shape: tuple[int, ...], paddings: Paddings) -> tuple[int, ...]:
+def read_paddings(x: Tensor, amounts: Tensor | None) -> Paddings:
+    """((before, after) per dimension of `x`) from an operand; ModelError where they don't suit."""
+    flat = constant(amounts, "padding")
+    paddings = tuple(zip(flat[0::2], flat[1::2], strict=True))
+    if len(paddings) != len(x.shape) or any(n < 0 for n in flat):
+        raise ModelError(f"a padding of {paddings} does not suit the shape {x.shape}")
+    return paddings
+
+
+def padded(shape: tuple[int, ...], paddings: Paddings) -> tuple[int, ...]:
+    """`shape` with the paddings on both sides."""
     return tuple(before + extent + after for extent, (before, after) in zip(shape, paddings, strict=True))
 
 
-def _fields(inner: tuple[int, ...], outer: tuple[int, ...], paddings: Paddings, value: int) -> dict[str, int]:
-    missing = 4 - len(inner)
-    h, w, c = ((1,) * missing + inner[1:])[-3:]
-    padded_h, padded_w, padded_c = ((1,) * missing + outer[1:])[-3:]
-    top, left, front = ((0,) * missing + tuple(before for before, _ in paddings[1:]))[-3:]
-    return {
-        "h": h, "w": w, "c": c,
-        "padded_h": padded_h, "padded_w": padded_w, "padded_c": padded_c,
-        "top": top, "left": left, "front": front, "value": value,
-    }  # fmt: skip
+def _inner(inner: tuple[int, ...], outer: tuple[int, ...], paddings: Paddings) -> Strided:
+    return box(outer, tuple(before for before, _ in paddings), inner)

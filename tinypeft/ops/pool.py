@@ -11,6 +11,7 @@ from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import INT8_MIN, activation_from_tflite, output_range
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import require_int8, same_quantization
+from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.window import Window, make_window
 
 #: Most taps of an average pool that can be trained through: their reciprocal still has 15 bits.
@@ -51,6 +52,9 @@ class Pool(Op):
             "activation_max": high,
         }
         return KernelCall(self.kernel, "tp_pool_params", fields, [op.inputs["input"], op.outputs["output"]])
+
+    def behind(self, op: Operation) -> dict[str, int]:
+        return {"input": window_distance(op.attributes["window"], False)}
 
     def before_clamp(self, op: Operation, d_output: Tensor, builder: Builder) -> Tensor:
         """The gradient in front of the activation; without one a pool cannot leave the range of int8."""

@@ -57,7 +57,7 @@ class RequantizeBackward(Op):
         return {"d_acc": ("d_output",)}
 
     def call(self, op: Operation) -> KernelCall:
-        channels = op.output.shape[-1]
+        channels = op.output.shape[-1] if op.output.shape else 1
         low, high = op.attributes.get("clamp", (0, 0))
         fields: dict[str, Any] = {
             "positions": op.output.size // channels,

@@ -32,6 +32,8 @@ class Reshape(Op):
         x, y = op.inputs["input"], op.output
         if x.size != y.size:
             return f"{x.name} of shape {x.shape} has {x.size} elements, {y.name} of shape {y.shape} has {y.size}"
+        if x.data is not None:
+            return f"{x.name} is constant: its reshape belongs into the file"
         return same_quantization(x, y) if x.dtype == "int8" else None
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
@@ -45,8 +47,8 @@ class Reshape(Op):
         builder.emit("RESHAPE_BACKWARD", op, {"d_output": d_output}, {"d_input": d_input}, {"shape": x.shape})
         return {"input": d_input}
 
-    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
-        return {"output": ("input",)}
+    def view(self, op: Operation) -> tuple[str, int] | None:
+        return "input", 0
 
     def call(self, op: Operation) -> KernelCall | None:
         return None
@@ -67,8 +69,8 @@ class ReshapeBackward(Op):
         d_output: BlockFloat = values["d_output"]
         return {"d_input": BlockFloat(d_output.mantissa.reshape(op.attributes["shape"]), d_output.exponent)}
 
-    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
-        return {"d_input": ("d_output",)}
+    def view(self, op: Operation) -> tuple[str, int] | None:
+        return "d_output", 0
 
     def call(self, op: Operation) -> KernelCall | None:
         return None

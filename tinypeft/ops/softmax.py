@@ -1,4 +1,7 @@
-"""SOFTMAX: int8 to int8 probabilities of scale 1/256, in LiteRT's fixed point (gemmlowp). No gradient: see the loss."""
+"""SOFTMAX: int8 to int8 probabilities of scale 1/256, in LiteRT's fixed point (gemmlowp), and its gradient.
+
+A SOFTMAX at the end of a model is not trained through: the loss is computed from the logits in front of it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from tinypeft.arithmetic import (
+    narrow_shift,
     quantize_multiplier,
     requantize_double,
+    round_half_up_shift,
     rounding_shift_right,
     saturating_doubling_high_mul,
 )
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import INT8_MIN, saturate
-from tinypeft.ops.base import KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import per_tensor, require_int8
 
 # Fixed point Qm.n holds m integer and n fractional bits: Q5.26 differences, Q0.31 exponentials, Q12.19 their sum.
@@ -22,6 +27,10 @@ DIFF_INTEGER_BITS, SUM_INTEGER_BITS = 5, 12
 #: Most values of which the sum of exponentials fits; from 512 on, LiteRT's reference kernel aborts.
 MAX_DEPTH = (1 << SUM_INTEGER_BITS) - 1
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
+#: Fractional bits of a gradient minus its mean: with 8 bits of probability and a sign, 31 bits in all.
+MEAN_BITS = 6
+#: Largest |probability * (gradient - mean)| for a gradient of 1: 255 * 2 in the bits above.
+LARGEST = 255 * 2 << MEAN_BITS
 #: e**-(1/4), e**-(1/2), e**-1 ... e**-16 as Q0.31
 _POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 
@@ -72,12 +81,65 @@ class Softmax(Op):
         result = rounding_shift_right(product, SUM_INTEGER_BITS - headroom + 31 - 8) + INT8_MIN
         return {"output": saturate(np.where(counted, result, INT8_MIN)).reshape(op.output.shape)}
 
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        x, beta = op.inputs["input"], op.attributes["beta"]
+        if not builder.needs(x):
+            return {}
+        d_input = builder.gradient(x)
+        inputs = {"d_output": d_output, "output": op.output}
+        builder.emit("SOFTMAX_BACKWARD", op, inputs, {"d_input": d_input})
+        if beta == 1:
+            return {"input": d_input}
+        d_scaled = builder.gradient(x)
+        attributes = {"channel_scale": np.full(x.shape[-1], beta, np.float32)}
+        builder.emit("REQUANTIZE_BACKWARD", op, {"d_output": d_input}, {"d_acc": d_scaled}, attributes)
+        return {"input": d_scaled}
+
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"output": ("input",)}
 
     def call(self, op: Operation) -> KernelCall:
         arguments: list[Any] = [op.inputs["input"], op.inputs.get("input_shift"), op.outputs["output"]]
         return KernelCall("tp_softmax_s8", "tp_softmax_params", {**_parameters(op)}, arguments)
+
+
+@register
+class SoftmaxBackward(Op):
+    """d_input = p * (d_output - mean of d_output weighted by p) of each row, p the int8 probabilities `output`.
+
+    The weights add up to 1 exactly, as the rounded probabilities need not: so does d_input to 0, but for rounding.
+    """
+
+    name = "SOFTMAX_BACKWARD"
+    operands = ("d_output", "output")
+    results = ("d_input",)
+    source = "tp_softmax.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"d_input": op.inputs["output"].shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        d_output: BlockFloat = values["d_output"]
+        depth = op.output.shape[-1]
+        p = values["output"].reshape(-1, depth).astype(np.int64) - INT8_MIN
+        d = d_output.mantissa.reshape(-1, depth).astype(np.int64) << MEAN_BITS
+        total = p.sum(axis=1, keepdims=True)
+        mean = (d * p).sum(axis=1, keepdims=True) // np.maximum(total, 1)
+        shift = narrow_shift(d_output.peak * LARGEST)
+        mantissa = round_half_up_shift(p * (d - mean), shift).astype(np.int16).reshape(op.output.shape)
+        return {"d_input": BlockFloat(mantissa, d_output.exponent + shift - 8 - MEAN_BITS)}
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        return {"d_input": ("d_output",)}
+
+    def call(self, op: Operation) -> KernelCall:
+        depth = op.output.shape[-1]
+        fields = {"rows": op.output.size // depth, "depth": depth}
+        arguments: list[Any] = [op.inputs["d_output"], op.inputs["output"], op.output]
+        return KernelCall("tp_softmax_backward_s16", "tp_softmax_backward_params", fields, arguments)
+
+    def macs(self, op: Operation) -> int:
+        return 2 * op.output.size
 
 
 def _parameters(op: Operation) -> dict[str, int]:

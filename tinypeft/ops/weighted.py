@@ -49,9 +49,37 @@ def pointwise(positions: int, input_c: int, output_c: int) -> Window:
     return Window(positions, 1, input_c, positions, 1, output_c, 1, 1)
 
 
-def column_bytes(window: Window) -> int:
-    """Scratch for the inputs of one output position, as int16."""
-    return 2 * window.kernel_h * window.kernel_w * window.input_c
+def column_bytes(window: Window, groups: int = 1) -> int:
+    """Scratch for the inputs of one output position and group, as int16."""
+    return 2 * window.kernel_h * window.kernel_w * window.input_c // groups
+
+
+def group_count(window: Window, filters: Tensor) -> int:
+    """How many groups the channels of a convolution are in: filters (..., Cin / groups)."""
+    return window.input_c // filters.shape[-1]
+
+
+def group_fields(window: Window, filters: Tensor) -> dict[str, int]:
+    """The same as fields of a kernel's parameters."""
+    return {"filter_c": filters.shape[-1], "group_c": window.output_c // group_count(window, filters)}
+
+
+def reads_directly(window: Window, filters: Tensor) -> bool:
+    """Whether the kernel reads int8 inputs as they lie, without a column: one tap, no padding, a frozen filter."""
+    one_tap = window.kernel_h == window.kernel_w == 1 and not window.pad_top and not window.pad_left
+    inside = (window.output_h - 1) * window.stride_h < window.input_h and (
+        (window.output_w - 1) * window.stride_w < window.input_w
+    )
+    return filters.data is not None and one_tap and inside
+
+
+def direct_bias(op: Operation) -> CArray:
+    """The bias of a kernel that reads directly: with what the input's zero point adds to each accumulator."""
+    weights, bias = op.inputs["filter"].data, op.inputs["bias"].data if "bias" in op.inputs else None
+    assert weights is not None
+    sums = weights.astype(np.int64).reshape(len(weights), -1).sum(1)
+    folded = (0 if bias is None else bias.astype(np.int64)) - op.inputs["input"].zero_point * sums
+    return CArray("int32_t", folded.astype(np.int32), "bias")
 
 
 def tap_bytes(window: Window) -> int:
@@ -72,6 +100,17 @@ def filter_scales(op: Operation) -> np.ndarray:
     assert scale is not None
     channels = op.output.shape[-1]
     return np.broadcast_to(np.asarray(scale, np.float32), (channels,)).copy()
+
+
+def frozen_vjp(kind: str, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+    """The gradient of a convolution's input by the operator `kind`, where its filter is frozen and has no adapter."""
+    if not builder.needs(op.inputs["input"]):
+        return {}
+    d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
+    d_input = builder.gradient(op.inputs["input"])
+    operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
+    builder.emit(kind, op, operands, {"d_input": d_input}, {"window": op.attributes["window"]})
+    return {"input": d_input}
 
 
 def multipliers(op: Operation) -> tuple[np.ndarray, np.ndarray]:
@@ -99,9 +138,12 @@ def requantization_arguments(op: Operation) -> list[Any]:
 def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.ndarray:
     """(OH*OW, Cout) int64 accumulators: filter, bias and what a LoRA adds."""
     x = values["input"].astype(np.float64) - op.inputs["input"].zero_point
-    filters = values["filter"].reshape(window.output_c, -1).astype(np.float64)
-    patches = window.patches(x).reshape(window.output_h * window.output_w, -1)
-    acc = (patches @ filters.T).astype(np.int64)  # exact: every sum is below 2**53
+    groups = group_count(window, op.inputs["filter"])
+    filters = values["filter"].reshape(groups, window.output_c // groups, -1).astype(np.float64)
+    patches = window.patches(x).reshape(window.output_h * window.output_w, -1, groups, window.input_c // groups)
+    columns = patches.transpose(2, 0, 1, 3).reshape(groups, len(patches), -1)
+    acc = columns @ filters.transpose(0, 2, 1)  # exact: every sum is below 2**53
+    acc = acc.transpose(1, 0, 2).reshape(len(patches), -1).astype(np.int64)
     if "bias" in op.inputs:
         acc = acc + values["bias"].astype(np.int64)
     if "hidden" in op.inputs:

@@ -9,13 +9,16 @@ import numpy as np
 
 from tinypeft.errors import ModelError
 
+#: ((top, bottom), (left, right)), each perhaps negative
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class Window:
     """A window over (input_h, input_w) that gives (output_h, output_w); the struct tp_window in C.
 
     Tap (ky, kx) of output (y, x) lies at row y*stride_h - pad_top + ky*dilation_h and the column likewise; taps outside
-    the image are padding.
+    the image are padding. pad_top and pad_left may be negative: then the first tap lies inside the image.
     """
 
     input_h: int
@@ -84,19 +87,21 @@ def make_window(options: Any, input_shape: tuple[int, ...], output_channels: int
 
     `options` holds padding (0 SAME, 1 VALID), strideH, strideW and perhaps dilationHFactor, dilationWFactor. The
     output's size and the padding offsets follow as in LiteRT's ComputePaddingHeightWidth: what is odd goes to the
-    bottom and the right.
+    bottom and the right. Options of ours may have explicit_padding instead, a Padding.
     """
     if len(input_shape) != 4 or input_shape[0] != 1:
         raise ModelError(
-            f"the input has shape {input_shape}, supported is (1, H, W, C)", "export the model with batch size 1"
+            f"the input has shape {input_shape}, supported is (1, H, W, C)",
+            "export the model with batch size 1, and dilation as a convolution's own",
         )
-    if options.padding not in (0, 1):
+    explicit: Padding | None = getattr(options, "explicit_padding", None)
+    if explicit is None and options.padding not in (0, 1):
         raise ModelError(f"the padding mode {options.padding} is not supported", "use 'same' or 'valid'")
     stride = int(options.strideH), int(options.strideW)
     dilation = int(getattr(options, "dilationHFactor", 1)), int(getattr(options, "dilationWFactor", 1))
     _, height, width, channels = input_shape
-    output_h, pad_top = _axis(height, kernel[0], stride[0], dilation[0], options.padding == 0)
-    output_w, pad_left = _axis(width, kernel[1], stride[1], dilation[1], options.padding == 0)
+    output_h, pad_top = _axis(height, kernel[0], stride[0], dilation[0], explicit[0] if explicit else options.padding)
+    output_w, pad_left = _axis(width, kernel[1], stride[1], dilation[1], explicit[1] if explicit else options.padding)
     if output_h < 1 or output_w < 1:
         raise ModelError(f"a window of {kernel[0]}x{kernel[1]} does not fit into an input of {height}x{width}")
     return Window(
@@ -108,8 +113,10 @@ def _taps(outputs: int, stride: int, pad: int, kernel: int, dilation: int) -> np
     return np.arange(outputs)[:, None] * stride - pad + np.arange(kernel) * dilation
 
 
-def _axis(size: int, kernel: int, stride: int, dilation: int, same: bool) -> tuple[int, int]:
-    """(output size, padding in front) along one axis."""
+def _axis(size: int, kernel: int, stride: int, dilation: int, padding: int | tuple[int, int]) -> tuple[int, int]:
+    """(output size, padding in front) along one axis; `padding` is 0 SAME, 1 VALID, or what is in front and behind."""
     extent = (kernel - 1) * dilation + 1
-    output = (size + stride - 1) // stride if same else (size + stride - extent) // stride
+    if isinstance(padding, tuple):
+        return (size + sum(padding) - extent) // stride + 1, padding[0]
+    output = (size + stride - 1) // stride if padding == 0 else (size + stride - extent) // stride
     return output, max((output - 1) * stride + extent - size, 0) // 2

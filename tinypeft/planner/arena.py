@@ -1,21 +1,40 @@
-"""Offsets in one arena: greedy first fit in several orders, then a local search over orders; an independent check."""
+"""Offsets in one arena for buffers with lifetimes, how good they are and how that is known; an independent check."""
 
 from __future__ import annotations
 
-import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from tinypeft.errors import VerifyError
+from tinypeft.planner.incumbent import LOWER_BOUND, Incumbent
 from tinypeft.planner.live import Buffer, lower_bound
+from tinypeft.planner.packing import make_packing
+from tinypeft.planner.portfolio import pack_exactly, pack_fast
 
-SEARCH_STEPS = 400
+#: "fast": bounded by counts, the same plan on every computer; "exact": bounded by time, with all that is installed
+Effort = Literal["fast", "exact"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a planning is: the arena so far, the best bound, both in bytes, and what found the one."""
+
+    arena_bytes: int
+    bound: int
+    method: str
+    nodes: int
 
 
 @dataclass(eq=False)
 class Plan:
     """Where every buffer lies: `offsets[i]` belongs to `buffers[i]`; `arena_bytes` is the end of the highest.
 
-    `lower_bound` is the most that is live at once, at operation `peak_operation`.
+    lower_bound  the most that is live at once, at operation `peak_operation`
+    bound        the most bytes of which it is proved that no arena is smaller; never below `lower_bound`
+    proof        what proves `bound`: "lower bound met", "exact search" or "CP-SAT"
+    method       what found the offsets: a greedy order, the local search, the exact search or CP-SAT
+    nodes        what the exact search has tried
     """
 
     buffers: list[Buffer]
@@ -23,89 +42,66 @@ class Plan:
     arena_bytes: int
     lower_bound: int
     peak_operation: int
+    bound: int = 0
+    proof: str = LOWER_BOUND
+    method: str = ""
+    nodes: int = 0
+
+    def __post_init__(self) -> None:
+        self.bound = max(self.bound, self.lower_bound)
 
     @property
     def gap(self) -> int:
-        """Bytes above the lower bound; 0 proves the plan optimal for its schedule."""
-        return self.arena_bytes - self.lower_bound
+        """Bytes above the best proved bound."""
+        return self.arena_bytes - self.bound
+
+    @property
+    def optimal(self) -> bool:
+        """Whether it is proved that no arena for these buffers is smaller."""
+        return self.gap <= 0
 
     def offset_of(self, name: str) -> int:
-        """The offset of the buffer that holds the tensor or scratch called `name`."""
+        """Where the tensor or scratch called `name` starts."""
         for buffer, offset in zip(self.buffers, self.offsets, strict=True):
             if buffer.name == name or any(t.name == name for t in buffer.tensors):
-                return offset
+                return offset + buffer.inner.get(name, 0)
         raise KeyError(name)
 
 
-def plan_arena(buffers: list[Buffer], pinned: dict[str, int] | None = None, seed: int = 0) -> Plan:
+def plan_arena(
+    buffers: list[Buffer],
+    pinned: Mapping[str, int] | None = None,
+    *,
+    effort: Effort = "fast",
+    time_limit: float = 60.0,
+    changed: Callable[[Progress], None] | None = None,
+) -> Plan:
     """The smallest arena found for `buffers`; those whose name is in `pinned` lie at the offset given there.
 
-    Stops when the lower bound is met. The same buffers give the same plan.
+    Stops when a bound is met. With effort "fast" the same buffers give the same plan on every computer; with "exact"
+    the search goes on for `time_limit` seconds, and `changed` is told of every improvement, by any thread.
     """
     pinned = pinned or {}
     bound, peak_operation = lower_bound(buffers)
-    indices = list(range(len(buffers)))
-    orders = [sorted(indices, key=lambda i: key(buffers[i])) for key in _ORDERS]
-    best_offsets, best_bytes, best_order = _best(buffers, orders, pinned)
-    chooser = random.Random(seed)
-    for _ in range(SEARCH_STEPS):
-        if best_bytes <= bound:
-            break
-        order = _moved_forward(buffers, best_offsets, best_bytes, best_order, chooser)
-        offsets, size, _ = _best(buffers, [order], pinned)
-        if size <= best_bytes:
-            best_offsets, best_bytes, best_order = offsets, size, order
-    plan = Plan(buffers, best_offsets, best_bytes, bound, peak_operation)
+    offsets = [pinned.get(b.name, 0) for b in buffers]
+    filled = [i for i, b in enumerate(buffers) if b.size > 0]
+    plan = Plan(buffers, offsets, 0, bound, peak_operation, method="nothing to place")
+    if filled:
+        packing = make_packing([buffers[i] for i in filled], pinned)
+        granule = packing.granule
+
+        def tell(found: Incumbent) -> None:
+            if changed is not None:
+                changed(Progress(found.height * granule, found.bound * granule, found.method, found.nodes))
+
+        found = pack_fast(packing, tell) if effort == "fast" else pack_exactly(packing, time_limit, tell)
+        for i, offset in zip(filled, found.offsets, strict=True):
+            offsets[i] = offset * granule
+        plan.bound, plan.proof = found.bound * granule, found.proof
+        plan.method, plan.nodes = found.method, found.nodes
+    plan.arena_bytes = max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
     verify_plan(plan)
     return plan
-
-
-_ORDERS = (
-    lambda b: (-b.size, b.first),
-    lambda b: (-(b.last - b.first + 1), -b.size, b.first),
-    lambda b: (-b.size * (b.last - b.first + 1), b.first),
-    lambda b: (b.first, -b.size),
-    lambda b: (-b.last, -b.size),
-)
-
-
-def _best(buffers: list[Buffer], orders: list[list[int]], pinned: dict[str, int]) -> tuple[list[int], int, list[int]]:
-    results = [(*_first_fit(buffers, order, pinned), order) for order in orders]
-    return min(results, key=lambda result: result[1])
-
-
-def _first_fit(buffers: list[Buffer], order: list[int], pinned: dict[str, int]) -> tuple[list[int], int]:
-    offsets = [-1] * len(buffers)
-    for i, buffer in enumerate(buffers):
-        if buffer.name in pinned:
-            offsets[i] = pinned[buffer.name]
-    for i in order:
-        if offsets[i] >= 0:
-            continue
-        taken = sorted(
-            (offsets[j], offsets[j] + other.size)
-            for j, other in enumerate(buffers)
-            if offsets[j] >= 0 and other.overlaps(buffers[i])
-        )
-        offset = 0
-        for start, end in taken:
-            if start - offset >= buffers[i].size:
-                break
-            offset = max(offset, end)
-        offsets[i] = offset
-    return offsets, max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
-
-
-def _moved_forward(
-    buffers: list[Buffer], offsets: list[int], size: int, order: list[int], chooser: random.Random
-) -> list[int]:
-    """`order` with a buffer that reaches the top placed earlier, or two swapped."""
-    top = [i for i in order if offsets[i] + buffers[i].size == size]
-    changed = list(order)
-    chosen = chooser.choice(top) if top and chooser.random() < 0.7 else chooser.choice(changed)
-    changed.remove(chosen)
-    changed.insert(chooser.randrange(len(order)), chosen)
-    return changed
 
 
 def verify_plan(plan: Plan) -> None:

@@ -1,19 +1,21 @@
-"""Live ranges: a scheduled graph in, buffers with sizes and lifetimes out; results in place share a buffer."""
+"""Live ranges: a scheduled graph in, buffers with sizes and lifetimes out; tensors that share bytes are one buffer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tinypeft.ir import Graph, Operation, Tensor
+from tinypeft.ir import Graph, Tensor
+from tinypeft.planner.sharing import ALIGNMENT, aligned, share
 
-ALIGNMENT = 4
+__all__ = ["ALIGNMENT", "Buffer", "live_buffers", "lower_bound"]
 
 
 @dataclass(eq=False)
 class Buffer:
     """Bytes that must stay together from operation `first` to operation `last`, both included.
 
-    `tensors` share it one after the other; a scratch buffer has none and names its operation.
+    `tensors` share it, in the order in which they are computed; `inner` holds, by their names, at which byte of it
+    they start where that is not the first. A scratch buffer has none and names its operation.
     """
 
     name: str
@@ -21,6 +23,7 @@ class Buffer:
     first: int
     last: int
     tensors: list[Tensor] = field(default_factory=list)
+    inner: dict[str, int] = field(default_factory=dict)
 
     def overlaps(self, other: Buffer) -> bool:
         """Whether both are live at some operation."""
@@ -29,61 +32,27 @@ class Buffer:
 
 def live_buffers(graph: Graph) -> list[Buffer]:
     """The buffers of `graph` in its order of operations; inputs live from the first, outputs to the last operation."""
-    last_use = _last_uses(graph)
-    buffers: list[Buffer] = []
-    owner: dict[int, Buffer] = {}
-
-    def add(tensor: Tensor, time: int) -> None:
-        last = max(last_use.get(id(tensor), time), time)
-        owner[id(tensor)] = Buffer(tensor.name, _aligned(tensor.nbytes), time, last, [tensor])
-        buffers.append(owner[id(tensor)])
-
-    for tensor in graph.inputs:
-        if tensor.in_arena:
-            add(tensor, 0)
+    buffers = []
+    for group in share(graph):
+        start = group.start
+        inner = {t.name: group.offsets[id(t)] - start for t in group.tensors if group.offsets[id(t)] > start}
+        buffers.append(Buffer(group.tensors[0].name, group.size, group.first, group.last, group.tensors, inner))
     for time, op in enumerate(graph.operations):
-        for name, tensor in op.outputs.items():
-            if not tensor.in_arena:
-                continue
-            shared = _in_place_buffer(op, name, owner, time)
-            if shared is None:
-                add(tensor, time)
-                continue
-            shared.tensors.append(tensor)
-            shared.size = max(shared.size, _aligned(tensor.nbytes))
-            shared.last = max(shared.last, last_use.get(id(tensor), time))
-            owner[id(tensor)] = shared
         scratch = op.op.scratch_bytes(op)
         if scratch:
-            buffers.append(Buffer(f"{op.name} scratch", _aligned(scratch), time, time))
-    return buffers
-
-
-def _last_uses(graph: Graph) -> dict[int, int]:
-    last = {id(t): time for time, op in enumerate(graph.operations) for t in op.inputs.values()}
-    return last | {id(t): len(graph.operations) for t in graph.outputs}
-
-
-def _in_place_buffer(op: Operation, output: str, owner: dict[int, Buffer], time: int) -> Buffer | None:
-    """The buffer that the output may take over: an operand's that dies here, or any operand's where it is a view."""
-    view = op.op.call(op) is None
-    for operand in op.op.in_place(op).get(output, ()):
-        buffer = owner.get(id(op.inputs.get(operand)))
-        if buffer is not None and (view or buffer.last == time):
-            return buffer
-    return None
+            buffers.append(Buffer(f"{op.name} scratch", aligned(scratch), time, time))
+    return sorted(buffers, key=lambda b: b.first)
 
 
 def lower_bound(buffers: list[Buffer]) -> tuple[int, int]:
     """(bytes, operation): no arena can be smaller than the most that is live at once, and where that is."""
-    end = max((b.last for b in buffers), default=0)
-    live = [0] * (end + 1)
+    change: dict[int, int] = {}
     for buffer in buffers:
-        for time in range(buffer.first, buffer.last + 1):
-            live[time] += buffer.size
-    peak = max(live, default=0)
-    return peak, live.index(peak)
-
-
-def _aligned(size: int) -> int:
-    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        change[buffer.first] = change.get(buffer.first, 0) + buffer.size
+        change[buffer.last + 1] = change.get(buffer.last + 1, 0) - buffer.size
+    live = peak = peak_time = 0
+    for time in sorted(change):
+        live += change[time]
+        if live > peak:
+            peak, peak_time = live, time
+    return peak, peak_time

@@ -2,6 +2,7 @@
 
 from tinypeft.project.build import build_firmware, build_twin
 from tinypeft.project.elf import ElfSizes, measure, symbol_size
+from tinypeft.project.retarget import retarget_project
 from tinypeft.project.writer import PROJECT_FORMAT, read_manifest, write_project
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "build_twin",
     "measure",
     "read_manifest",
+    "retarget_project",
     "symbol_size",
     "write_project",
 ]

@@ -13,6 +13,7 @@ from elftools.elf.sections import SymbolTableSection
 from tinypeft.errors import ToolError
 
 _STACK = ".stack"
+_ARENA_PART = ".arena_"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class ElfSizes:
     flash_bytes     code, constants and the initial values of data: the size of the binary
     data_bss_bytes  static data, arena included
     stack_bytes     the reserved stack
+    arena_parts     by the memory's name, the part of data_bss_bytes in a section of its own for a RAM beside the first
     symbols         name -> size of every sized symbol
     """
 
@@ -30,12 +32,14 @@ class ElfSizes:
     stack_bytes: int
     ram_bytes: int
     symbols: dict[str, int] = field(repr=False)
+    arena_parts: dict[str, int] = field(default_factory=dict)
 
 
 def measure(elf: Path | str) -> ElfSizes:
     """The sizes of a linked firmware; raises ToolError where `elf` is not a readable ELF."""
     flash = data_bss = stack = 0
     symbols: dict[str, int] = {}
+    parts: dict[str, int] = {}
     try:
         with Path(elf).open("rb") as stream:
             for section in ELFFile(stream).iter_sections():
@@ -52,9 +56,11 @@ def measure(elf: Path | str) -> ElfSizes:
                     stack += size
                 elif section["sh_flags"] & SH_FLAGS.SHF_WRITE:
                     data_bss += size
+                if size and section.name.startswith(_ARENA_PART):
+                    parts[section.name.removeprefix(_ARENA_PART)] = size
     except (OSError, ELFError) as error:
         raise ToolError(f"cannot read {elf}: {error}", "build the project again") from error
-    return ElfSizes(flash, data_bss, stack, data_bss + stack, symbols)
+    return ElfSizes(flash, data_bss, stack, data_bss + stack, symbols, parts)
 
 
 def symbol_size(elf: Path | str, name: str) -> int:

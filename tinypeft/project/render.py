@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import jinja2
 
-from tinypeft.boards import Board
+from tinypeft.boards import Board, Region
 from tinypeft.resources import resource_path
 
 #: Compiler flags of firmware and twin alike. No fused multiply-add: both must compute the same float32 bits.
@@ -24,12 +25,55 @@ INCLUDES = ("firmware/include", "src")
 BOARD_INCLUDES = ("board",)
 
 
-def render_board(board: Board, stack_bytes: int) -> dict[str, bytes]:
-    """The files under `board/`: start-up, linker script and numbers; none for the host."""
+def render_board(board: Board, stack_bytes: int, weights_region: str = "") -> dict[str, bytes]:
+    """The files under `board/`: start-up, linker script and numbers; none for the host.
+
+    `weights_region` is the flash for constant tables, where it is not that of the code.
+    """
     if board.is_host:
         return {}
     names = ("startup.c", "linker.ld", "tp_board_config.h")
-    return {f"board/{name}": _render(f"board/{name}.j2", board=board, stack_bytes=stack_bytes) for name in names}
+    values = {"board": board, "core": _CoreFeatures.of(board), "stack_bytes": stack_bytes, "number": _number}
+    values |= {"weights_region": weights_region, "arena_regions": [r for r in board.memories if _for_arena(r, board)]}
+    return {f"board/{name}": _render(f"board/{name}.j2", **values) for name in names}
+
+
+def _for_arena(region: Region, board: Board) -> bool:
+    """Whether `region` is a RAM beside that of ordinary data, in which a part of the arena may lie."""
+    return region.kind == "ram" and region.arena and region is not board.ram
+
+
+@dataclass(frozen=True)
+class _CoreFeatures:
+    """What the start-up must know of a core.
+
+    vtor                the vector table can be moved; elsewhere it is where the core expects it
+    fault_status        there are registers that say what a fault was
+    fpu                 access to the FPU, and to MVE, must be opened
+    instruction_cache   there is one, off after reset
+    low_overhead_loops  there are, off after reset
+    """
+
+    vtor: bool
+    fault_status: bool
+    fpu: bool
+    instruction_cache: bool
+    low_overhead_loops: bool
+
+    @classmethod
+    def of(cls, board: Board) -> _CoreFeatures:
+        core = board.core
+        return cls(
+            vtor=core != "cortex-m0",
+            fault_status=core not in ("cortex-m0", "cortex-m0plus"),
+            fpu=board.float_abi != "soft",
+            instruction_cache=core == "cortex-m7",
+            low_overhead_loops=core == "cortex-m55",
+        )
+
+
+def _number(value: int) -> str:
+    return f"0x{value:X}u" if value > 0xFFFF else f"{value}u"
 
 
 def render_build_files(
@@ -39,6 +83,7 @@ def render_build_files(
     model_sources: Iterable[str],
     firmware_sources: Iterable[str],
     host_sources: Iterable[str],
+    weights_region: str = "",
 ) -> dict[str, bytes]:
     """Makefile, CMake files and README; the sources are paths of C files inside the project."""
     values = {
@@ -56,6 +101,7 @@ def render_build_files(
         "link_flags": [*LINK_FLAGS, "-Tboard/linker.ld"],
         "cmake_link_flags": [*LINK_FLAGS, "-T${CMAKE_SOURCE_DIR}/board/linker.ld"],
         "link_libraries": LINK_LIBRARIES,
+        "weights_apart": bool(weights_region),
         "presets": ["host"] if board.is_host else ["firmware", "host"],
     }
     names = ("Makefile", "CMakeLists.txt", "CMakePresets.json", "README.md")

@@ -37,22 +37,31 @@ def write_project(
     stack_bytes: int,
     manifest: Mapping[str, Any],
     files: Mapping[str, bytes],
+    weights_region: str = "",
     prepare: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the project to `directory` and return its absolute path.
 
-    sources      file name under src/ -> text; every `.c` is compiled
-    kernels      names of C files under firmware/kernels/ that the sources call
-    stack_bytes  size of the stack, a multiple of 8
-    manifest     further keys of manifest.json (JSON values)
-    files        file name under model/ -> content
-    prepare      called with the complete folder before it appears, to build in it; if it raises, nothing is written
+    sources         file name under src/ -> text; every `.c` is compiled
+    kernels         names of C files under firmware/kernels/ that the sources call
+    stack_bytes     size of the stack, a multiple of 8
+    manifest        further keys of manifest.json (JSON values)
+    files           file name under model/ -> content
+    weights_region  the flash for constant tables; empty for that of the code
+    prepare         called with the complete folder before it appears, to build in it; if it raises, nothing is written
 
     The same arguments give the same bytes. The folder appears in one step; an earlier tinypeft project there is
     replaced. Raises OutputError where `directory` holds anything else or cannot be written.
     """
-    content = _project_files(board, model_name, sources, kernels, stack_bytes, files)
-    content["manifest.json"] = _manifest(board, model_name, stack_bytes, manifest, content)
+    content = project_files(board, model_name, sources, kernels, stack_bytes, files, weights_region)
+    content["manifest.json"] = project_manifest(board, model_name, stack_bytes, manifest, content)
+    return write_files(directory, content, prepare)
+
+
+def write_files(
+    directory: Path | str, content: Mapping[str, bytes], prepare: Callable[[Path], None] | None = None
+) -> Path:
+    """Make `directory` a project of the files `content`, by path, as `write_project` does; returns its path."""
     target = Path(directory).resolve()
     try:
         _check_replaceable(target)
@@ -72,14 +81,16 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
     return manifest
 
 
-def _project_files(
+def project_files(
     board: Board,
     model_name: str,
     sources: Mapping[str, str],
     kernels: Iterable[str],
     stack_bytes: int,
     files: Mapping[str, bytes],
+    weights_region: str = "",
 ) -> dict[str, bytes]:
+    """Every file of a project but its manifest, by path; the arguments are those of `write_project`."""
     if stack_bytes <= 0 or stack_bytes % 8:
         raise VerifyError(f"stack of {stack_bytes} bytes: not a positive multiple of 8")
     content = {f"src/{_inside(name)}": text.encode() for name, text in sources.items()}
@@ -87,7 +98,7 @@ def _project_files(
     content |= {f"model/{_inside(name)}": data for name, data in files.items()}
     firmware = _firmware_files(board, set(kernels))
     content |= firmware
-    content |= render_board(board, stack_bytes)
+    content |= render_board(board, stack_bytes, weights_region)
     compiled = [path for path in firmware if path.endswith(".c")]
     content |= render_build_files(
         board,
@@ -98,8 +109,9 @@ def _project_files(
         host_sources=[
             path
             for path in compiled
-            if Path(path).name not in _FIRMWARE_ONLY and not path.startswith("firmware/consoles/")
+            if Path(path).name not in _FIRMWARE_ONLY and not path.startswith(("firmware/consoles/", "firmware/clocks/"))
         ],
+        weights_region=weights_region,
     )
     return content
 
@@ -119,12 +131,15 @@ def _firmware_files(board: Board, kernels: set[str]) -> dict[str, bytes]:
     chosen += (path for path in (root / "runtime").glob("*.c") if path.name not in left_out)
     if board.console:
         chosen.append(root / "consoles" / f"{board.console.driver}.c")
+    if board.clock and board.clock.driver:
+        chosen.append(root / "clocks" / f"{board.clock.driver}.c")
     return {f"firmware/{path.relative_to(root).as_posix()}": path.read_bytes() for path in sorted(chosen)}
 
 
-def _manifest(
+def project_manifest(
     board: Board, model_name: str, stack_bytes: int, extra: Mapping[str, Any], content: Mapping[str, bytes]
 ) -> bytes:
+    """The text of manifest.json for the files `content`, with the keys of `extra`."""
     clashing = sorted(set(extra) & set(_OUR_KEYS))
     if clashing:
         raise VerifyError(f"manifest keys {', '.join(clashing)} are the project writer's own")

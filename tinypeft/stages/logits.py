@@ -24,7 +24,7 @@ def attach_logits(graph: Graph) -> tuple[Graph, Tensor]:
         logits = Tensor("logits", source.shape, "float32", Purpose.ACTIVATION)
         operation = Operation(OPS["DEQUANTIZE"], "logits", {"input": source}, {"output": logits}, {}, final.layer)
     problem = operation.op.check(operation)
-    if problem is None and operation.output.size != operation.output.shape[-1]:
+    if problem is None and operation.output.shape[-1:] != (operation.output.size,):
         problem = f"its output has shape {operation.output.shape}, a classifier's is (1, classes)"
     if problem is not None:
         raise ModelError(f"{final.layer or final.name} cannot be trained against labels: {problem}")

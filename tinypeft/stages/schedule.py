@@ -1,59 +1,71 @@
-"""Schedule: the same operations in an order whose peak of live memory is smaller, where one is found."""
+"""Schedule: the same operations in the order whose peak of live memory is smallest, or the smallest found."""
 
 from __future__ import annotations
 
-from tinypeft.ir import Graph, Operation
+from dataclasses import dataclass
+
+from tinypeft.ir import Graph
 from tinypeft.planner import live_buffers, lower_bound
+from tinypeft.planner.order_model import OrderModel, dependencies
+from tinypeft.planner.order_search import STATES, beam_order, exact_order
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An order of a graph's operations; `peak` is the most that is live at once, no order has less than `bound`."""
+
+    graph: Graph
+    peak: int
+    bound: int
+
+    @property
+    def proved(self) -> bool:
+        """Whether no order has a smaller peak."""
+        return self.peak == self.bound
+
+
+#: what `schedule_quickly` may look at
+FEW_STATES = 400
 
 
 def schedule(graph: Graph) -> Graph:
-    """`graph` in the better of two orders: as given, or greedily by what each operation frees and allocates.
+    """`graph` in the order of `best_schedule`."""
+    return best_schedule(graph).graph
 
-    Persistent tensors keep their order of reads and writes.
+
+def schedule_quickly(graph: Graph) -> Graph:
+    """The same with a shorter search, for one of many graphs."""
+    return best_schedule(graph, FEW_STATES).graph
+
+
+def best_schedule(graph: Graph, states: int = STATES) -> Schedule:
+    """`graph` in the best order found, the given one where none is better; persistent tensors keep reads and writes.
+
+    `states`: how many sets of operations the exact search may look at before a beam takes over.
     """
-    before = _dependencies(graph)
-    candidates = [graph, Graph(graph.name, graph.inputs, graph.outputs, _greedy(graph, before))]
-    return min(candidates, key=lambda g: lower_bound(live_buffers(g))[0])
+    given = _peak(graph)
+    if _is_only_order(graph):
+        return Schedule(graph, given, given)
+    model = OrderModel(graph)
+    bound = min(model.bound(), given)
+    if bound == given:
+        return Schedule(graph, given, bound)
+    order, reached = exact_order(model, bound, states)
+    bound = min(max(bound, reached), given)
+    found = Graph(
+        graph.name,
+        graph.inputs,
+        graph.outputs,
+        [graph.operations[i] for i in (order if order is not None else beam_order(model, bound))],
+    )
+    peak = _peak(found)
+    return Schedule(found, peak, bound) if peak < given else Schedule(graph, given, bound)
 
 
-def _dependencies(graph: Graph) -> list[set[int]]:
-    """For each operation the indices of those that must run before it."""
-    before: list[set[int]] = [set() for _ in graph.operations]
-    producer: dict[int, int] = {}
-    readers: dict[int, list[int]] = {}
-    for index, op in enumerate(graph.operations):
-        for tensor in op.inputs.values():
-            if id(tensor) in producer:
-                before[index].add(producer[id(tensor)])
-            readers.setdefault(id(tensor), []).append(index)
-        for tensor in op.outputs.values():
-            if tensor.persistent:  # written in place: after every earlier reader and writer
-                before[index].update(i for i in readers.get(id(tensor), []) if i != index)
-                if id(tensor) in producer:
-                    before[index].add(producer[id(tensor)])
-            producer[id(tensor)] = index
-    return before
+def _peak(graph: Graph) -> int:
+    return lower_bound(live_buffers(graph))[0]
 
 
-def _greedy(graph: Graph, before: list[set[int]]) -> list[Operation]:
-    remaining = set(range(len(graph.operations)))
-    uses: dict[int, set[int]] = {}
-    for index, op in enumerate(graph.operations):
-        for tensor in op.inputs.values():
-            uses.setdefault(id(tensor), set()).add(index)
-    kept = {id(t) for t in graph.outputs}
-    order: list[Operation] = []
-
-    def growth(index: int) -> tuple[int, int]:
-        op = graph.operations[index]
-        allocated = sum(t.nbytes for t in op.outputs.values() if t.in_arena)
-        inputs = {id(t): t for t in op.inputs.values() if t.in_arena}
-        freed = sum(t.nbytes for t in inputs.values() if id(t) not in kept and not (uses[id(t)] & remaining) - {index})
-        return allocated - freed, index
-
-    while remaining:
-        ready = [i for i in remaining if not before[i] & remaining]
-        chosen = min(ready, key=growth)
-        remaining.remove(chosen)
-        order.append(graph.operations[chosen])
-    return order
+def _is_only_order(graph: Graph) -> bool:
+    """Whether each operation needs the one before it."""
+    return all(index - 1 in before for index, before in enumerate(dependencies(graph)) if index)

@@ -15,21 +15,32 @@ static inline void tp_widen_s8(const int8_t *input, int32_t count, int32_t input
   }
 }
 
-/* The window at output (oy,ox) as a column (KH,KW,Cin), widened and offset; padding is 0. */
-static inline void tp_gather_s8(const tp_window *w, const int8_t *input, int32_t input_offset, int32_t oy, int32_t ox,
-                                int16_t *column) {
+/* The window at output (oy,ox) as a column (KH,KW,channels), widened and offset; padding is 0. `input` points to the
+ * first of the channels that are gathered. */
+static inline void tp_gather_window_s8(const tp_window *w, const int8_t *input, int32_t channels, int32_t input_offset,
+                                       int32_t oy, int32_t ox, int16_t *column) {
   for (int32_t i = 0; i < w->kernel_h; i++) {
     const int32_t y = oy * w->stride_h - w->pad_top + i * w->dilation_h;
     for (int32_t j = 0; j < w->kernel_w; j++) {
       const int32_t x = ox * w->stride_w - w->pad_left + j * w->dilation_w;
       if (y < 0 || y >= w->input_h || x < 0 || x >= w->input_w) {
-        memset(column, 0, (size_t)w->input_c * sizeof *column);
+        memset(column, 0, (size_t)channels * sizeof *column);
       } else {
-        tp_widen_s8(input + (y * w->input_w + x) * w->input_c, w->input_c, input_offset, column);
+        tp_widen_s8(input + (y * w->input_w + x) * w->input_c, channels, input_offset, column);
       }
-      column += w->input_c;
+      column += channels;
     }
   }
+}
+
+/* The output coordinate whose window covers `input` with `tap`, or -1. */
+static inline int32_t tp_covering_output(int32_t input, int32_t tap, int32_t stride, int32_t pad, int32_t dilation,
+                                         int32_t outputs) {
+  const int32_t distance = input + pad - tap * dilation;
+  if (distance < 0 || distance % stride != 0 || distance / stride >= outputs) {
+    return -1;
+  }
+  return distance / stride;
 }
 
 /* A tap of a depthwise window that lies inside the data: offsets of its first channel. */
@@ -38,37 +49,44 @@ typedef struct {
   int32_t filter;
 } tp_tap;
 
-/* acc[j] = sum_i column[i] * filter[j*filter_stride + i] for j < filters, filters <= TP_BLOCK. */
-static inline void tp_dot_rows_s8(const int16_t *column, const int8_t *filter, int32_t count, int32_t filter_stride,
-                                  int32_t filters, int32_t acc[TP_BLOCK]) {
-  if (filters == TP_BLOCK) {
-    const int8_t *f0 = filter;
-    const int8_t *f1 = f0 + filter_stride;
-    const int8_t *f2 = f1 + filter_stride;
-    const int8_t *f3 = f2 + filter_stride;
-    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-    for (int32_t i = 0; i < count; i++) {
-      const int32_t x = column[i];
-      a0 += x * *f0++;
-      a1 += x * *f1++;
-      a2 += x * *f2++;
-      a3 += x * *f3++;
-    }
-    acc[0] = a0;
-    acc[1] = a1;
-    acc[2] = a2;
-    acc[3] = a3;
-    return;
+/* acc[j] = sum_i column[i] * filter[j*filter_stride + i] for j < filters, filters <= TP_BLOCK.
+ * tp_dot_rows_s8 takes a widened column, tp_dot_input_s8 the int8 input as it lies. */
+#define TP_DOT_ROWS(name, type)                                                                                        \
+  static inline void name(const type *column, const int8_t *filter, int32_t count, int32_t filter_stride,              \
+                           int32_t filters, int32_t acc[TP_BLOCK]) {                                                   \
+    if (filters == TP_BLOCK) {                                                                                         \
+      const int8_t *f0 = filter;                                                                                       \
+      const int8_t *f1 = f0 + filter_stride;                                                                           \
+      const int8_t *f2 = f1 + filter_stride;                                                                           \
+      const int8_t *f3 = f2 + filter_stride;                                                                           \
+      int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;                                                                          \
+      for (int32_t i = 0; i < count; i++) {                                                                            \
+        const int32_t x = column[i];                                                                                   \
+        a0 += x * *f0++;                                                                                               \
+        a1 += x * *f1++;                                                                                               \
+        a2 += x * *f2++;                                                                                               \
+        a3 += x * *f3++;                                                                                               \
+      }                                                                                                                \
+      acc[0] = a0;                                                                                                     \
+      acc[1] = a1;                                                                                                     \
+      acc[2] = a2;                                                                                                     \
+      acc[3] = a3;                                                                                                     \
+      return;                                                                                                          \
+    }                                                                                                                  \
+    for (int32_t j = 0; j < filters; j++) {                                                                            \
+      const int8_t *f = filter + j * filter_stride;                                                                    \
+      int32_t a = 0;                                                                                                   \
+      for (int32_t i = 0; i < count; i++) {                                                                            \
+        a += column[i] * f[i];                                                                                         \
+      }                                                                                                                \
+      acc[j] = a;                                                                                                      \
+    }                                                                                                                  \
   }
-  for (int32_t j = 0; j < filters; j++) {
-    const int8_t *f = filter + j * filter_stride;
-    int32_t a = 0;
-    for (int32_t i = 0; i < count; i++) {
-      a += column[i] * f[i];
-    }
-    acc[j] = a;
-  }
-}
+
+TP_DOT_ROWS(tp_dot_rows_s8, int16_t)
+TP_DOT_ROWS(tp_dot_input_s8, int8_t)
+
+#undef TP_DOT_ROWS
 
 /* acc[j] = sum_i column[i] * filter[i*filter_stride + j] for j < filters, filters <= TP_BLOCK: columns of a filter. */
 static inline void tp_dot_columns_s8(const int16_t *column, const int8_t *filter, int32_t count, int32_t filter_stride,

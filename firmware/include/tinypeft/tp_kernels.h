@@ -3,10 +3,14 @@
 #define TP_KERNELS_H
 
 #include "tp_kernels_backward.h"
+#include "tp_kernels_binary.h"
 #include "tp_kernels_conv.h"
 #include "tp_kernels_elementwise.h"
-#include "tp_kernels_pad.h"
+#include "tp_kernels_layout.h"
+#include "tp_kernels_lookup.h"
 #include "tp_kernels_pool.h"
+#include "tp_kernels_reduce.h"
+#include "tp_kernels_resize.h"
 #include "tp_kernels_softmax.h"
 #include "tp_kernels_train.h"
 

@@ -34,14 +34,20 @@ void tp_clamp_mask_s8(const tp_clamp_mask_params *params, const int8_t *output, 
 typedef struct {
   tp_window window;
   int32_t l1; /* largest sum of |filter| over one input channel */
+  int32_t filter_c, group_c; /* of a convolution: as in tp_conv_params */
 } tp_conv_backward_params;
 
-/* d_input = sum filter * d_acc [+ addend]. d_acc (OH,OW,Cout), filter (Cout,KH,KW,Cin), d_input (H,W,Cin).
+/* d_input = sum filter * d_acc [+ addend]. d_acc (OH,OW,Cout), filter (Cout,KH,KW,filter_c), d_input (H,W,Cin).
  * l1 (1): used instead of params->l1 unless NULL. addend may be NULL or of d_input's shape, and may be d_input's own
  * buffer. For 1x1 windows of stride 1 with Cin <= Cout, d_input may be d_acc's buffer.
- * column: scratch of KH*KW*Cout int16. */
+ * column: scratch of KH*KW*group_c int16. */
 void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc, const int8_t *filter,
                                 const int32_t *l1, const tp_bfp16 *addend, tp_bfp16 *d_input, void *column);
+
+/* Transposed convolution: the window is as in tp_transpose_conv_s8. d_acc (window.input_h,window.input_w,Cout), filter
+ * (Cout,KH,KW,Cin), d_input (window.output_h,window.output_w,Cin). column: scratch of KH*KW*Cout int16. */
+void tp_transpose_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc,
+                                          const int8_t *filter, tp_bfp16 *d_input, void *column);
 
 /* Depthwise: d_acc (OH,OW,C*m), filter (KH,KW,C*m), d_input (H,W,C). In place allowed where stride is 1, m is 1 and
  * input and output have the same height and width. scratch: 8*KH*KW bytes, and in place (KH-1)*dilation+1 rows of

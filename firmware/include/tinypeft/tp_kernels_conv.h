@@ -1,4 +1,4 @@
-/* Convolution, depthwise convolution and fully connected, forward.
+/* Convolution, transposed and depthwise convolution and fully connected, forward.
  * Layouts: activations (H,W,C), conv filters (Cout,KH,KW,Cin), depthwise filters (KH,KW,Cout), batch 1.
  * input_offset = -zero_point of the input, output_offset = +zero_point of the output. */
 #ifndef TP_KERNELS_CONV_H
@@ -40,18 +40,29 @@ typedef struct {
   int32_t output_offset;
   int32_t activation_min, activation_max;
   int32_t rank; /* columns of lora_B; 0: no adapter */
+  int32_t filter_c; /* input channels that a filter reads: those of its group */
+  int32_t group_c;  /* output channels of a group; with one group all of them */
 } tp_conv_params;
 
 /* output = clamp(requantize(bias + sum filter*(input + input_offset) [+ (lora_B . hidden) >> lora_shift])), rounded twice.
- * input (H,W,Cin), filter (Cout,KH,KW,Cin), bias, multiplier, shift (Cout), output (OH,OW,Cout). bias may be NULL.
+ * input (H,W,Cin), filter (Cout,KH,KW,filter_c), bias, multiplier, shift (Cout), output (OH,OW,Cout). bias may be NULL.
+ * Output channels g*group_c onwards read input channels g*filter_c onwards.
  * hidden (OH,OW,rank), lora_B (Cout,rank), lora_shift (Cout) are not read where rank is 0.
- * column: scratch of KH*KW*Cin int16. */
+ * column: scratch of KH*KW*filter_c int16; or NULL for a 1x1 window without padding, where bias then holds
+ * input_offset * sum filter too. output may lie in front of input as far as Op.behind says, and overwrite it. */
 void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
                 const int32_t *multiplier, const int32_t *shift, const int16_t *hidden, const int8_t *lora_B,
                 const int8_t *lora_shift, int8_t *output, void *column);
 
+/* Transposed: the window is that of the convolution from output to input, of which this is the adjoint. Each output is
+ * the clamped, requantised sum of bias and filter*(input + input_offset) over the windows that cover it.
+ * input (window.output_h,window.output_w,Cin), filter (Cout,KH,KW,Cin), output (window.input_h,window.input_w,Cout).
+ * bias may be NULL. rank, filter_c and group_c are not read. column: scratch of KH*KW*Cin int16. */
+void tp_transpose_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
+                          const int32_t *multiplier, const int32_t *shift, int8_t *output, void *column);
+
 /* Depthwise: input (H,W,C), filter (KH,KW,C*m), output (OH,OW,C*m); channel c*m+j reads input channel c.
- * taps: scratch of 8*KH*KW bytes. */
+ * taps: scratch of 8*KH*KW bytes. output may lie in front of input as far as Op.behind says, and overwrite it. */
 void tp_depthwise_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
                           const int32_t *multiplier, const int32_t *shift, int8_t *output, void *taps);
 
@@ -65,7 +76,8 @@ typedef struct {
 } tp_fully_connected_params;
 
 /* input (positions,Cin), filter (Cout,Cin), output (positions,Cout); as tp_conv_s8, but rounded once.
- * column: scratch of Cin int16. */
+ * column: scratch of Cin int16; or NULL, where bias then holds input_offset * sum filter too. output may lie in front of
+ * input as far as Op.behind says, and overwrite it. */
 void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                            const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
                            const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *column);

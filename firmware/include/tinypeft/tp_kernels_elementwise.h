@@ -1,21 +1,9 @@
-/* Addition, quantisation, dequantisation. input_offset = -zero_point of the input, output_offset = +zero_point of the
- * output; multiplier and shift as in tp_requantize. */
+/* Quantisation and dequantisation. input_offset = -zero_point of the input, output_offset = +zero_point of the output;
+ * multiplier and shift as in tp_requantize. */
 #ifndef TP_KERNELS_ELEMENTWISE_H
 #define TP_KERNELS_ELEMENTWISE_H
 
 #include "tp_types.h"
-
-typedef struct {
-  int32_t size;
-  int32_t input1_offset, input1_multiplier, input1_shift;
-  int32_t input2_offset, input2_multiplier, input2_shift;
-  int32_t left_shift; /* of both inputs, before they are scaled */
-  int32_t output_offset, output_multiplier, output_shift;
-  int32_t activation_min, activation_max;
-} tp_add_params;
-
-/* output = clamp(requantize(requantize(input1) + requantize(input2))). In place on either input allowed. */
-void tp_add_s8(const tp_add_params *params, const int8_t *input1, const int8_t *input2, int8_t *output);
 
 typedef struct {
   int32_t size;

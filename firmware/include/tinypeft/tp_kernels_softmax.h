@@ -1,4 +1,4 @@
-/* Softmax in fixed point, as LiteRT's reference kernel. */
+/* Softmax in fixed point, as LiteRT's reference kernel, and its gradient. */
 #ifndef TP_KERNELS_SOFTMAX_H
 #define TP_KERNELS_SOFTMAX_H
 
@@ -13,5 +13,14 @@ typedef struct {
 /* output = softmax of each row, of scale 1/256 and zero point -128. input_shift (1) or NULL: the input's scale is
  * larger by 2^input_shift[0]. In place allowed. */
 void tp_softmax_s8(const tp_softmax_params *params, const int8_t *input, const int8_t *input_shift, int8_t *output);
+
+typedef struct {
+  int32_t rows, depth; /* depth at most 4095 */
+} tp_softmax_backward_params;
+
+/* d_input = p * (d_output - mean of d_output weighted by p) of each row; `output` holds p as tp_softmax_s8 gives it.
+ * In place on d_output allowed. */
+void tp_softmax_backward_s16(const tp_softmax_backward_params *params, const tp_bfp16 *d_output, const int8_t *output,
+                             tp_bfp16 *d_input);
 
 #endif

@@ -14,7 +14,7 @@ typedef struct {
   uint32_t adapter_bytes;   /* bytes behind adapter() */
   uint32_t training_bytes;  /* bytes behind training(); 0: this firmware cannot train */
   uint32_t package_bytes;   /* size of an exported adapter package */
-  uint32_t arena_bytes;     /* bytes behind arena(), at least package_bytes */
+  uint32_t arena_bytes;     /* bytes behind arena(): the largest part, at least package_bytes */
 
   void *self;
   void *(*input)(void *self);      /* write the input here before forward() or train_step() */

@@ -16,6 +16,13 @@
   X(TP_ERR_COMMAND, -6, "unknown command or object")                     \
   X(TP_ERR_UNSUPPORTED, -7, "this firmware was built without that")
 
+/* In firmware, the linker's section for a definition; on a host it lies where everything does. */
+#ifdef __arm__
+#define TP_SECTION(name) __attribute__((section(name)))
+#else
+#define TP_SECTION(name)
+#endif
+
 #define TP_STATUS_ENUM(name, value, text) name = (value),
 typedef enum { TP_STATUS_TABLE(TP_STATUS_ENUM) TP_STATUS_END = 1 } tp_status;
 

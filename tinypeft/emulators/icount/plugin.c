@@ -13,8 +13,19 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 
 int qemu_plugin_version = QEMU_PLUGIN_ABI_VERSION;
 
-static const uint8_t begin_marker[4] = {0x4A, 0xEA, 0x0A, 0x0A}; /* orr.w r10, r10, r10 */
-static const uint8_t end_marker[4] = {0x4B, 0xEA, 0x0B, 0x0B};   /* orr.w r11, r11, r11 */
+typedef struct {
+  uint8_t bytes[4];
+  size_t size;
+} marker;
+
+static const marker begin_markers[2] = {
+    {{0x4A, 0xEA, 0x0A, 0x0A}, 4}, /* orr.w r10, r10, r10 */
+    {{0xD2, 0x46, 0, 0}, 2},       /* mov r10, r10 */
+};
+static const marker end_markers[2] = {
+    {{0x4B, 0xEA, 0x0B, 0x0B}, 4}, /* orr.w r11, r11, r11 */
+    {{0xDB, 0x46, 0, 0}, 2},       /* mov r11, r11 */
+};
 
 static uint64_t executed; /* the markers themselves are not counted */
 static uint64_t executed_at_begin;
@@ -38,8 +49,14 @@ static void end_region(unsigned int cpu, void *data) {
   }
 }
 
-static int is_marker(const struct qemu_plugin_insn *instruction, const uint8_t *marker) {
-  return qemu_plugin_insn_size(instruction) == 4 && memcmp(qemu_plugin_insn_data(instruction), marker, 4) == 0;
+static int is_marker(const struct qemu_plugin_insn *instruction, const marker *markers) {
+  for (int i = 0; i < 2; i++) {
+    if (qemu_plugin_insn_size(instruction) == markers[i].size &&
+        memcmp(qemu_plugin_insn_data(instruction), markers[i].bytes, markers[i].size) == 0) {
+      return 1;
+    }
+  }
+  return 0;
 }
 
 static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
@@ -47,9 +64,9 @@ static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
   const size_t length = qemu_plugin_tb_n_insns(block);
   for (size_t i = 0; i < length; i++) {
     struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, i);
-    if (is_marker(instruction, begin_marker)) {
+    if (is_marker(instruction, begin_markers)) {
       qemu_plugin_register_vcpu_insn_exec_cb(instruction, begin_region, QEMU_PLUGIN_CB_NO_REGS, NULL);
-    } else if (is_marker(instruction, end_marker)) {
+    } else if (is_marker(instruction, end_markers)) {
       qemu_plugin_register_vcpu_insn_exec_cb(instruction, end_region, QEMU_PLUGIN_CB_NO_REGS, NULL);
     } else {
       qemu_plugin_register_vcpu_insn_exec_inline(instruction, QEMU_PLUGIN_INLINE_ADD_U64, &executed, 1);

@@ -1,122 +1,22 @@
-"""Boards: `boards/<name>/board.toml` in, a frozen `Board` out. A folder with that file is a board; there is no list."""
+"""Reads board files: `board.toml` in, a `Board` out; a faulty file is refused by file and key."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tinypeft.boards.board import CORES, HOST_CORE, Board, Clock, Console, Region
 from tinypeft.errors import BoardError
 from tinypeft.resources import resource_path
-
-#: `core` of the board that is this computer
-HOST_CORE = "host"
 
 _EXAMPLE = "see boards/stm32f4_discovery/board.toml for an example"
 _KINDS = ("flash", "ram")
 _FLOAT_ABIS = ("soft", "softfp", "hard")
 _SETTING = re.compile(r"[a-z][a-z0-9_]*")
-
-
-@dataclass(frozen=True)
-class Region:
-    """A memory: `length` bytes from `origin`; `reference` cites the document that says so.
-
-    `arena` is False for a RAM that stack, data and arena must not use, say because an emulator of the board lacks it.
-    """
-
-    name: str
-    kind: str
-    origin: int
-    length: int
-    reference: str
-    arena: bool = True
-
-    @property
-    def end(self) -> int:
-        """The first address behind the region."""
-        return self.origin + self.length
-
-
-@dataclass(frozen=True)
-class Console:
-    """The UART that carries the protocol: `firmware/consoles/<driver>.c`, to which `settings` are TP_CONSOLE_<KEY>."""
-
-    driver: str
-    baud: int
-    settings: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Board:
-    """What firmware, linker script, emulators and flashers need to know of a board.
-
-    core, fpu, float_abi   GCC's names (`-mcpu`, `-mfpu`, `-mfloat-abi`); core "host" is this computer
-    memories               in the board file's order; the first flash and the first usable RAM are linked into
-    emulators, flashers    name -> its settings, in order of preference
-    """
-
-    name: str
-    title: str
-    core: str
-    fpu: str = ""
-    float_abi: str = "soft"
-    clock_hz: int = 0
-    datasheet: str = ""
-    memories: tuple[Region, ...] = ()
-    console: Console | None = None
-    emulators: dict[str, dict[str, Any]] = field(default_factory=dict)
-    flashers: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def is_host(self) -> bool:
-        """Whether the board is this computer, for which only the twin is built."""
-        return self.core == HOST_CORE
-
-    @property
-    def flash(self) -> Region:
-        """The flash that code and constants are linked into."""
-        return self._first("flash")
-
-    @property
-    def ram(self) -> Region:
-        """The RAM that stack, data and arena are linked into."""
-        return self._first("ram")
-
-    @property
-    def cpu_flags(self) -> tuple[str, ...]:
-        """GCC's flags for the core; none for the host."""
-        if self.is_host:
-            return ()
-        flags = (f"-mcpu={self.core}", "-mthumb", f"-mfloat-abi={self.float_abi}")
-        return (*flags, f"-mfpu={self.fpu}") if self.fpu else flags
-
-    def _first(self, kind: str) -> Region:
-        for region in self.memories:
-            if region.kind == kind and region.arena:
-                return region
-        raise BoardError(f"board {self.name} has no {kind}", "choose a board with memories: tinypeft boards")
-
-
-def board_names() -> list[str]:
-    """The names of all boards, sorted."""
-    return sorted(path.parent.name for path in resource_path("boards").glob("*/board.toml"))
-
-
-def load_board(name: str) -> Board:
-    """The board called `name`.
-
-    Raises BoardError for an unknown name (with the nearest known one) and for a faulty file (naming file and key).
-    """
-    names = board_names()
-    if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]}?" if nearest else "choose one of: " + ", ".join(names)
-        raise BoardError(f"unknown board {name!r}", hint)
-    return read_board(resource_path("boards", name, "board.toml"))
 
 
 def read_board(path: Path) -> Board:
@@ -143,10 +43,9 @@ class _Table:
 
     def board(self) -> Board:
         self._known(Board)
-        core = self._text("core")
+        core = self._choice("core", (HOST_CORE, *CORES))
         if core == HOST_CORE:
             return Board(self._text("name"), self._text("title"), core, datasheet=self._text("datasheet", ""))
-        console = self._table("console").console()
         memories = tuple(
             _Table(self.path, f"memories[{index}].", value).region()
             for index, value in enumerate(self._list("memories"))
@@ -156,14 +55,18 @@ class _Table:
             name=self._text("name"),
             title=self._text("title"),
             core=core,
+            extensions=self._text("extensions", ""),
             fpu=self._text("fpu", ""),
             float_abi=self._choice("float_abi", _FLOAT_ABIS, "soft"),
             clock_hz=self._number("clock_hz", 1),
             datasheet=self._text("datasheet"),
             memories=memories,
-            console=console,
+            clock=self._table("clock").clock(),
+            console=self._table("console").console(),
+            twin=self._twin(),
             emulators=self._tables("emulators"),
             flashers=self._tables("flashers"),
+            notes=self._texts("notes"),
         )
 
     def region(self) -> Region:
@@ -182,17 +85,34 @@ class _Table:
             raise self._error("length", f"ends at {region.end:#x}, beyond 32 bits")
         return region
 
+    def clock(self) -> Clock:
+        self._known(Clock)
+        if "driver" not in self.values:
+            if "settings" in self.values:
+                raise self._error("settings", "is for a driver, and there is none")
+            return Clock(self._text("source"))
+        return Clock(self._text("source"), self._driver("clocks"), self._settings())
+
     def console(self) -> Console:
         self._known(Console)
-        driver = self._text("driver")
-        drivers = sorted(path.stem for path in resource_path("firmware", "consoles").glob("*.c"))
-        if driver not in drivers:
-            raise self._error("driver", f"is {driver!r}, not one of {', '.join(drivers)}")
+        return Console(self._driver("consoles"), self._number("baud", 1), self._text("pins"), self._settings())
+
+    def _driver(self, folder: str) -> str:
+        """The key `driver`, the name of a C file under firmware/`folder`."""
+        return self._choice("driver", tuple(sorted(p.stem for p in resource_path("firmware", folder).glob("*.c"))))
+
+    def _settings(self) -> dict[str, int]:
         settings = self._table("settings", {})
         for key in settings.values:
             if not _SETTING.fullmatch(key):
                 raise settings._error(key, "must be lower-case letters, digits and '_'")
-        return Console(driver, self._number("baud", 1), {key: settings._number(key, 0) for key in settings.values})
+        return {key: settings._number(key, 0) for key in settings.values}
+
+    def _twin(self) -> str:
+        twin = self._text("twin", "")
+        if twin and not (_SETTING.fullmatch(twin) and resource_path("boards", twin, "board.toml").is_file()):
+            raise self._error("twin", f"is {twin!r}, which is no board")
+        return twin
 
     def _check_memories(self, memories: tuple[Region, ...]) -> None:
         for kind in _KINDS:
@@ -205,7 +125,7 @@ class _Table:
                 if one.origin < other.end and other.origin < one.end:
                     raise self._error("memories", f"{one.name!r} and {other.name!r} overlap")
 
-    def _known(self, described: type[Board | Region | Console]) -> None:
+    def _known(self, described: type[Board | Region | Clock | Console]) -> None:
         """Refuse keys that are no field of the class the table describes."""
         known = [entry.name for entry in fields(described)]
         for key in self.values:
@@ -237,6 +157,12 @@ class _Table:
         if not isinstance(value, list):
             raise self._error(key, f"must be an array of tables, is {value!r}")
         return value
+
+    def _texts(self, key: str) -> tuple[str, ...]:
+        value = self._get(key, [])
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise self._error(key, f"must be an array of strings, is {value!r}")
+        return tuple(value)
 
     def _table(self, key: str, default: dict[str, Any] | None = None) -> _Table:
         return _Table(self.path, f"{self.prefix}{key}.", self._get(key, default))

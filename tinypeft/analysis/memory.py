@@ -1,0 +1,48 @@
+"""What the firmware of a compiled model needs of RAM and flash, part by part, each marked with how it is known."""
+
+from __future__ import annotations
+
+from tinypeft.analysis.report import ESTIMATE, EXACT, MEASURED, ArenaPart, Memory, Part, Usage
+from tinypeft.codegen import GeneratedSources
+from tinypeft.compiler import CompiledModel
+from tinypeft.fitting import runtime_ram
+from tinypeft.project import ElfSizes
+from tinypeft.resources import resource_path
+
+#: Code of an estimate, in bytes: start-up, runtime and console; for every result of an operation, which is computed and
+#: traced; for a byte of a kernel's source. Fitted to -O2 on a Cortex-M4.
+_RUNTIME_CODE, _CODE_PER_RESULT, _CODE_PER_SOURCE_BYTE = 5400, 69, 0.3
+
+_CERTAINTY = (EXACT, MEASURED, ESTIMATE)
+
+
+def memory_usage(
+    model: CompiledModel, sources: GeneratedSources, stack_bytes: int, measured: ElfSizes | None
+) -> Memory:
+    """RAM and flash of the firmware; of `measured`, its ELF, where it was built."""
+    planned = [
+        Part("arena", model.arena.arena_bytes, EXACT),
+        Part("adapter", model.adapter_bytes, EXACT),
+        Part("optimizer", model.training_bytes, EXACT),
+        Part("stack", stack_bytes, EXACT),
+    ]
+    constants = Part("constants", sources.flash_tables, EXACT)
+    if measured is None:
+        runtime, code = Part("runtime", runtime_ram(model), ESTIMATE), Part("code", _code(model, sources), ESTIMATE)
+    else:
+        runtime = Part("runtime", measured.ram_bytes - sum(part.bytes for part in planned), MEASURED)
+        code = Part("code", measured.flash_bytes - constants.bytes, MEASURED)
+    arena = tuple(ArenaPart(part.name, part.start, part.size) for part in model.arena.parts)
+    return Memory(_usage(*(part for part in planned if part.bytes), runtime), _usage(constants, code), arena)
+
+
+def _usage(*parts: Part) -> Usage:
+    basis = max((part.basis for part in parts), key=_CERTAINTY.index)
+    return Usage(sum(part.bytes for part in parts), basis, parts)
+
+
+def _code(model: CompiledModel, sources: GeneratedSources) -> int:
+    """An estimate from how much the graphs compute and how long the sources of their kernels are."""
+    results = sum(len(op.outputs) for graph in model.graphs for op in graph.operations)
+    length = sum(resource_path("firmware", "kernels", name).stat().st_size for name in sources.kernels)
+    return round(_RUNTIME_CODE + _CODE_PER_RESULT * results + _CODE_PER_SOURCE_BYTE * length)

@@ -1,0 +1,159 @@
+"""The options that compile a model, shared by commands; flags and file in, what the compiler takes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+
+from tinypeft.adapters import AdapterConfig
+from tinypeft.config import load_config
+from tinypeft.data import load_array
+from tinypeft.fitting import DEFAULT_STACK
+from tinypeft.memory import MemoryConfig
+from tinypeft.optimizers import OPTIMIZERS
+from tinypeft.stages.autodiff import TrainingConfig
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_STACK_MIN, _STACK_MAX = 512, 1 << 20
+_DEFAULTS: dict[str, Any] = {
+    "adapter.kind": "lora",
+    "adapter.r": 4,
+    "adapter.lora_alpha": 8.0,
+    "training.optimizer": "sgd",
+    "training.momentum": 0.0,
+    "training.batch_size": 1,
+    "board.stack_bytes": DEFAULT_STACK,
+}
+#: parameter of a command -> key of tinypeft.toml
+_KEYS = {
+    "model": "model.path",
+    "board": "board.name",
+    "calibration": "model.calibration",
+    "adapter": "adapter.kind",
+    "rank": "adapter.r",
+    "lora_alpha": "adapter.lora_alpha",
+    "target_modules": "adapter.target_modules",
+    "modules_to_save": "adapter.modules_to_save",
+    "optimizer": "training.optimizer",
+    "momentum": "training.momentum",
+    "batch_size": "training.batch_size",
+    "stack_bytes": "board.stack_bytes",
+    "arena_regions": "board.arena_regions",
+    "weights_region": "board.weights_region",
+    "ram_budget": "board.ram_budget",
+    "output": "output.directory",
+}
+#: The options that a command may require, as its messages call them
+_NAMES = {"model.path": "MODEL", "board.name": "--board", "output.directory": "--output"}
+
+_OPTIONS = (
+    click.argument("model", required=False),
+    click.option("--board", help="The board to build for; `tinypeft boards` lists them."),
+    click.option("--calibration", metavar="F.npz:KEY", help="Samples of the input, to quantise a .keras or .h5."),
+    click.option("--adapter", metavar="KIND", help="lora (the default), or none to infer only."),
+    click.option("--r", "rank", type=int, help="LoRA's rank. Default 4."),
+    click.option("--lora-alpha", type=float, help="LoRA's output is scaled by lora_alpha / r. Default 8."),
+    click.option(
+        "--target-modules",
+        metavar="REGEX",
+        help="Layers to adapt: must match the whole name. Default: all but depthwise.",
+    ),
+    click.option(
+        "--modules-to-save",
+        metavar="NAME",
+        help="The classifier to retrain, or `none`. Default: the last dense layer.",
+    ),
+    click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd."),
+    click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0."),
+    click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1."),
+    click.option("--stack-bytes", type=click.IntRange(_STACK_MIN, _STACK_MAX), help=f"Default {DEFAULT_STACK}."),
+    click.option(
+        "--arena-regions",
+        metavar="RAM,…",
+        help="The RAMs for the arena, the fastest first. Default: those of the board, in its order.",
+    ),
+    click.option("--weights-region", metavar="FLASH", help="The flash for weights. Default: that of the code."),
+    click.option(
+        "--ram-budget",
+        metavar="BYTES",
+        type=click.IntRange(1),
+        help="All RAM the firmware may take: training runs operations again instead of keeping their results.",
+    ),
+    click.option("--config", metavar="tinypeft.toml", help="A file with these options; flags override it."),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CompileSettings:
+    """What a model is compiled with; `board` and `output` are empty where a command does without."""
+
+    model: str
+    board: str
+    output: str
+    calibration: np.ndarray | None
+    adapter: AdapterConfig
+    training: TrainingConfig
+    memory: MemoryConfig
+    stack_bytes: int
+
+
+def compile_options(command: _Command) -> _Command:
+    """Decorator: MODEL and the options of its compilation, passed to the command as `config` and others."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def compile_settings(config: str | None, flags: dict[str, Any], *required: str) -> CompileSettings:
+    """The settings of the file `config`, overridden by those `flags` that are given.
+
+    Raises UsageError where a key of `required`, such as "board.name", is nowhere, or the stack is no size of one.
+    """
+    given = {_KEYS[name]: value for name, value in flags.items() if value is not None}
+    values: dict[str, Any] = _DEFAULTS | (load_config(config) if config else {}) | given
+    for key in required:
+        if key not in values:
+            raise click.UsageError(f"Missing {_NAMES[key]}.")
+    stack = values["board.stack_bytes"]
+    if stack % 8 or not _STACK_MIN <= stack <= _STACK_MAX:
+        raise click.UsageError(f"The stack of {stack} bytes is no multiple of 8 from {_STACK_MIN} to {_STACK_MAX}.")
+    return CompileSettings(
+        values["model.path"],
+        values.get("board.name", ""),
+        values.get("output.directory", ""),
+        load_array(values["model.calibration"]) if "model.calibration" in values else None,
+        _adapter(values),
+        TrainingConfig(values["training.optimizer"], float(values["training.momentum"]), values["training.batch_size"]),
+        _memory(values),
+        stack,
+    )
+
+
+def _memory(values: dict[str, Any]) -> MemoryConfig:
+    regions = values.get("board.arena_regions", ())
+    if isinstance(regions, str):
+        regions = [name.strip() for name in regions.split(",")]
+    budget = values.get("board.ram_budget", 0)
+    if budget < 0:
+        raise click.UsageError(f"The RAM budget of {budget} bytes is negative.")
+    return MemoryConfig(tuple(regions), values.get("board.weights_region", ""), budget)
+
+
+def _adapter(values: dict[str, Any]) -> AdapterConfig:
+    targets, saved = values.get("adapter.target_modules"), values.get("adapter.modules_to_save")
+    if isinstance(targets, list):
+        targets = tuple(targets)
+    if isinstance(saved, str):
+        saved = [] if saved == "none" else [saved]
+    return AdapterConfig(
+        values["adapter.kind"],
+        values["adapter.r"],
+        float(values["adapter.lora_alpha"]),
+        targets,
+        None if saved is None else tuple(saved),
+    )
