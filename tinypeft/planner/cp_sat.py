@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 import threading
-from typing import Any
 
+from tinypeft.errors import ToolError
 from tinypeft.planner.incumbent import CP_SAT, Incumbent
 from tinypeft.planner.packing import FREE, Packing
 
@@ -16,42 +19,56 @@ def available() -> bool:
 
 
 def minimise_by_cp_sat(packing: Packing, incumbent: Incumbent, seconds: float, stop: threading.Event) -> None:
-    """Improve `incumbent` on one core until it is optimal, `seconds` have passed or `stop` is set."""
-    from ortools.sat.python import cp_model
+    """Improve `incumbent` on one core until it is optimal, `seconds` have passed or `stop` is set.
 
+    Raises ToolError where OR-Tools' process ends by itself with an error.
+    """
     with incumbent.lock:
-        height_now, bound, start = incumbent.height, incumbent.bound, list(incumbent.offsets)
-    model: Any = cp_model.CpModel()
-    height = model.new_int_var(bound, height_now, "height")
-    offsets, times, places = [], [], []
-    for i, size in enumerate(packing.sizes):
-        pin = packing.pins[i]
-        low, high = (0, height_now - size) if pin == FREE else (pin, pin)
-        offsets.append(model.new_int_var(low, high, ""))
-        length = packing.last[i] - packing.first[i] + 1
-        times.append(model.new_fixed_size_interval_var(packing.first[i], length, ""))
-        places.append(model.new_fixed_size_interval_var(offsets[i], size, ""))
-        model.add(offsets[i] + size <= height)
-        model.add_hint(offsets[i], start[i])
-    model.add_no_overlap_2d(times, places)
-    model.minimize(height)
+        problem = {"height": incumbent.height, "bound": incumbent.bound, "offsets": list(incumbent.offsets)}
+    problem |= {
+        "sizes": list(packing.sizes),
+        "first": list(packing.first),
+        "last": list(packing.last),
+        "pins": [None if pin == FREE else pin for pin in packing.pins],
+        "seconds": seconds,
+    }
+    command = [sys.executable, "-m", "tinypeft.planner.cp_sat_process"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        ended = threading.Event()
+        watcher = threading.Thread(target=_kill_on, args=(stop, ended, process), daemon=True)
+        watcher.start()
+        try:
+            assert process.stdin and process.stdout and process.stderr
+            try:
+                json.dump(problem, process.stdin)
+                process.stdin.close()
+            except BrokenPipeError:  # it was told to stop, or its end is reported below
+                pass
+            for line in process.stdout:
+                _take(json.loads(line), packing, incumbent)
+            errors = process.stderr.read()
+            process.wait()
+        finally:
+            ended.set()
+            process.kill()
+            watcher.join()
+    if process.returncode and not stop.is_set():
+        last = errors.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+        raise ToolError(f"OR-Tools' CP-SAT failed: {last[0]}", "pip install --upgrade ortools, or uninstall it")
 
-    solver: Any = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.max_time_in_seconds = seconds
 
-    class Found(cp_model.CpSolverSolutionCallback):
-        def on_solution_callback(self) -> None:
-            values = [self.value(offset) for offset in offsets]
-            incumbent.improve(values, packing.height(values), CP_SAT)
+def _take(found: dict[str, list[int] | int], packing: Packing, incumbent: Incumbent) -> None:
+    """A better packing, or a better bound."""
+    offsets, bound = found.get("offsets"), found.get("bound")
+    if isinstance(offsets, list):
+        incumbent.improve(offsets, packing.height(offsets), CP_SAT)
+    if isinstance(bound, int):
+        incumbent.raise_bound(bound, CP_SAT)
 
-    def end_on_stop() -> None:
-        stop.wait()
-        solver.stop_search()
 
-    solver.best_bound_callback = lambda value: incumbent.raise_bound(round(value), CP_SAT)
-    watcher = threading.Thread(target=end_on_stop, daemon=True)
-    watcher.start()
-    status = solver.solve(model, Found())
-    if status == cp_model.OPTIMAL:
-        incumbent.raise_bound(round(solver.objective_value), CP_SAT)
+def _kill_on(stop: threading.Event, ended: threading.Event, process: subprocess.Popen[str]) -> None:
+    while not ended.wait(0.05):
+        if stop.is_set():
+            process.kill()
+            return
