@@ -8,15 +8,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from tinypeft.analysis.diagram import Diagram, diagram
 from tinypeft.analysis.memory_map import MemoryMap, lifetime, memory_map
 from tinypeft.analysis.operations import PHASES
 from tinypeft.analysis.report import Analysis, BufferFacts, GraphFacts, MemoryUse, OperationFacts, TensorFacts
 from tinypeft.analysis.wording import PHASE_TITLES, basis_note, described, proof, scope
 from tinypeft.errors import OutputError
-from tinypeft.resources import resource_path
+from tinypeft.resources import template
 
 _PURPOSES = ("activation", "gradient", "mask", "scratch")
 
@@ -90,16 +88,8 @@ class Tab:
 
 def render_page(analysis: Analysis) -> str:
     """The page; the same analysis gives the same text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resource_path("templates", "report")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
     tabs = [tab for graph in analysis.graphs if (tab := _tab(analysis, graph)) is not None]
-    return environment.get_template("analysis.html.j2").render(
+    return template("report/analysis.html.j2").render(
         analysis=analysis,
         configuration=described(analysis.configuration),
         input=_shape(analysis.model.input),

@@ -6,14 +6,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import jinja2
-
 from tinypeft.codegen.functions import graph_function, part_name, place_of
 from tinypeft.codegen.tables import CTYPES, Constants, number
 from tinypeft.compiler import CompiledModel
 from tinypeft.ir import Tensor
 from tinypeft.planner import WHOLE, runs
-from tinypeft.resources import resource_path
+from tinypeft.resources import template
 
 _TEMPLATES = ("model.h", "model.c", "model_params.h", "model_weights.h", "model_weights.c", "model_device.c")
 
@@ -85,18 +83,7 @@ def generate_sources(
         "ctypes": CTYPES,
         "batch_size": model.training_config.batch_size,
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resource_path("templates", "model")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    files = {
-        template.replace("model", model.name, 1): environment.get_template(f"{template}.j2").render(**values)
-        for template in _TEMPLATES
-    }
+    files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
     return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
 
 

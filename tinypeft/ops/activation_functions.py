@@ -58,6 +58,7 @@ class Relu6(Clamp):
     """min(max(input, 0), 6), where it is not fused into the layer in front of it."""
 
     name = "RELU6"
+    limits = "An input scale so far above the output's that LiteRT's shift leaves int32 is refused."
 
 
 @register
@@ -104,7 +105,7 @@ class HardSwish(Lookup):
     """input * min(max(input + 3, 0), 6) / 6, in LiteRT's 16-bit fixed point."""
 
     name = "HARD_SWISH"
-    limits = "Output scales below 1/128 or above 512 times the input's are refused."
+    limits = "Output scales below 1/128 or above 512 times the input's, and input scales next to nothing, are refused."
 
     def check(self, op: Operation) -> str | None:
         (_, output_shift), (_, reluish_shift) = _hard_swish_multipliers(op)

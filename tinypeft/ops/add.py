@@ -21,6 +21,9 @@ class Sum(Binary):
 
     source = "tp_add.c"
     params = "tp_add_params"
+    limits = (
+        f"{Binary.limits} So are outputs of a scale next to nothing, as a layer gets that is constant in calibration."
+    )
     sign = 1
 
     def check_scales(self, op: Operation) -> str | None:

@@ -122,6 +122,7 @@ class Rsqrt(Lookup):
     """1 / sqrt(input) in fixed point; of 0, and of negative inputs, at which LiteRT stops, it is the largest int8."""
 
     name = "RSQRT"
+    limits = "Scales at which LiteRT would shift by more than 31 bits are refused."
 
     def check(self, op: Operation) -> str | None:
         scale, shift = per_tensor(op.output)[0], _rsqrt_multiplier(op)[1] - RSQRT_BITS

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import jinja2
-
 from tinypeft.boards import Board, Region
-from tinypeft.resources import resource_path
+from tinypeft.resources import template
 
 #: Compiler flags of firmware and twin alike. No fused multiply-add: both must compute the same float32 bits.
 C_FLAGS = (
@@ -35,7 +33,7 @@ def render_board(board: Board, stack_bytes: int, weights_region: str = "") -> di
     names = ("startup.c", "linker.ld", "tp_board_config.h")
     values = {"board": board, "core": _CoreFeatures.of(board), "stack_bytes": stack_bytes, "number": _number}
     values |= {"weights_region": weights_region, "arena_regions": [r for r in board.memories if _for_arena(r, board)]}
-    return {f"board/{name}": _render(f"board/{name}.j2", **values) for name in names}
+    return {f"board/{name}": template(f"board/{name}.j2").render(**values).encode() for name in names}
 
 
 def _for_arena(region: Region, board: Board) -> bool:
@@ -105,16 +103,4 @@ def render_build_files(
         "presets": ["host"] if board.is_host else ["firmware", "host"],
     }
     names = ("Makefile", "CMakeLists.txt", "CMakePresets.json", "README.md")
-    return {name: _render(f"project/{name}.j2", **values) for name in names}
-
-
-def _render(template: str, **values: object) -> bytes:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resource_path("templates")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    return environment.get_template(template).render(**values).encode()
+    return {name: template(f"project/{name}.j2").render(**values).encode() for name in names}
