@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import quantize_multiplier, requantize_double
+from tinypeft.arithmetic import requantize_double
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import output_range
 from tinypeft.ops.base import Builder, Value, register
-from tinypeft.ops.binary import Binary, emit_scaled
+from tinypeft.ops.binary import Binary, aligned_parameters, aligned_terms, emit_scaled
 from tinypeft.ops.constraints import per_tensor
 
 LEFT_SHIFT = 20
@@ -34,14 +34,7 @@ class Sum(Binary):
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         p = self.parameters(op)
-        term1, term2 = (
-            requantize_double(
-                (values[name].astype(np.int64) + p[f"{name}_offset"]) << LEFT_SHIFT,
-                p[f"{name}_multiplier"],
-                p[f"{name}_shift"],
-            )
-            for name in self.operands
-        )
+        term1, term2 = aligned_terms(p, values)
         total = term1 + self.sign * term2
         result = requantize_double(total, p["output_multiplier"], p["output_shift"]) + p["output_offset"]
         return {"output": np.clip(result, p["activation_min"], p["activation_max"]).astype(np.int8)}
@@ -55,19 +48,8 @@ class Sum(Binary):
         return {name: emit_scaled(op, name, d_sum, builder, (0, 0, signs[name])) for name in wanted}
 
     def parameters(self, op: Operation) -> dict[str, Any]:
-        (scale1, zero1), (scale2, zero2) = (per_tensor(op.inputs[name]) for name in self.operands)
-        scale, zero = per_tensor(op.output)
-        twice = 2 * max(scale1, scale2)
         low, high = output_range(op)
-        parameters = {"left_shift": LEFT_SHIFT, "activation_min": low, "activation_max": high}
-        for name, offset, real in (
-            ("input1", -zero1, scale1 / twice),
-            ("input2", -zero2, scale2 / twice),
-            ("output", zero, twice / ((1 << LEFT_SHIFT) * scale)),
-        ):
-            multiplier, shift = quantize_multiplier(real)
-            parameters |= {f"{name}_offset": offset, f"{name}_multiplier": multiplier, f"{name}_shift": shift}
-        return parameters
+        return aligned_parameters(op, LEFT_SHIFT, 1) | {"activation_min": low, "activation_max": high}
 
 
 @register

@@ -5,11 +5,18 @@ The operators are in `add.py`, `mul.py`, `maximum.py` and `prelu.py`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import channel_fold, narrow_shift, round_half_up_shift
+from tinypeft.arithmetic import (
+    channel_fold,
+    narrow_shift,
+    quantize_multiplier,
+    requantize_double,
+    round_half_up_shift,
+)
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, check_activation
@@ -79,6 +86,34 @@ class Binary(Op):
     def wanted(self, op: Operation, builder: Builder) -> list[str]:
         """The operands that need a gradient."""
         return [name for name in self.operands if builder.needs(op.inputs[name])]
+
+
+def aligned_parameters(op: Operation, left_shift: int, power: int) -> dict[str, int]:
+    """Fields that bring both operands to twice the larger scale, shifted to the left, and a product of `power` back."""
+    (scale1, zero1), (scale2, zero2) = (per_tensor(op.inputs[name]) for name in Binary.operands)
+    scale, zero = per_tensor(op.output)
+    twice = 2 * max(scale1, scale2)
+    parameters = {"left_shift": left_shift}
+    for name, offset, real in (
+        ("input1", -zero1, scale1 / twice),
+        ("input2", -zero2, scale2 / twice),
+        ("output", zero, math.prod([twice] * power) / ((1 << power * left_shift) * scale)),
+    ):
+        multiplier, shift = quantize_multiplier(real)
+        parameters |= {f"{name}_offset": offset, f"{name}_multiplier": multiplier, f"{name}_shift": shift}
+    return parameters
+
+
+def aligned_terms(parameters: dict[str, Any], values: dict[str, Value]) -> list[np.ndarray]:
+    """Both operands as `aligned_parameters` brings them to one scale, int64."""
+    return [
+        requantize_double(
+            (values[name].astype(np.int64) + parameters[f"{name}_offset"]) << parameters["left_shift"],
+            parameters[f"{name}_multiplier"],
+            parameters[f"{name}_shift"],
+        )
+        for name in Binary.operands
+    ]
 
 
 def other_than(operand: str) -> str:

@@ -10,7 +10,7 @@ from tinypeft.arithmetic import quantize_multiplier, requantize_double
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import output_range, saturate
 from tinypeft.ops.base import Builder, Value, register
-from tinypeft.ops.binary import Binary, emit_scaled
+from tinypeft.ops.binary import Binary, aligned_parameters, aligned_terms, emit_scaled
 from tinypeft.ops.constraints import per_tensor
 
 #: Largest shift to the left of the product of two centred int8 inside int32.
@@ -80,14 +80,7 @@ class SquaredDifference(Binary):
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         p = self.parameters(op)
-        term1, term2 = (
-            requantize_double(
-                (values[name].astype(np.int64) + p[f"{name}_offset"]) << LEFT_SHIFT,
-                p[f"{name}_multiplier"],
-                p[f"{name}_shift"],
-            )
-            for name in self.operands
-        )
+        term1, term2 = aligned_terms(p, values)
         result = requantize_double((term1 - term2) ** 2, p["output_multiplier"], p["output_shift"])
         return {"output": saturate(result + p["output_offset"])}
 
@@ -99,15 +92,4 @@ class SquaredDifference(Binary):
         return {name: emit_scaled(op, name, d_square, builder, (2.0, -2.0, 0)) for name in wanted}
 
     def parameters(self, op: Operation) -> dict[str, Any]:
-        (scale1, zero1), (scale2, zero2) = (per_tensor(op.inputs[name]) for name in self.operands)
-        scale, zero = per_tensor(op.output)
-        twice = 2 * max(scale1, scale2)
-        parameters = {"left_shift": LEFT_SHIFT}
-        for name, offset, real in (
-            ("input1", -zero1, scale1 / twice),
-            ("input2", -zero2, scale2 / twice),
-            ("output", zero, twice * twice / ((1 << 2 * LEFT_SHIFT) * scale)),
-        ):
-            multiplier, shift = quantize_multiplier(real)
-            parameters |= {f"{name}_offset": offset, f"{name}_multiplier": multiplier, f"{name}_shift": shift}
-        return parameters
+        return aligned_parameters(op, LEFT_SHIFT, 2)
