@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tinypeft.adapters import ADAPTERS
 from tinypeft.errors import TinypeftError
+
+#: a setting of an adapter kind takes what its default is of, and a whole number for a fraction
+_ADAPTER_OPTIONS: dict[str, tuple[type, ...]] = {
+    option.name: (float, int) if isinstance(option.default, float) else (type(option.default),)
+    for kind in ADAPTERS.values()
+    for option in kind.options
+}
 
 #: section -> key -> accepted types. A dotted key in a message is section.key.
 KEYS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -21,11 +29,13 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "ram_budget": (int,),
     },
     "adapter": {
-        "kind": (str,),
+        "kind": (str, list),
         "r": (int,),
         "lora_alpha": (int, float),
         "target_modules": (str, list),
         "modules_to_save": (str, list),
+        "targets": (dict,),
+        **_ADAPTER_OPTIONS,
     },
     "training": {"optimizer": (str,), "momentum": (int, float), "batch_size": (int,)},
     "output": {"directory": (str,)},
@@ -56,7 +66,7 @@ def load_config(path: Path | str) -> dict[str, Any]:
             dotted = f"{section}.{key}"
             if key not in KEYS[section]:
                 raise ConfigError(f"{file}: unknown key {dotted}", suggestion(key, KEYS[section]))
-            if not isinstance(value, KEYS[section][key]) or isinstance(value, bool):
+            if not isinstance(value, KEYS[section][key]) or isinstance(value, bool) > (bool in KEYS[section][key]):
                 wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}", "correct that line")
             if isinstance(value, list) and not all(isinstance(name, str) for name in value):

@@ -224,13 +224,18 @@ def _configuration(kind: type[_Configuration], values: Any) -> _Configuration:
     """The dataclass `kind` from the manifest's values; TypeError where one is of another type."""
     if not isinstance(values, dict):
         raise TypeError(f"manifest.json has {values!r} for a {kind.__name__}")
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    given: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
     simple: dict[Any, Any] = {"str": str, "int": int, "float": (int, float)}
     for field in fields(kind):
         expected = simple.get(field.type, (str, tuple, type(None)))
         if field.name in given and not isinstance(given[field.name], expected):
             raise TypeError(f"manifest.json has {given[field.name]!r} for {field.name}")
     return kind(**given)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _report(model: CompiledModel, source: LoadedModel, board: Board, sizes: ElfSizes | None) -> Report:

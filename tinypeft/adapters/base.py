@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from tinypeft.errors import AdapterError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 
@@ -23,31 +24,83 @@ def register(cls: type[AdapterKind]) -> type[AdapterKind]:
     return cls
 
 
+#: what layers a kind adapts: exact names or suffixes `.name`, or a regular expression that matches the whole name
+Targets = tuple[str, ...] | str
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting that a kind declares: its default, whose type is the setting's, and limits or choices.
+
+    `limits`: the smallest and largest value of a number, both allowed.
+    """
+
+    name: str
+    default: bool | int | float | str
+    help: str
+    choices: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+
+    @property
+    def flag(self) -> str:
+        """The command line's name of it."""
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> None:
+        """Raise AdapterError for a value of another type or beyond the limits."""
+        kind = type(self.default)
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise AdapterError(f"{self.name} is {value!r}, expected {kind.__name__}", f"try {self.flag} {self.default}")
+        if self.choices and value not in self.choices:
+            raise AdapterError(f"there is no {self.name} {value}", f"one of: {', '.join(self.choices)}")
+        if self.limits is not None and not self.limits[0] <= value <= self.limits[1]:
+            low, high = self.limits
+            raise AdapterError(f"{self.name} is {value:g}, the limits are {low:g} and {high:g}", f"try {self.flag} {self.default}")
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """What to train, in PEFT's terms.
 
-    adapter          the kind, a name in ADAPTERS, or "none"
+    adapter          the kinds, names in ADAPTERS joined by "+", or "none"
     r                rank of LoRA's A and B
     lora_alpha       LoRA's output is scaled by lora_alpha / r
     target_modules   list: exact names or suffixes `.name`; str: a regular expression that matches the whole layer
-                     name; None: every layer that the kind can adapt but the retrained ones
+                     name; None: every layer that a kind can adapt but the retrained ones
     modules_to_save  layers retrained whole; None: the last dense layer; empty: none
+    targets          (kind, target_modules) of the kinds that have layers of their own
+    options          (name, value) of what the kinds declare beyond this
     """
 
     adapter: str = "lora"
     r: int = 4
     lora_alpha: float = 8.0
-    target_modules: tuple[str, ...] | str | None = None
+    target_modules: Targets | None = None
     modules_to_save: tuple[str, ...] | None = None
+    targets: tuple[tuple[str, Targets], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds' names, none for "none"."""
+        return () if self.adapter == "none" else tuple(self.adapter.split("+"))
+
+    def targets_of(self, kind: str) -> Targets | None:
+        """The layers that `kind` is to adapt; None for all that it can."""
+        return dict(self.targets).get(kind, self.target_modules)
+
+    def option(self, option: Option) -> Any:
+        """The value of an option that a kind declares."""
+        return dict(self.options).get(option.name, option.default)
 
 
 @dataclass(eq=False)
 class Parameter:
     """One trained tensor.
 
-    `master` is its float32 original, `quantized` the adapter weight that gradients refer to. `peft_name` is
-    PEFT's key without its prefix; `to_peft` gives the array in PEFT's layout, `from_peft` takes it back.
+    `master` is its float32 original, whose first axis is rows that are updated one at a time; `quantized` the adapter
+    weight that gradients refer to. `peft_name` is PEFT's key without its prefix; `to_peft` gives the array in PEFT's
+    layout, `from_peft` takes it back. `row_peak`, where the quantiser wants it: see UPDATE_ROWS.
     """
 
     name: str
@@ -55,8 +108,9 @@ class Parameter:
     master: Tensor
     quantized: Tensor
     peft_name: str
-    to_peft: Callable[[np.ndarray], np.ndarray]
-    from_peft: Callable[[np.ndarray], np.ndarray]
+    to_peft: Callable[[np.ndarray], np.ndarray] = field(default=lambda array: array)
+    from_peft: Callable[[np.ndarray], np.ndarray] = field(default=lambda array: array)
+    row_peak: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -79,10 +133,26 @@ class AdaptedGraph:
 
 
 class Insertion:
-    """What a kind inserts through: it adds to an AdaptedGraph under names derived from the layer."""
+    """What a kind inserts through: it adds to an AdaptedGraph under names derived from the layer.
+
+    `before` and `after` collect the operations to run right before and behind the layer that is being adapted.
+    """
 
     def __init__(self, adapted: AdaptedGraph):
         self.adapted = adapted
+        self.before: list[Operation] = []
+        self.after: list[Operation] = []
+
+    def follow(self, operation: Operation) -> tuple[Tensor, Tensor]:
+        """Make room behind the layer: (what it gives from now on, the tensor that readers go on to read).
+
+        The latter is the output of the operation that the caller appends to `after`.
+        """
+        last = self.after[-1] if self.after else operation
+        name, output = next(iter(last.outputs.items()))
+        given = replace(output, name=f"{output.name}_{'base' if last is operation else last.kind.lower()}", source=-1)
+        last.outputs[name] = given
+        return given, output
 
     def state(self, name: str, shape: tuple[int, ...], dtype: str, purpose: Purpose) -> Tensor:
         """A persistent tensor."""
@@ -126,14 +196,20 @@ class Insertion:
 
 
 class AdapterKind:
-    """A kind of adapter; stateless, one instance lives in ADAPTERS."""
+    """A kind of adapter; stateless, one instance lives in ADAPTERS.
+
+    options   settings of its own
+    on_input  whether it adapts the model's input instead of layers: `operation` is then the first that reads it
+    """
 
     name: str = ""
+    options: tuple[Option, ...] = ()
+    on_input: bool = False
 
     def refuses(self, operation: Operation) -> str | None:
         """None where the kind can adapt `operation`, else the reason as a clause ("is a depthwise layer: …")."""
         raise NotImplementedError
 
-    def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> list[Operation]:
-        """Give `operation` its adapter operands in place; returns the operations to run right before it."""
+    def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> None:
+        """Give `operation` its adapter operands in place; what runs before or behind it goes into `insertion`."""
         raise NotImplementedError

@@ -33,7 +33,7 @@ class Lora(AdapterKind):
             return "is a transposed convolution, to whose accumulators no LoRA can add"
         return f"is a {operation.kind}, which has no matrix to adapt"
 
-    def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> list[Operation]:
+    def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> None:
         name, x, window = operation.name, operation.inputs["input"], _window(operation)
         down = Window(**{**window.fields(), "output_c": config.r})
         a_shape = _a_shape(operation, config.r)
@@ -67,9 +67,9 @@ class Lora(AdapterKind):
         insertion.adapted.parameters += self._parameters(operation, master_a, lora_a, master_b, lora_b)
         operands = {"input": x, "lora_A": lora_a, "hidden_shift": hidden_shift}
         attributes = {"window": down, "a_scale": a_scale, "l1": l1}
-        return [
+        insertion.before.append(
             Operation(OPS["LORA_DOWN"], f"{name}_lora_down", operands, {"hidden": hidden}, attributes, operation.layer)
-        ]
+        )
 
     @staticmethod
     def _parameters(

@@ -35,7 +35,7 @@ class ModulesToSave(AdapterKind):
             return f"reads {fan_in} inputs, more than the int32 accumulators of a retrained layer hold"
         return None
 
-    def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> list[Operation]:
+    def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> None:
         name, filters, bias = operation.name, operation.inputs["filter"], operation.inputs.get("bias")
         channels = (filters.shape[0],)
         master_filter = insertion.state(f"{name}_kernel_master", filters.shape, "float32", Purpose.MASTER)
@@ -80,7 +80,6 @@ class ModulesToSave(AdapterKind):
             Parameter(f"{name}_kernel", layer, master_filter, outputs["filter"], f"{layer}.weight", *same),
             Parameter(f"{name}_bias", layer, master_bias, outputs["bias"], f"{layer}.bias", *same),
         ]
-        return []
 
     @staticmethod
     def _replace_operands(operation: Operation, outputs: dict[str, Tensor], scales: np.ndarray) -> None:

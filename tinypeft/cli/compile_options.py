@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from tinypeft.adapters import AdapterConfig
+from tinypeft.adapters import ADAPTERS, AdapterConfig, Option
 from tinypeft.config import load_config
 from tinypeft.data import load_array
 from tinypeft.fitting import DEFAULT_STACK
@@ -39,6 +39,7 @@ _KEYS = {
     "lora_alpha": "adapter.lora_alpha",
     "target_modules": "adapter.target_modules",
     "modules_to_save": "adapter.modules_to_save",
+    "targets": "adapter.targets",
     "optimizer": "training.optimizer",
     "momentum": "training.momentum",
     "batch_size": "training.batch_size",
@@ -48,6 +49,8 @@ _KEYS = {
     "ram_budget": "board.ram_budget",
     "output": "output.directory",
 }
+_ADAPTER_OPTIONS = {option.name: option for kind in ADAPTERS.values() for option in kind.options}
+_KEYS |= {name: f"adapter.{name}" for name in _ADAPTER_OPTIONS}
 #: The options that a command may require, as its messages call them
 _NAMES = {"model.path": "MODEL", "board.name": "--board", "output.directory": "--output"}
 
@@ -55,13 +58,24 @@ _OPTIONS = (
     click.argument("model", required=False),
     click.option("--board", help="The board to build for; `tinypeft boards` lists them."),
     click.option("--calibration", metavar="F.npz:KEY", help="Samples of the input, to quantise a .keras or .h5."),
-    click.option("--adapter", metavar="KIND", help="lora (the default), or none to infer only."),
+    click.option(
+        "--adapter",
+        metavar="KIND[+KIND…]",
+        help=f"One or more of {', '.join(k for k in ADAPTERS if k != 'modules_to_save')}; or none to infer only. "
+        "Default lora.",
+    ),
     click.option("--r", "rank", type=int, help="LoRA's rank. Default 4."),
     click.option("--lora-alpha", type=float, help="LoRA's output is scaled by lora_alpha / r. Default 8."),
     click.option(
         "--target-modules",
         metavar="REGEX",
         help="Layers to adapt: must match the whole name. Default: all but depthwise.",
+    ),
+    click.option(
+        "--targets",
+        metavar="KIND=REGEX",
+        multiple=True,
+        help="Layers for one of several kinds, instead of --target-modules; may be repeated.",
     ),
     click.option(
         "--modules-to-save",
@@ -86,6 +100,18 @@ _OPTIONS = (
     ),
     click.option("--config", metavar="tinypeft.toml", help="A file with these options; flags override it."),
 )
+
+
+def _click_option(kind: str, option: Option) -> Callable[[_Command], _Command]:
+    """The flag of a setting that an adapter kind declares."""
+    text = f"{kind}: {option.help} Default {option.default}."
+    if isinstance(option.default, bool):
+        return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=text)
+    choice = click.Choice(option.choices) if option.choices else type(option.default)
+    return click.option(option.flag, option.name, type=choice, help=text)
+
+
+_OPTIONS += tuple(_click_option(kind.name, option) for kind in ADAPTERS.values() for option in kind.options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +140,7 @@ def compile_settings(config: str | None, flags: dict[str, Any], *required: str) 
 
     Raises UsageError where a key of `required`, such as "board.name", is nowhere, or the stack is no size of one.
     """
-    given = {_KEYS[name]: value for name, value in flags.items() if value is not None}
+    given = {_KEYS[name]: value for name, value in flags.items() if value is not None and value != ()}
     values: dict[str, Any] = _DEFAULTS | (load_config(config) if config else {}) | given
     for key in required:
         if key not in values:
@@ -150,10 +176,23 @@ def _adapter(values: dict[str, Any]) -> AdapterConfig:
         targets = tuple(targets)
     if isinstance(saved, str):
         saved = [] if saved == "none" else [saved]
+    kinds = values["adapter.kind"]
     return AdapterConfig(
-        values["adapter.kind"],
+        kinds if isinstance(kinds, str) else "+".join(kinds),
         values["adapter.r"],
         float(values["adapter.lora_alpha"]),
         targets,
         None if saved is None else tuple(saved),
+        _targets(values.get("adapter.targets", {})),
+        tuple((name, values[f"adapter.{name}"]) for name in _ADAPTER_OPTIONS if f"adapter.{name}" in values),
     )
+
+
+def _targets(given: dict[str, Any] | tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...] | str], ...]:
+    """(kind, layers) from a section of the file, or from flags KIND=REGEX."""
+    if isinstance(given, tuple):
+        for text in given:
+            if "=" not in text:
+                raise click.UsageError(f"--targets takes KIND=REGEX, such as bitfit=conv.*; {text!r} has no '='.")
+        given = dict(text.split("=", 1) for text in given)
+    return tuple((kind, tuple(names) if isinstance(names, list) else str(names)) for kind, names in given.items())

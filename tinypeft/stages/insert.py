@@ -17,20 +17,20 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
     Raises AdapterError for layers that do not exist, match nothing, or cannot be adapted.
     """
     adapted = AdaptedGraph(_copy(graph))
-    if config.adapter == "none":
+    if not config.kinds:
         return adapted
-    kind = _kind(config)
+    kinds = _kinds(config)
     operations = adapted.graph.operations
     saved = _modules_to_save(operations, config)
-    targets = _targets(operations, config, kind, saved)
+    targets = {kind.name: _targets(operations, config, kind, saved) for kind in kinds}
     insertion = Insertion(adapted)
     result: list[Operation] = []
     for operation in operations:
-        if operation in saved:
-            result += ADAPTERS["modules_to_save"].insert(operation, config, insertion)
-        elif operation in targets:
-            result += kind.insert(operation, config, insertion)
-        result.append(operation)
+        for kind in [ADAPTERS["modules_to_save"]] if operation in saved else kinds:
+            if operation in saved or operation in targets[kind.name]:
+                kind.insert(operation, config, insertion)
+        result += [*insertion.before, operation, *insertion.after]
+        insertion.before, insertion.after = [], []
     adapted.graph.operations = result
     for operation in saved:
         _carry_scale(adapted.graph, operation)
@@ -47,15 +47,23 @@ def _copy(graph: Graph) -> Graph:
     return Graph(graph.name, list(graph.inputs), list(graph.outputs), operations)
 
 
-def _kind(config: AdapterConfig) -> AdapterKind:
-    kinds = sorted(name for name in ADAPTERS if name != "modules_to_save")
-    if config.adapter not in kinds:
-        raise AdapterError(f"there is no adapter kind {config.adapter}", f"one of: {', '.join(kinds)}, none")
+def _kinds(config: AdapterConfig) -> list[AdapterKind]:
+    """The kinds of a configuration, whose settings are checked."""
+    names = sorted(name for name in ADAPTERS if name != "modules_to_save")
+    for name in (*config.kinds, *(kind for kind, _ in config.targets)):
+        if name not in names:
+            raise AdapterError(f"there is no adapter kind {name}", f"one of: {', '.join(names)}, none")
+    kinds = [ADAPTERS[name] for name in dict.fromkeys(config.kinds)]
     if not 1 <= config.r <= 256:
         raise AdapterError(f"r is {config.r}, the limits are 1 and 256", "try --r 4")
     if not 0 < config.lora_alpha <= 1e6:
         raise AdapterError(f"lora_alpha is {config.lora_alpha:g}, it must be positive", "try --lora-alpha 8")
-    return ADAPTERS[config.adapter]
+    declared = {option.name: option for kind in ADAPTERS.values() for option in kind.options}
+    for name, value in config.options:
+        if name not in declared:
+            raise AdapterError(f"no adapter kind has an option {name}", _suggest(name, sorted(declared)))
+        declared[name].check(value)
+    return kinds
 
 
 def matches(layer: str, wanted: Sequence[str] | str) -> bool:
@@ -110,20 +118,23 @@ def _targets(
 ) -> list[Operation]:
     """The layers to adapt."""
     candidates = [op for op in operations if kind.refuses(op) is None and op not in saved]
-    wanted = config.target_modules
+    wanted = config.targets_of(kind.name)
+    if kind.on_input:
+        return candidates[:1]
     if wanted is None:
         return candidates
     found = [op for op in operations if matches(op.layer, wanted) and op not in saved]
     accepted = [op for op in found if op in candidates]
+    shared = len(config.kinds) > 1 and kind.name not in dict(config.targets)  # each kind takes what it can of them
     shown = wanted if isinstance(wanted, str) else ", ".join(wanted)
     names = list(dict.fromkeys(op.layer for op in candidates))
     adapted = {op.layer for op in accepted}
     for op in found:
-        if "filter" in op.inputs and op.layer not in adapted:
+        if "filter" in op.inputs and op.layer not in adapted and not shared:
             raise AdapterError(
                 f"target_modules {shown!r} names {op.layer}, which {kind.refuses(op)}", _suggest(shown, names)
             )
-    if wanted and not accepted:
+    if wanted and not accepted and not shared:
         reason = f": {found[0].layer} {kind.refuses(found[0])}" if found else ""
         message = f"target_modules {shown!r} matches no layer that {kind.name} can adapt{reason}"
         raise AdapterError(message, _suggest(shown, names))
