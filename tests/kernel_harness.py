@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tinypeft.ir import DTYPES, Operation, Purpose, Tensor
-from tinypeft.ops import CArray, KernelCall
+from tinypeft.ops import CArray, CFunction, CPointers, CStruct, KernelCall
 from tinypeft.ops.base import BlockFloat, Value
 
 FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"
@@ -124,7 +124,8 @@ class _Buffer:
 def compile_operations(operations: Sequence[Operation]) -> list[CompiledOperation]:
     """The operations' calls, compiled together."""
     calls = [op.op.call(op) for op in operations]
-    sources = sorted({op.op.source for op, call in zip(operations, calls, strict=True) if call is not None})
+    used = [op.op.sources(op) for op, call in zip(operations, calls, strict=True) if call is not None]
+    sources = sorted({source for several in used for source in several})
     lines = ["#include <stddef.h>", '#include "tinypeft/tp_kernels.h"']
     for i, (op, call) in enumerate(zip(operations, calls, strict=True)):
         if call is not None:
@@ -203,7 +204,10 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
         arguments.append(f"&{name}_params")
     for argument in call.arguments:
         i = len(_flat(call.arguments[: len(arguments) - bool(call.params)]))
-        if isinstance(argument, tuple):
+        if isinstance(argument, CPointers):
+            pointers = ", ".join(f"a[{i + k}]" for k in range(len(argument.tensors)))
+            arguments.append(f"(void *const[]){{{pointers}}}" if pointers else "NULL")
+        elif isinstance(argument, tuple):
             pointers = ", ".join(f"a[{i + k}]" for k in range(len(argument)))
             arguments.append(f"(const {_C_TYPES[argument[0].dtype]} *const[]){{{pointers}}}")
         elif isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT:
@@ -219,7 +223,8 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
 
 def _flat(arguments: Sequence[Any]) -> list[Any]:
     """The arguments, tuples of tensors one by one."""
-    return [each for argument in arguments for each in (argument if isinstance(argument, tuple) else (argument,))]
+    several = (a.tensors if isinstance(a, CPointers) else a if isinstance(a, tuple) else (a,) for a in arguments)
+    return [each for group in several for each in group]
 
 
 def _initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
@@ -231,6 +236,12 @@ def _initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
             text = f"{prefix}_{field}"
             numbers = ", ".join(_number(v) for v in value.values.reshape(-1))
             lines.append(f"static const {value.ctype} {text}[] = {{{numbers}}};")
+        elif isinstance(value, CFunction):
+            text = value.name
+        elif isinstance(value, CStruct):
+            body = _initialiser(value.fields, f"{prefix}_{field}", lines)
+            lines.append(f"static const {value.ctype} {prefix}_{field} = {body};")
+            text = f"&{prefix}_{field}"
         else:
             text = "NULL" if value is None else _number(value)
         parts.append(f".{field} = {text}")

@@ -128,6 +128,7 @@ def round_half_up_shift(x: np.ndarray | int, shift: np.ndarray | int) -> np.ndar
 # Block floating point
 
 BFP16_MAX = 32767
+INT32_MAX = 0x7FFFFFFF
 #: Largest bound of an int32 accumulator that still leaves room for the half of a rounding shift of up to 17 bits.
 ACCUMULATOR_MAX = 0x7FFE0000
 
@@ -181,16 +182,6 @@ def exp2i(exponent: int) -> np.float32:
     if exponent < -126:
         return F32(0.0)
     return F32(2.0 ** min(exponent, 127))
-
-
-def wide_to_float(total: np.ndarray, exponent: int) -> np.ndarray:
-    """int64 sums times 2**exponent as float32: 24 bits kept, rounded half up, then one exact scaling."""
-    total = np.asarray(total, np.int64)
-    _, bits = np.frexp(np.abs(total).astype(np.float64))  # |total| < 2**53 keeps this exact
-    shift = np.maximum(bits.astype(np.int64) - 24, 0)
-    kept = round_half_up_shift(total, shift).astype(np.float32)
-    scale = np.array([exp2i(int(s) + exponent) for s in shift.reshape(-1)], np.float32).reshape(shift.shape)
-    return kept * scale
 
 
 def limit_float(x: np.ndarray, limit: np.float32 = MASTER_LIMIT) -> np.ndarray:

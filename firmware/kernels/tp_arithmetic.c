@@ -12,17 +12,6 @@ int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b,
   return exponent;
 }
 
-float tp_wide_to_f32(int64_t total, int32_t exponent) {
-  uint64_t magnitude = total < 0 ? (uint64_t)-total : (uint64_t)total;
-  int32_t shift = -24;
-  while (magnitude != 0u) {
-    magnitude >>= 1;
-    shift++;
-  }
-  shift = tp_max_s32(shift, 0);
-  return (float)(int32_t)tp_round_shift_s64(total, shift) * tp_exp2i(shift + exponent);
-}
-
 float tp_exp_f32(float x) {
   static const float coefficients[] = {1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f};
   if (!(x >= -87.0f)) {

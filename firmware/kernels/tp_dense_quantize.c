@@ -26,9 +26,9 @@ static int32_t output_range_shift(const tp_dense_quantize_params *params, const 
   return shift;
 }
 
-/* Filter scales as int16 multipliers of one exponent, and the largest sum of |filter| over one input channel. */
-static void derive_backward(const tp_dense_quantize_params *params, const int8_t *filter, const float *logit_scale,
-                            int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1) {
+/* Filter scales as int16 multipliers of one exponent. */
+static void derive_backward(const tp_dense_quantize_params *params, const float *logit_scale,
+                            int16_t *fold_multiplier, int32_t *fold_exponent) {
   float largest = 0.0f;
   for (int32_t c = 0; c < params->output_c; c++) {
     largest = logit_scale[c] > largest ? logit_scale[c] : largest;
@@ -39,21 +39,12 @@ static void derive_backward(const tp_dense_quantize_params *params, const int8_t
     fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), TP_BFP16_MAX);
   }
   fold_exponent[0] = exponent;
-  int32_t norm = 0;
-  for (int32_t k = 0; k < params->input_c; k++) {
-    int32_t sum = 0;
-    for (int32_t c = 0; c < params->output_c; c++) {
-      sum += tp_abs_s32(filter[c * params->input_c + k]);
-    }
-    norm = tp_max_s32(norm, sum);
-  }
-  l1[0] = norm;
 }
 
 void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
                            const float *master_bias, const float *logit_range, int8_t *filter, int32_t *bias,
                            int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
-                           int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1) {
+                           int16_t *fold_multiplier, int32_t *fold_exponent) {
   const int32_t range_shift = output_range_shift(params, logit_range);
   const float range_scale = params->output_scale * tp_exp2i(range_shift);
   output_shift[0] = (int8_t)range_shift;
@@ -82,13 +73,12 @@ void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *
     }
     shift[c] = tp_clamp_s32(shift[c], -31, 30);
   }
-  derive_backward(params, filter, logit_scale, fold_multiplier, fold_exponent, l1);
+  derive_backward(params, logit_scale, fold_multiplier, fold_exponent);
 }
 
 void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *filter, const int32_t *bias,
                           const int8_t *output_shift, const float *logit_scale, float *master_filter,
-                          float *master_bias, float *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
-                          int32_t *l1) {
+                          float *master_bias, float *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent) {
   for (int32_t c = 0; c < params->output_c; c++) {
     const float scale = logit_scale[c] / params->input_scale;
     for (int32_t k = 0; k < params->input_c; k++) {
@@ -99,5 +89,5 @@ void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *
   const float reach = output_shift[0] > 0 ? tp_exp2i(output_shift[0]) : 0.0f;
   logit_range[0] = ((float)(-128 - params->output_zero_point) * params->output_scale) * reach;
   logit_range[1] = ((float)(127 - params->output_zero_point) * params->output_scale) * reach;
-  derive_backward(params, filter, logit_scale, fold_multiplier, fold_exponent, l1);
+  derive_backward(params, logit_scale, fold_multiplier, fold_exponent);
 }

@@ -50,9 +50,18 @@ static int32_t input_channel_l1(const int8_t *filter, int32_t count, int32_t inp
   return largest;
 }
 
+/* Norms and units for the backward pass. */
+static void derive_backward(const tp_lora_quantize_params *params, const int8_t *lora_A, const int8_t *lora_B,
+                            float a_scale, int32_t hidden_shift, int32_t *l1, float *gradient_unit) {
+  l1[0] = input_channel_l1(lora_A, params->rank * params->fan_in, params->input_c);
+  l1[1] = input_channel_l1(lora_B, params->output_c * params->rank, params->rank);
+  gradient_unit[0] = 1.0f / a_scale;
+  gradient_unit[1] = a_scale * tp_exp2i(hidden_shift);
+}
+
 void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *master_A, const float *master_B,
                           int8_t *lora_A, int8_t *hidden_shift, int8_t *lora_B, int8_t *lora_shift, float *a_scale,
-                          int32_t *l1) {
+                          int32_t *l1, float *gradient_unit) {
   const int32_t rank = params->rank;
   const int32_t fan_in = params->fan_in;
   const float a_peak = peak_f32(master_A, rank * fan_in);
@@ -99,13 +108,12 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
     }
     lora_shift[c] = (int8_t)k_b;
   }
-  l1[0] = input_channel_l1(lora_A, rank * fan_in, params->input_c);
-  l1[1] = input_channel_l1(lora_B, params->output_c * rank, rank);
+  derive_backward(params, lora_A, lora_B, scale, k_h, l1, gradient_unit);
 }
 
 void tp_lora_restore_f32(const tp_lora_quantize_params *params, const int8_t *lora_A, const int8_t *hidden_shift,
                          const int8_t *lora_B, const int8_t *lora_shift, const float *a_scale, float *master_A,
-                         float *master_B, int32_t *l1) {
+                         float *master_B, int32_t *l1, float *gradient_unit) {
   const float hidden_unit = a_scale[0] * tp_exp2i(hidden_shift[0]);
   for (int32_t i = 0; i < params->rank * params->fan_in; i++) {
     master_A[i] = (float)lora_A[i] * a_scale[0];
@@ -117,8 +125,7 @@ void tp_lora_restore_f32(const tp_lora_quantize_params *params, const int8_t *lo
       master_B[c * params->rank + r] = (float)lora_B[c * params->rank + r] / unit;
     }
   }
-  l1[0] = input_channel_l1(lora_A, params->rank * params->fan_in, params->input_c);
-  l1[1] = input_channel_l1(lora_B, params->output_c * params->rank, params->rank);
+  derive_backward(params, lora_A, lora_B, a_scale[0], hidden_shift[0], l1, gradient_unit);
 }
 
 void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
@@ -153,46 +160,27 @@ void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp
   d_hidden->peak = peak;
 }
 
-/* sum_p d_acc[p,c] * hidden[p,r] for `columns` values of r, columns <= TP_BLOCK. */
-static void correlate(const int16_t *d_acc, int32_t d_stride, const int16_t *hidden, int32_t hidden_stride,
-                      int32_t positions, int32_t columns, int64_t sum[TP_BLOCK]) {
-  int64_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-  if (columns == TP_BLOCK) {
-    for (int32_t p = 0; p < positions; p++) {
-      const int32_t g = *d_acc;
-      s0 += (int64_t)g * hidden[0];
-      s1 += (int64_t)g * hidden[1];
-      s2 += (int64_t)g * hidden[2];
-      s3 += (int64_t)g * hidden[3];
-      d_acc += d_stride;
-      hidden += hidden_stride;
-    }
-    sum[0] = s0;
-    sum[1] = s1;
-    sum[2] = s2;
-    sum[3] = s3;
-    return;
-  }
-  for (int32_t j = 0; j < columns; j++) {
-    sum[j] = 0;
-    for (int32_t p = 0; p < positions; p++) {
-      sum[j] += (int64_t)d_acc[p * d_stride] * hidden[p * hidden_stride + j];
-    }
-  }
-}
-
-void tp_lora_backward_b_f32(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int16_t *hidden,
-                            const int8_t *hidden_shift, const float *a_scale, float *d_b) {
-  const float hidden_unit = a_scale[0] * tp_exp2i(hidden_shift[0]);
-  for (int32_t c = 0; c < params->output_c; c++) {
-    const float scale = (hidden_unit * params->b_unit[c]) * params->input_scale;
-    for (int32_t r = 0; r < params->rank; r += TP_BLOCK) {
-      int64_t sum[TP_BLOCK];
-      const int32_t columns = tp_min_s32(params->rank - r, TP_BLOCK);
-      correlate(d_acc->mantissa + c, params->output_c, hidden + r, params->rank, params->positions, columns, sum);
+int tp_lora_gradient_b_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+                           int32_t *gradient) {
+  const tp_lora_backward_params *p = params;
+  int32_t any = 0;
+  for (int32_t r = 0; r < p->rank; r += TP_BLOCK) {
+    const int32_t columns = tp_min_s32(p->rank - r, TP_BLOCK);
+    const int16_t *g = d_output->mantissa + row;
+    const int16_t *hidden = (const int16_t *)source + r;
+    int64_t sum[TP_BLOCK] = {0};
+    for (int32_t i = 0; i < p->positions; i++) {
+      const int32_t mantissa = *g;
       for (int32_t j = 0; j < columns; j++) {
-        *d_b++ = tp_wide_to_f32(sum[j], d_acc->exponent) * scale;
+        sum[j] += (int64_t)mantissa * hidden[j];
       }
+      g += p->output_c;
+      hidden += p->rank;
+    }
+    for (int32_t j = 0; j < columns; j++) {
+      gradient[r + j] = (int32_t)tp_round_shift_s64(sum[j], shift);
+      any |= gradient[r + j];
     }
   }
+  return any != 0;
 }

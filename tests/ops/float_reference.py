@@ -83,13 +83,14 @@ class Reference:
         if "hidden" in op.inputs:
             self._lora(op, d, x, d_x, taps)
         self.add(op.inputs["input"], d_x)
-        if "retrained" in op.attributes:
+        if op.inputs["filter"].data is None:
             self.add(op.inputs["filter"], d_w)
             self.add(op.inputs["bias"], d.reshape(-1, d.shape[-1]).sum(0))
 
     def _lora(self, op: Operation, d: np.ndarray, x: np.ndarray, d_x: np.ndarray, taps: list[Any]) -> None:
         state, lora_a = op.attributes["lora"], self.lora_a[op.inputs["hidden"].name]
-        a_scale, shift = float(self.values[state.a_scale.name][0]), int(self.values[state.hidden_shift.name][0])
+        units, shift = self.values[state.gradient_unit.name], int(self.values[state.hidden_shift.name][0])
+        a_scale = float(units[1]) / 2.0**shift
         a = self.values[lora_a.name] * a_scale
         factor = state.b_unit.astype(np.float64) * a_scale * 2.0**shift
         shifts = self.values[op.inputs["lora_shift"].name].astype(np.float64)

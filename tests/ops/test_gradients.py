@@ -13,6 +13,7 @@ from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import Purpose
+from tinypeft.ops.parameter_gradient import row_factors
 from tinypeft.stages.autodiff import TrainingConfig
 
 CONFIGS = {"lora": AdapterConfig(r=3, lora_alpha=6.0), "lora everywhere": AdapterConfig(r=2, modules_to_save=())}
@@ -44,19 +45,24 @@ def _integer_gradients(
     """(gradient by adapter weight, every value of the forward pass by tensor name)."""
     training = model.training
     assert training is not None
-    values: dict[str, Any] = dict(state)
+    values: dict[str, Any] = dict(state) | {training.inputs[0].name: x}
     computed: dict[str, np.ndarray] = {}
     masters = {p.master.name: p.quantized.name for p in model.parameters}
 
     def trace(op: Any, operand: str, tensor: Any, value: Any) -> None:
         if not tensor.persistent:
             values[tensor.name] = value
-        if op.kind == "SGD" and operand == "master":
-            computed[masters[tensor.name]] = values[op.inputs["gradient"].name]
+        if op.kind == "UPDATE_ROWS" and operand == "master":
+            producer = op.attributes["gradient"]
+            operands = {name: values[t.name] for name, t in producer.inputs.items()}
+            sums = producer.op.evaluate(producer, operands)["gradient"]
+            factors = row_factors(producer, operands, sums.exponent)
+            rows = sums.mantissa.reshape(len(factors), -1)
+            computed[masters[tensor.name]] = (rows * factors[:, None]).reshape(tensor.shape)
 
     arguments = {training.inputs[0].name: x, "label": np.int32(label), "learning_rate": np.float32(0.0)}
     run_graph(training, arguments, dict(state), trace)
-    return computed, values | {training.inputs[0].name: x}
+    return computed, values
 
 
 def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: int) -> dict[str, np.ndarray]:

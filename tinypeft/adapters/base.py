@@ -55,7 +55,9 @@ class Option:
             raise AdapterError(f"there is no {self.name} {value}", f"one of: {', '.join(self.choices)}")
         if self.limits is not None and not self.limits[0] <= value <= self.limits[1]:
             low, high = self.limits
-            raise AdapterError(f"{self.name} is {value:g}, the limits are {low:g} and {high:g}", f"try {self.flag} {self.default}")
+            raise AdapterError(
+                f"{self.name} is {value:g}, the limits are {low:g} and {high:g}", f"try {self.flag} {self.default}"
+            )
 
 
 @dataclass(frozen=True)
@@ -195,16 +197,31 @@ class Insertion:
             operations.append(Operation(op, name, sources, results, attributes, operation.layer))
 
 
+@dataclass(eq=False)
+class MergedLayer:
+    """A layer's weights in real units, float64, into which kinds merge one after the other.
+
+    filter: the layout of the operation's operand; bias (Cout,), zeros where the layer has none.
+    """
+
+    filter: np.ndarray
+    bias: np.ndarray
+
+
 class AdapterKind:
     """A kind of adapter; stateless, one instance lives in ADAPTERS.
 
-    options   settings of its own
-    on_input  whether it adapts the model's input instead of layers: `operation` is then the first that reads it
+    options    settings of its own
+    on_input   whether it adapts the model's input instead of layers: `operation` is then the first that reads it
+    peft_type  PEFT's name of it, or ours where PEFT has none
+    unmerged   why it has no merged form, as a clause ("adds an activation of its own"); empty where it has
     """
 
     name: str = ""
     options: tuple[Option, ...] = ()
     on_input: bool = False
+    peft_type: str = ""
+    unmerged: str = ""
 
     def refuses(self, operation: Operation) -> str | None:
         """None where the kind can adapt `operation`, else the reason as a clause ("is a depthwise layer: …")."""
@@ -212,4 +229,10 @@ class AdapterKind:
 
     def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> None:
         """Give `operation` its adapter operands in place; what runs before or behind it goes into `insertion`."""
+        raise NotImplementedError
+
+    def merge(
+        self, operation: Operation, config: AdapterConfig, state: dict[str, np.ndarray], layer: MergedLayer
+    ) -> None:
+        """Put what the adapter of `operation` does into `layer`, from the masters in `state`, by tensor name."""
         raise NotImplementedError

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parameter, register
+from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, MergedLayer, Parameter, register
 from tinypeft.arithmetic import ACCUMULATOR_MAX
+from tinypeft.errors import AdapterError
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.fully_connected import dense_window
@@ -18,6 +19,7 @@ class Lora(AdapterKind):
     """A starts uniform with variance 1/fan_in, B at zero, so that a fresh adapter leaves the base as it is."""
 
     name = "lora"
+    peft_type = "LORA"
 
     def refuses(self, operation: Operation) -> str | None:
         if operation.kind in ("CONV_2D", "FULLY_CONNECTED"):
@@ -50,9 +52,9 @@ class Lora(AdapterKind):
 
         insertion.uniform(master_a, float(np.float32(np.sqrt(3.0 / fan_in))))
         insertion.constant(master_b)
-        outputs = dict(
-            zip(OPS["LORA_QUANTIZE"].results, (lora_a, hidden_shift, lora_b, lora_shift, a_scale, l1), strict=True)
-        )
+        gradient_unit = insertion.state(f"{name}_gradient_unit", (2,), "float32", Purpose.OPTIMIZER_STATE)
+        results = lora_a, hidden_shift, lora_b, lora_shift, a_scale, l1, gradient_unit
+        outputs = dict(zip(OPS["LORA_QUANTIZE"].results, results, strict=True))
         attributes = {
             "input_range": input_range(x),
             "acc_bound": accumulator_bound(operation),
@@ -63,13 +65,23 @@ class Lora(AdapterKind):
 
         hidden = Tensor(f"{name}_hidden", down.output_shape, "int16", Purpose.ACTIVATION)
         operation.inputs |= {"hidden": hidden, "lora_B": lora_b, "lora_shift": lora_shift}
-        operation.attributes["lora"] = LoraState(hidden_shift, a_scale, l1, b_unit)
+        operation.attributes["lora"] = LoraState(hidden_shift, l1, gradient_unit, b_unit)
         insertion.adapted.parameters += self._parameters(operation, master_a, lora_a, master_b, lora_b)
         operands = {"input": x, "lora_A": lora_a, "hidden_shift": hidden_shift}
-        attributes = {"window": down, "a_scale": a_scale, "l1": l1}
+        attributes = {"window": down, "gradient_unit": gradient_unit, "l1": l1}
         insertion.before.append(
             Operation(OPS["LORA_DOWN"], f"{name}_lora_down", operands, {"hidden": hidden}, attributes, operation.layer)
         )
+
+    def merge(
+        self, operation: Operation, config: AdapterConfig, state: dict[str, np.ndarray], layer: MergedLayer
+    ) -> None:
+        a = state[f"{operation.name}_lora_A_master"].astype(np.float64)
+        b = state[f"{operation.name}_lora_B_master"].astype(np.float64)
+        delta = (b @ a.reshape(len(a), -1)).reshape(len(b), *a.shape[1:]) * (config.lora_alpha / config.r)
+        if delta.shape != layer.filter.shape:
+            raise AdapterError(f"{operation.layer} has groups: its LoRA reads all channels, the layer those of one")
+        layer.filter += delta
 
     @staticmethod
     def _parameters(

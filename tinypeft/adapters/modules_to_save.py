@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parameter, register
+from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, MergedLayer, Parameter, register
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops.dense_quantize import BIAS_LIMIT
 from tinypeft.ops.weighted import (
     ACCUMULATOR_LIMIT,
-    RetrainedState,
+    FoldState,
     filter_scales,
     input_range,
     input_scale,
@@ -59,7 +59,6 @@ class ModulesToSave(AdapterKind):
             "logit_scale": insertion.weight(f"{name}_logit_scale", channels, "float32"),
             "fold_multiplier": insertion.state(f"{name}_fold_multiplier", channels, "int16", Purpose.OPTIMIZER_STATE),
             "fold_exponent": insertion.state(f"{name}_fold_exponent", (1,), "int32", Purpose.OPTIMIZER_STATE),
-            "l1": insertion.state(f"{name}_l1", (1,), "int32", Purpose.OPTIMIZER_STATE),
         }
         assert operation.output.scale is not None
         attributes = {
@@ -81,12 +80,16 @@ class ModulesToSave(AdapterKind):
             Parameter(f"{name}_bias", layer, master_bias, outputs["bias"], f"{layer}.bias", *same),
         ]
 
+    def merge(
+        self, operation: Operation, config: AdapterConfig, state: dict[str, np.ndarray], layer: MergedLayer
+    ) -> None:
+        layer.filter[:] = state[f"{operation.name}_kernel_master"]
+        layer.bias[:] = state[f"{operation.name}_bias_master"]
+
     @staticmethod
     def _replace_operands(operation: Operation, outputs: dict[str, Tensor], scales: np.ndarray) -> None:
         operation.inputs |= {name: outputs[name] for name in ("filter", "bias", "multiplier", "shift")}
         outputs["filter"].scale = scales
-        operation.attributes["retrained"] = RetrainedState(
-            outputs["fold_multiplier"], outputs["fold_exponent"], outputs["l1"]
-        )
+        operation.attributes["fold"] = FoldState(outputs["fold_multiplier"], outputs["fold_exponent"])
         operation.attributes["logit_scale"] = outputs["logit_scale"]
         operation.attributes["output_shift"] = outputs["output_shift"]

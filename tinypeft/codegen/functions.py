@@ -7,7 +7,7 @@ from typing import Any
 
 from tinypeft.codegen.tables import CTYPES, Constants, number, wrapped
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
-from tinypeft.ops import CArray
+from tinypeft.ops import CArray, CPointers
 from tinypeft.ops.weighted import lora_rank
 from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
@@ -102,6 +102,10 @@ class _Writer:
             return self.constants.array(argument, f"{operation.name}_{argument.name}")
         if isinstance(argument, Tensor):
             return self._reference(argument)
+        if isinstance(argument, CPointers):
+            if not argument.tensors:
+                return "NULL"
+            return f"(void *const[]){{{', '.join(self._reference(tensor) for tensor in argument.tensors)}}}"
         if isinstance(argument, tuple):
             pointers = ", ".join(self._reference(tensor) for tensor in argument)
             return f"(const {CTYPES[argument[0].dtype]} *const[]){{{pointers}}}"

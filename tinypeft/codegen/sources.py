@@ -52,7 +52,7 @@ def generate_sources(
     """
     constants = Constants(model.name)
     functions = {g.name: graph_function(g, model.arena, constants) for g in model.graphs}
-    kernels = sorted({op.op.source for g in model.graphs for op in g.operations if runs(op)})
+    kernels = sorted({s for g in model.graphs for op in g.operations if runs(op) for s in op.op.sources(op)})
     parts = _arena_parts(model, ram_bytes)
     values = {
         "name": model.name,

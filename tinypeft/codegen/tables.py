@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinypeft.ir import Operation, Tensor
-from tinypeft.ops import CArray, KernelCall
+from tinypeft.ops import CArray, CFunction, CStruct, KernelCall
 
 CTYPES = {
     "int8": "int8_t",
@@ -65,7 +65,15 @@ class Constants:
         """The name of the parameter struct of a call."""
         name = f"{operation.name}_params"
         if name not in self.structs:
-            self.structs[name] = ParamsStruct(call.params, name, self._initializer(call.fields, operation.name))
+            text = self._initializer(call.fields, operation.name)  # structs that it points to come first
+            self.structs[name] = ParamsStruct(call.params, name, text)
+        return name
+
+    def struct(self, struct: CStruct, owner: str) -> str:
+        """The name of a struct that is pointed to."""
+        name = f"{owner}_{struct.name}_params"
+        if name not in self.structs:
+            self.structs[name] = ParamsStruct(struct.ctype, name, self._initializer(struct.fields, owner))
         return name
 
     def _table(self, ctype: str, name: str, values: np.ndarray, comment: str) -> str:
@@ -87,6 +95,10 @@ class Constants:
                 text = self._initializer(value, owner, 4 + len(name))
             elif isinstance(value, CArray):
                 text = self.array(value, f"{owner}_{name}")
+            elif isinstance(value, CFunction):
+                text = value.name
+            elif isinstance(value, CStruct):
+                text = f"&{self.struct(value, owner)}"
             else:
                 text = number(value)
             parts.append(f".{name} = {text}")

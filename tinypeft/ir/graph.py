@@ -13,8 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from tinypeft.ops.base import Op
 
-#: dtype -> NumPy dtype of one element. `bits` packs eight elements a byte; `bfp16` is block
-#: floating point: int16 mantissas that share one exponent, value = mantissa * 2**exponent.
+#: dtype -> NumPy dtype of one element. `bits` packs eight elements a byte; `bfp16` is block floating point: int16
+#: mantissas that share one exponent, value = mantissa * 2**exponent; so is `bfp32`, which no memory ever holds.
 DTYPES: dict[str, type] = {
     "int8": np.int8,
     "int16": np.int16,
@@ -22,6 +22,7 @@ DTYPES: dict[str, type] = {
     "float32": np.float32,
     "bits": np.uint8,
     "bfp16": np.int16,
+    "bfp32": np.int32,
 }
 
 

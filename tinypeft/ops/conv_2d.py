@@ -18,7 +18,6 @@ from tinypeft.ops.weighted import (
     check_requantization,
     column_bytes,
     direct_bias,
-    filter_scales,
     group_count,
     group_fields,
     lora_arguments,
@@ -86,8 +85,7 @@ class Conv2D(Op):
         return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-        d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
-        return weighted_vjp(op, op.attributes["window"], d_output, d_acc, builder)
+        return weighted_vjp(op, op.attributes["window"], d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
         window, filters = op.attributes["window"], op.inputs["filter"]
@@ -116,7 +114,7 @@ class Conv2D(Op):
 class Conv2DBackwardInput(Op):
     """The gradient of the input: d_acc (1,OH,OW,Cout) and filter to (1,H,W,Cin), plus an addend.
 
-    `l1`, where given, is the run-time norm of a filter that changes; a frozen filter's is a constant.
+    `l1`, where given, is the run-time norm of a filter that changes; else a constant bounds it.
     """
 
     name = "CONV_2D_BACKWARD_INPUT"
@@ -178,76 +176,11 @@ class Conv2DBackwardInput(Op):
 
 
 def _filter_l1(op: Operation) -> int:
-    """The largest sum of |filter| over one input channel of a frozen filter."""
-    data = op.inputs["filter"].data
-    assert data is not None
+    """The largest sum of |filter| over one input channel; of a trained filter what it can be."""
+    filters = op.inputs["filter"]
+    data = filters.data if filters.data is not None else np.broadcast_to(np.int8(127), filters.shape)
     groups = group_count(op.attributes["window"], op.inputs["filter"])
     return int(np.abs(data.astype(np.int64)).reshape(groups, -1, data.shape[-1]).sum(1).max())
-
-
-@register
-class Conv2DBackwardFilter(Op):
-    """The gradient of a filter, float32 (Cout,KH,KW,Cin): d_output (OH,OW,Cout) against input (H,W,Cin).
-
-    Sums over positions are exact; then times the input's scale, divided by `divisor` where given.
-    """
-
-    name = "CONV_2D_BACKWARD_FILTER"
-    operands = ("d_output", "input")
-    optional = ("divisor",)
-    results = ("d_filter",)
-    source = "tp_conv_backward.c"
-
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"d_filter": op.output.shape}
-
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        window: Window = op.attributes["window"]
-        x = values["input"].astype(np.float64) - op.attributes["zero_point"]
-        patches = window.patches(x).reshape(window.output_h * window.output_w, -1)
-        d_output: BlockFloat = values["d_output"]
-        total = d_output.mantissa.reshape(-1, window.output_c).astype(np.float64).T @ patches  # exact: below 2**53
-        scale = op.attributes["input_scale"]
-        if "divisor" in op.inputs:
-            scale = scale / values["divisor"][0]
-        gradient = arithmetic.wide_to_float(total.astype(np.int64), d_output.exponent) * np.float32(scale)
-        return {"d_filter": gradient.reshape(op.output.shape)}
-
-    def call(self, op: Operation) -> KernelCall:
-        fields = {
-            "window": op.attributes["window"].fields(),
-            "input_offset": -op.attributes["zero_point"],
-            "input_scale": np.float32(op.attributes["input_scale"]),
-        }
-        arguments = [op.inputs["d_output"], op.inputs["input"], op.inputs.get("divisor"), op.output]
-        return KernelCall("tp_conv_backward_filter_f32", "tp_conv_backward_filter_params", fields, arguments)
-
-    def macs(self, op: Operation) -> int:
-        window: Window = op.attributes["window"]
-        return window.output_h * window.output_w * window.output_c * window.kernel_h * window.kernel_w * window.input_c
-
-
-@register
-class BiasBackward(Op):
-    """The gradient of a bias, float32 (C,): d_output summed over positions."""
-
-    name = "BIAS_BACKWARD"
-    operands = ("d_output",)
-    results = ("d_bias",)
-    source = "tp_conv_backward.c"
-
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"d_bias": op.inputs["d_output"].shape[-1:]}
-
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        d_output: BlockFloat = values["d_output"]
-        total = d_output.mantissa.astype(np.int64).reshape(-1, d_output.mantissa.shape[-1]).sum(0)
-        return {"d_bias": arithmetic.wide_to_float(total, d_output.exponent)}
-
-    def call(self, op: Operation) -> KernelCall:
-        d_output = op.inputs["d_output"]
-        fields = {"positions": d_output.size // d_output.shape[-1], "channels": d_output.shape[-1]}
-        return KernelCall("tp_bias_backward_f32", "tp_bias_backward_params", fields, [d_output, op.output])
 
 
 @register

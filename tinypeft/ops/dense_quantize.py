@@ -37,7 +37,6 @@ class DenseQuantize(Op):
         "logit_scale",
         "fold_multiplier",
         "fold_exponent",
-        "l1",
     )
     source = "tp_dense_quantize.c"
 
@@ -71,7 +70,7 @@ class DenseQuantize(Op):
             "shift": np.clip(shift, -31, 30).astype(np.int32),
             "output_shift": np.array([range_shift], np.int8),
             "logit_scale": unit,
-            **_derived(filters, unit / input_scale),
+            **_derived(unit / input_scale),
         }
 
     @staticmethod
@@ -95,13 +94,13 @@ class DenseRestore(Op):
 
     name = "DENSE_RESTORE"
     operands = ("filter", "bias", "output_shift", "logit_scale")
-    results = ("master_filter", "master_bias", "logit_range", "fold_multiplier", "fold_exponent", "l1")
+    results = ("master_filter", "master_bias", "logit_range", "fold_multiplier", "fold_exponent")
     source = "tp_dense_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         channels = op.inputs["bias"].shape
         shapes: dict[str, tuple[int, ...]] = {"master_filter": op.inputs["filter"].shape, "master_bias": channels}
-        return shapes | {"logit_range": (2,), "fold_multiplier": channels, "fold_exponent": (1,), "l1": (1,)}
+        return shapes | {"logit_range": (2,), "fold_multiplier": channels, "fold_exponent": (1,)}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         filters, unit = values["filter"], values["logit_scale"]
@@ -113,7 +112,7 @@ class DenseRestore(Op):
             "master_filter": filters.astype(np.float32) * scale[:, None],
             "master_bias": values["bias"].astype(np.float32) * unit,
             "logit_range": np.array([low * reach, high * reach], np.float32),
-            **_derived(filters, scale),
+            **_derived(scale),
         }
 
     def call(self, op: Operation) -> KernelCall:
@@ -128,13 +127,12 @@ def _output_limits(op: Operation) -> tuple[np.float32, np.float32]:
     return F32(-128 - zero_point) * scale, F32(127 - zero_point) * scale
 
 
-def _derived(filters: np.ndarray, scale: np.ndarray) -> dict[str, Value]:
+def _derived(scale: np.ndarray) -> dict[str, Value]:
     exponent = arithmetic.float_exponent(scale.max()) - 14
     fold = np.minimum(arithmetic.round_to_int(scale * arithmetic.exp2i(-exponent)), 32767)
     return {
         "fold_multiplier": fold.astype(np.int16),
         "fold_exponent": np.array([exponent], np.int32),
-        "l1": np.array([np.abs(filters.astype(np.int64)).sum(0).max()], np.int32),
     }
 
 

@@ -107,8 +107,7 @@ class FullyConnected(Op):
         return {"output": clamp_output(op, arithmetic.requantize_single(acc, *requantization(op, values)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-        d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
-        return weighted_vjp(op, dense_window(op), d_output, d_acc, builder)
+        return weighted_vjp(op, dense_window(op), d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
         low, high = output_range(op)
@@ -163,12 +162,7 @@ class DenseLogits(Op):
         return {"logits": acc.astype(np.int32).astype(np.float32) * scale}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-        if "retrained" in op.attributes:
-            state = op.attributes["retrained"]
-            d_acc = builder.through_output(op, d_output, multiplier=state.fold_multiplier, exponent=state.fold_exponent)
-        else:
-            d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
-        return weighted_vjp(op, dense_window(op), d_output, d_acc, builder)
+        return weighted_vjp(op, dense_window(op), d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
         fields = _fields(op) | {"output_offset": 0, "activation_min": 0, "activation_max": 0}

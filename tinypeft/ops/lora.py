@@ -7,7 +7,8 @@ import numpy as np
 from tinypeft import arithmetic
 from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
-from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, RowFunction, Value, register
+from tinypeft.ops.parameter_gradient import ParameterGradient
 from tinypeft.ops.weighted import column_bytes, emit_filter_gradient
 from tinypeft.ops.window import Window
 
@@ -16,6 +17,9 @@ A_MIN = F32(2.0**-40)
 #: A row of B whose largest element in int8 steps lies in [63.75, 127.5) keeps its shift, so that nothing is clipped and
 #: a restored row gets the same integers.
 _ROUNDED_UP = F32(257.0 / 256.0)
+#: l1: the largest sums of |A| over one input channel and of |B| over one hidden channel. gradient_unit: what the
+#: gradients of A and B are multiplied by, one over A's scale and the unit of the hidden value.
+_DERIVED = {"l1": (2,), "gradient_unit": (2,)}
 
 
 @register
@@ -42,9 +46,9 @@ class LoraDown(Op):
         gradients: dict[str, Tensor] = {}
         window = op.attributes["window"]
         if builder.needs(op.inputs["lora_A"]):
-            d_a = builder.float_gradient(op.inputs["lora_A"])
-            divisor = op.attributes["a_scale"]
-            emit_filter_gradient(builder, op, op.inputs["input"], d_output, d_a, window, divisor=divisor)
+            d_a = builder.parameter_gradient(op.inputs["lora_A"])
+            unit = {"unit": op.attributes["gradient_unit"]}
+            emit_filter_gradient(builder, op, op.inputs["input"], d_output, d_a, window, unit)
             gradients["lora_A"] = d_a
         if builder.needs(op.inputs["input"]):
             d_input = builder.gradient(op.inputs["input"])
@@ -76,12 +80,12 @@ class LoraQuantize(Op):
 
     name = "LORA_QUANTIZE"
     operands = ("master_A", "master_B")
-    results = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale", "l1")
+    results = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale", "l1", "gradient_unit")
     source = "tp_lora.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         a, b = op.inputs["master_A"].shape, op.inputs["master_B"].shape
-        return {"lora_A": a, "hidden_shift": (1,), "lora_B": b, "lora_shift": b[:1], "a_scale": (1,), "l1": (2,)}
+        return {"lora_A": a, "hidden_shift": (1,), "lora_B": b, "lora_shift": b[:1], "a_scale": (1,), **_DERIVED}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         a, b = arithmetic.limit_float(values["master_A"]), arithmetic.limit_float(values["master_B"])
@@ -102,7 +106,7 @@ class LoraQuantize(Op):
             "lora_B": lora_b,
             "lora_shift": shifts,
             "a_scale": np.array([scale], np.float32),
-            "l1": _norms(lora_a, lora_b),
+            **_derived(lora_a, lora_b, scale, k_h),
         }
 
     @staticmethod
@@ -129,11 +133,11 @@ class LoraRestore(Op):
 
     name = "LORA_RESTORE"
     operands = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale")
-    results = ("master_A", "master_B", "l1")
+    results = ("master_A", "master_B", "l1", "gradient_unit")
     source = "tp_lora.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"master_A": op.inputs["lora_A"].shape, "master_B": op.inputs["lora_B"].shape, "l1": (2,)}
+        return {"master_A": op.inputs["lora_A"].shape, "master_B": op.inputs["lora_B"].shape, **_DERIVED}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         lora_a, lora_b, scale = values["lora_A"], values["lora_B"], values["a_scale"][0]
@@ -142,7 +146,7 @@ class LoraRestore(Op):
         return {
             "master_A": lora_a.astype(np.float32) * scale,
             "master_B": lora_b.astype(np.float32) / units[:, None],
-            "l1": _norms(lora_a, lora_b),
+            **_derived(lora_a, lora_b, scale, int(values["hidden_shift"][0])),
         }
 
     def call(self, op: Operation) -> KernelCall:
@@ -151,10 +155,14 @@ class LoraRestore(Op):
         return KernelCall("tp_lora_restore_f32", "tp_lora_quantize_params", fields, arguments)
 
 
-def _norms(lora_a: np.ndarray, lora_b: np.ndarray) -> np.ndarray:
-    """The largest sums of |A| over one input channel and of |B| over one hidden channel."""
+def _derived(lora_a: np.ndarray, lora_b: np.ndarray, scale: np.float32, hidden_shift: int) -> dict[str, Value]:
+    """What the backward pass reads: see `_DERIVED`."""
     a_l1 = np.abs(lora_a.astype(np.int64)).reshape(-1, lora_a.shape[-1]).sum(0).max()
-    return np.array([a_l1, np.abs(lora_b.astype(np.int64)).sum(0).max()], np.int32)
+    units = F32(1.0) / scale, scale * arithmetic.exp2i(hidden_shift)
+    return {
+        "l1": np.array([a_l1, np.abs(lora_b.astype(np.int64)).sum(0).max()], np.int32),
+        "gradient_unit": np.array(units, np.float32),
+    }
 
 
 def _quantize_fields(op: Operation, a: Tensor, b: Tensor) -> dict[str, int | float | CArray]:
@@ -165,17 +173,6 @@ def _quantize_fields(op: Operation, a: Tensor, b: Tensor) -> dict[str, int | flo
         "output_c": b.shape[0],
         "input_range": op.attributes["input_range"],
         "acc_bound": op.attributes["acc_bound"],
-        "b_unit": CArray("float", op.attributes["b_unit"]),
-    }
-
-
-def _backward_fields(op: Operation) -> dict[str, int | float | CArray]:
-    channels = op.inputs["d_acc"].shape[-1]
-    return {
-        "positions": op.inputs["d_acc"].size // channels,
-        "rank": op.attributes["rank"],
-        "output_c": channels,
-        "input_scale": np.float32(op.attributes["input_scale"]),
         "b_unit": CArray("float", op.attributes["b_unit"]),
     }
 
@@ -209,37 +206,43 @@ class LoraBackwardHidden(Op):
         return 2 * op.inputs["d_acc"].shape[-1]
 
     def call(self, op: Operation) -> KernelCall:
+        channels = op.inputs["d_acc"].shape[-1]
+        fields = {
+            "positions": op.inputs["d_acc"].size // channels,
+            "rank": op.output.shape[-1],
+            "output_c": channels,
+        }
         arguments = [*op.inputs.values(), op.output]
-        return KernelCall("tp_lora_backward_hidden_s16", "tp_lora_backward_params", _backward_fields(op), arguments)
+        return KernelCall("tp_lora_backward_hidden_s16", "tp_lora_backward_params", fields, arguments)
 
     def macs(self, op: Operation) -> int:
-        return op.inputs["d_acc"].size * op.attributes["rank"]
+        return op.inputs["d_acc"].size * op.output.shape[-1]
 
 
 @register
-class LoraBackwardB(Op):
-    """The gradient of master B, float32 (Cout,r): d_acc against hidden, summed over positions."""
+class LoraBackwardB(ParameterGradient):
+    """The gradient of master B (Cout,r): d_output (...,Cout) in front of the requantisation against hidden (...,r)."""
 
     name = "LORA_BACKWARD_B"
-    operands = ("d_acc", "hidden", "hidden_shift", "a_scale")
-    results = ("d_B",)
+    operands = ("d_output", "source")
     source = "tp_lora.c"
 
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"d_B": (op.inputs["d_acc"].shape[-1], op.attributes["rank"])}
+    def reach(self, op: Operation) -> int:
+        return op.inputs["d_output"].size // op.inputs["d_output"].shape[-1] * arithmetic.BFP16_MAX
 
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        d_acc: BlockFloat = values["d_acc"]
-        mantissa = d_acc.mantissa.astype(np.float64).reshape(-1, op.inputs["d_acc"].shape[-1])
-        hidden = values["hidden"].astype(np.float64).reshape(mantissa.shape[0], -1)
-        total = (mantissa.T @ hidden).astype(np.int64)  # exact: below 2**53
-        hidden_unit = values["a_scale"][0] * arithmetic.exp2i(int(values["hidden_shift"][0]))
-        scale = (hidden_unit * op.attributes["b_unit"]) * F32(op.attributes["input_scale"])
-        return {"d_B": arithmetic.wide_to_float(total, d_acc.exponent) * scale[:, None]}
+    def total(self, op: Operation, values: dict[str, Value]) -> np.ndarray:
+        mantissa = values["d_output"].mantissa.astype(np.float64).reshape(-1, op.inputs["d_output"].shape[-1])
+        hidden = values["source"].astype(np.float64).reshape(len(mantissa), -1)
+        return (mantissa.T @ hidden).astype(np.int64)  # exact: below 2**53
 
-    def call(self, op: Operation) -> KernelCall:
-        arguments = [*op.inputs.values(), op.output]
-        return KernelCall("tp_lora_backward_b_f32", "tp_lora_backward_params", _backward_fields(op), arguments)
+    def row_function(self, op: Operation) -> RowFunction:
+        channels = op.inputs["d_output"].shape[-1]
+        fields = {
+            "positions": op.inputs["d_output"].size // channels,
+            "rank": op.inputs["source"].shape[-1],
+            "output_c": channels,
+        }
+        return RowFunction("tp_lora_gradient_b_s32", "tp_lora_backward_params", fields)
 
     def macs(self, op: Operation) -> int:
-        return op.inputs["d_acc"].size * op.attributes["rank"]
+        return op.inputs["d_output"].size * op.inputs["source"].shape[-1]

@@ -6,7 +6,7 @@ import numpy as np
 
 from tinypeft.arithmetic import limit_float
 from tinypeft.ir import Operation
-from tinypeft.ops.base import KernelCall, Op, Value, register
+from tinypeft.ops.base import Op, RowFunction, Value, register
 
 
 @register
@@ -33,8 +33,11 @@ class Sgd(Op):
                 results["velocity"] = step
             return {"master": limit_float(values["master"] - np.float32(values["learning_rate"]) * step), **results}
 
-    def call(self, op: Operation) -> KernelCall:
-        fields = {"size": op.output.size, "momentum": np.float32(op.attributes.get("momentum", 0.0))}
-        inputs = op.inputs
-        arguments = [inputs["gradient"], inputs["learning_rate"], inputs["master"], inputs.get("velocity")]
-        return KernelCall("tp_sgd_f32", "tp_sgd_params", fields, arguments)
+    def row_function(self, op: Operation) -> RowFunction:
+        velocity = (op.inputs["velocity"],) if "velocity" in op.inputs else ()
+        return RowFunction(
+            "tp_sgd_f32", "tp_sgd_params", {"momentum": np.float32(op.attributes.get("momentum", 0.0))}, velocity
+        )
+
+    def skips_zero(self, op: Operation) -> bool:
+        return "velocity" not in op.inputs

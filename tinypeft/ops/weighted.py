@@ -22,26 +22,25 @@ ACCUMULATOR_LIMIT = REQUANTIZE_MAX - 256
 class LoraState:
     """What the backward of a LoRA reads besides the operands of the layer: run-time scalars and constants.
 
-    hidden_shift int8 (1,), a_scale float32 (1,), l1 int32 (2,): see tp_lora_quantize_f32. b_unit float32 (Cout,):
+    hidden_shift int8 (1,), l1 int32 (2,), gradient_unit float32 (2,): see tp_lora_quantize_f32. b_unit float32 (Cout,):
     lora_alpha / r / filter scale.
     """
 
     hidden_shift: Tensor
-    a_scale: Tensor
     l1: Tensor
+    gradient_unit: Tensor
     b_unit: np.ndarray
 
 
 @dataclass(frozen=True)
-class RetrainedState:
-    """What the backward of a retrained layer reads: scales and norm of its filter, which change with training.
+class FoldState:
+    """The channel scales that the backward of a layer applies where they change with training.
 
-    fold_multiplier int16 (Cout,), fold_exponent int32 (1,), l1 int32 (1,).
+    multiplier int16 (Cout,), exponent int32 (1,): scale[c] = multiplier[c] * 2**exponent.
     """
 
-    fold_multiplier: Tensor
-    fold_exponent: Tensor
-    l1: Tensor
+    multiplier: Tensor
+    exponent: Tensor
 
 
 def pointwise(positions: int, input_c: int, output_c: int) -> Window:
@@ -106,7 +105,7 @@ def frozen_vjp(kind: str, op: Operation, d_output: Tensor, builder: Builder) -> 
     """The gradient of a convolution's input by the operator `kind`, where its filter is frozen and has no adapter."""
     if not builder.needs(op.inputs["input"]):
         return {}
-    d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
+    _, d_acc = output_gradients(op, d_output, builder)
     d_input = builder.gradient(op.inputs["input"])
     operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
     builder.emit(kind, op, operands, {"d_input": d_input}, {"window": op.attributes["window"]})
@@ -177,52 +176,69 @@ def lora_rank(op: Operation) -> int:
     return op.inputs["lora_B"].shape[-1] if "lora_B" in op.inputs else 0
 
 
-def weighted_vjp(op: Operation, window: Window, d_output: Tensor, d_acc: Tensor, builder: Builder) -> dict[str, Tensor]:
-    """The gradients of a layer with weights: `d_output` at its output, `d_acc` in front of its requantisation.
+def output_gradients(op: Operation, d_output: Tensor, builder: Builder) -> tuple[Tensor, Tensor]:
+    """The gradient of a layer in front of its requantisation: in real units, and times the scales of its channels.
 
-    Emits those of the adapter first, so that `d_acc` may then be overwritten by the input's.
+    The first is `d_output` itself, clamp and all, where nothing that is trained reads it.
     """
+    fold: FoldState | None = op.attributes.get("fold")
+    scales: dict[str, Any] = {"channel_scale": filter_scales(op)}
+    if fold is not None:
+        scales = {"multiplier": fold.multiplier, "exponent": fold.exponent}
+    if not any(builder.needs(op.inputs.get(name)) for name in ("filter", "bias", "multiplier")):
+        return d_output, builder.through_output(op, d_output, **scales)
+    d_real = builder.through_output(op, d_output)
+    return d_real, builder.through_output(op, d_real, clamp=False, **scales)
+
+
+def weighted_vjp(op: Operation, window: Window, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+    """The gradients of a layer with weights, given that of its output.
+
+    Emits those of the adapter first, so that the gradient at the accumulators may then be overwritten by the input's.
+    """
+    d_real, d_acc = output_gradients(op, d_output, builder)
     gradients: dict[str, Tensor] = {}
-    window_attributes = {"window": window}
     if builder.needs(op.inputs.get("hidden")) or builder.needs(op.inputs.get("lora_B")):
         state: LoraState = op.attributes["lora"]
-        shared = {"hidden_shift": state.hidden_shift, "a_scale": state.a_scale}
-        attributes = {"b_unit": state.b_unit, "input_scale": input_scale(op), "rank": lora_rank(op)}
         d_hidden = builder.gradient(op.inputs["hidden"])
         operands = {"d_acc": d_acc, "lora_B": op.inputs["lora_B"], "lora_shift": op.inputs["lora_shift"]}
         operands |= {"hidden_shift": state.hidden_shift, "l1": state.l1}
-        builder.emit("LORA_BACKWARD_HIDDEN", op, operands, {"d_hidden": d_hidden}, attributes)
-        d_b = builder.float_gradient(op.inputs["lora_B"])
-        operands = {"d_acc": d_acc, "hidden": op.inputs["hidden"], **shared}
-        builder.emit("LORA_BACKWARD_B", op, operands, {"d_B": d_b}, attributes)
+        builder.emit("LORA_BACKWARD_HIDDEN", op, operands, {"d_hidden": d_hidden})
+        d_b = builder.parameter_gradient(op.inputs["lora_B"])
+        operands = {"d_output": d_acc, "source": op.inputs["hidden"], "unit": state.gradient_unit}
+        units = {"scale": state.b_unit * input_scale(op), "unit_index": 1}
+        builder.emit("LORA_BACKWARD_B", op, operands, {"gradient": d_b}, units)
         gradients |= {"hidden": d_hidden, "lora_B": d_b}
-    retrained: RetrainedState | None = op.attributes.get("retrained")
     if builder.needs(op.inputs["filter"]):
-        d_filter = builder.float_gradient(op.inputs["filter"])
-        emit_filter_gradient(builder, op, op.inputs["input"], d_output, d_filter, window)
+        d_filter = builder.parameter_gradient(op.inputs["filter"])
+        emit_filter_gradient(builder, op, op.inputs["input"], d_real, d_filter, window)
         gradients["filter"] = d_filter
-    if "bias" in op.inputs and builder.needs(op.inputs["bias"]):
-        d_bias = builder.float_gradient(op.inputs["bias"])
-        builder.emit("BIAS_BACKWARD", op, {"d_output": d_output}, {"d_bias": d_bias})
+    if builder.needs(op.inputs.get("bias")):
+        d_bias = builder.parameter_gradient(op.inputs["bias"])
+        builder.emit("BIAS_BACKWARD", op, {"d_output": d_real}, {"gradient": d_bias})
         gradients["bias"] = d_bias
     if builder.needs(op.inputs["input"]):
         d_input = builder.gradient(op.inputs["input"])
         operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
-        if retrained is not None:
-            operands["l1"] = retrained.l1
-        builder.emit("CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, window_attributes)
+        builder.emit("CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, {"window": window})
         gradients["input"] = d_input
     return gradients
 
 
 def emit_filter_gradient(
-    builder: Builder, op: Operation, x: Tensor, d_output: Tensor, d_filter: Tensor, window: Window, **divisor: Tensor
+    builder: Builder,
+    op: Operation,
+    x: Tensor,
+    d_output: Tensor,
+    d_filter: Tensor,
+    window: Window,
+    units: dict[str, Tensor] | None = None,
 ) -> None:
-    """Emit CONV_2D_BACKWARD_FILTER for the input `x` of `op`; `divisor` divides the result by a run-time scale."""
+    """Emit CONV_2D_BACKWARD_FILTER for the input `x` of `op`; `units` are its optional operands."""
     assert x.scale is not None
-    attributes = {"window": window, "zero_point": x.zero_point, "input_scale": np.float32(x.scale[0])}
-    operands = {"d_output": d_output, "input": x, **divisor}
-    builder.emit("CONV_2D_BACKWARD_FILTER", op, operands, {"d_filter": d_filter}, attributes)
+    attributes = {"window": window, "scale": np.asarray(x.scale[:1], np.float32), "unit_index": 0}
+    operands = {"d_output": d_output, "source": x, **(units or {})}
+    builder.emit("CONV_2D_BACKWARD_FILTER", op, operands, {"gradient": d_filter}, attributes)
 
 
 def check_requantization(op: Operation) -> str | None:

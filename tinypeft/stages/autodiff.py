@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinypeft.adapters import AdaptedGraph, Parameter
+from tinypeft.adapters import AdaptedGraph
 from tinypeft.errors import AdapterError, ModelError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.activation import output_range
 from tinypeft.optimizers import OPTIMIZERS
+from tinypeft.stages.updates import Updates
 
 MAX_BATCH = 65535
 
@@ -49,7 +50,7 @@ def differentiate(
     builder = _Builder(forward, adapted)
     label = Tensor("label", (), "int32", Purpose.ARGUMENT)
     learning_rate = Tensor("learning_rate", (), "float32", Purpose.ARGUMENT)
-    updates = _Updates(adapted, config, learning_rate)
+    updates = Updates(adapted, config, learning_rate)
     loss, d_logits = builder.loss(logits, label, adapted.observers)
     builder.backward(forward, logits, d_logits, updates)
     operations = [*builder.operations, *([] if updates.batched else adapted.quantizers)]
@@ -61,45 +62,6 @@ def differentiate(
         inputs = [learning_rate, updates.count]
         update = Graph("update", inputs, [], [*updates.operations, *adapted.quantizers])
     return training, update
-
-
-class _Updates:
-    """What follows a parameter's gradient: its update, or its sum until the batch is complete."""
-
-    def __init__(self, adapted: AdaptedGraph, config: TrainingConfig, learning_rate: Tensor):
-        self.optimizer = OPTIMIZERS[config.optimizer]
-        self.settings: dict[str, Any] = {"momentum": config.momentum}
-        self.adapted, self.learning_rate = adapted, learning_rate
-        self.batched = config.batch_size > 1
-        self.count = Tensor("count", (), "int32", Purpose.ARGUMENT)
-        self.operations: list[Operation] = []
-
-    def follow(self, parameter: Parameter, gradient: Tensor) -> Operation:
-        """The operation right behind `gradient`."""
-        master = parameter.master
-        if not self.batched:
-            return self._update(master, gradient)
-        total = Tensor(f"{master.name}_sum", master.shape, "float32", Purpose.OPTIMIZER_STATE)
-        self._start_at_zero(total)
-        mean = Tensor(f"{master.name}_mean", master.shape, "float32", Purpose.GRADIENT)
-        inputs, outputs = {"count": self.count, "sum": total}, {"mean": mean, "sum": total}
-        self.operations.append(Operation(OPS["TAKE_MEAN"], f"{master.name}_take_mean", inputs, outputs))
-        self.operations.append(self._update(master, mean))
-        operands = {"gradient": gradient, "sum": total}
-        return Operation(OPS["ACCUMULATE_GRADIENT"], f"{master.name}_accumulate", operands, {"sum": total})
-
-    def _update(self, master: Tensor, gradient: Tensor) -> Operation:
-        states = self.optimizer.states(master, self.settings)
-        for state in states.values():
-            self._start_at_zero(state)
-        return self.optimizer.update(master, gradient, self.learning_rate, states, self.settings)
-
-    def _start_at_zero(self, state: Tensor) -> None:
-        initialize = Operation(
-            OPS["INITIALIZE_CONSTANT"], f"{state.name}_initialize", {}, {"state": state}, {"value": 0.0}
-        )
-        self.adapted.initializers.append(initialize)
-        self.adapted.restorers.append(initialize)
 
 
 class _Builder:
@@ -124,7 +86,7 @@ class _Builder:
         self.operations.append(Operation(OPS["SOFTMAX_CROSS_ENTROPY"], self._unique("cross_entropy"), inputs, outputs))
         return loss, d_logits
 
-    def backward(self, forward: Graph, logits: Tensor, d_logits: Tensor, updates: _Updates) -> None:
+    def backward(self, forward: Graph, logits: Tensor, d_logits: Tensor, updates: Updates) -> None:
         """Append the gradients of `forward`, last operation first, each parameter's update behind its gradient."""
         self._gradients[id(logits)] = d_logits
         for op in reversed(forward.operations):
@@ -139,11 +101,11 @@ class _Builder:
             for operand, gradient in op.op.vjp(op, d_output, self).items():
                 self._receive(op.inputs[operand], gradient, updates)
 
-    def _receive(self, tensor: Tensor, gradient: Tensor, updates: _Updates) -> None:
+    def _receive(self, tensor: Tensor, gradient: Tensor, updates: Updates) -> None:
         parameter = self._parameters.get(id(tensor))
         if parameter is not None:
-            producer = next(i for i, op in enumerate(self.operations) if gradient in op.outputs.values())
-            self.operations.insert(producer + 1, updates.follow(parameter, gradient))
+            position = next(i for i, op in enumerate(self.operations) if gradient in op.outputs.values())
+            self.operations[position] = updates.consume(parameter, self.operations[position])
             return
         existing = self._gradients.get(id(tensor))
         if existing is None:
@@ -180,19 +142,19 @@ class _Builder:
         """A fresh bfp16 tensor."""
         return Tensor(self._unique(f"d_{of.name}"), of.shape, "bfp16", Purpose.GRADIENT)
 
-    def float_gradient(self, of: Tensor) -> Tensor:
-        """A fresh float32 tensor shaped like the master behind `of`."""
+    def parameter_gradient(self, of: Tensor) -> Tensor:
+        """A fresh bfp32 tensor shaped like the master behind `of`."""
         master = self._parameters[id(of)].master
-        return Tensor(self._unique(f"d_{of.name}"), master.shape, "float32", Purpose.GRADIENT)
+        return Tensor(self._unique(f"d_{of.name}"), master.shape, "bfp32", Purpose.GRADIENT)
 
     def needs(self, tensor: Tensor | None) -> bool:
         """Whether a trained parameter lies at or below `tensor`."""
         return tensor is not None and id(tensor) in self._trained
 
-    def through_output(self, op: Operation, d_output: Tensor, **channel_scale: Any) -> Tensor:
+    def through_output(self, op: Operation, d_output: Tensor, clamp: bool = True, **channel_scale: Any) -> Tensor:
         """Append REQUANTIZE_BACKWARD; `d_output` itself where there is neither clamp nor scale."""
         inputs, attributes = {"d_output": d_output}, {}
-        if op.output.dtype == "int8":
+        if op.output.dtype == "int8" and clamp:
             inputs["output"] = op.output
             attributes["clamp"] = output_range(op)
         for name, value in channel_scale.items():

@@ -130,9 +130,6 @@ static inline int32_t tp_float_exponent(float x) {
   return (int32_t)((bits >> 23) & 0xFFu) - 127;
 }
 
-/* An int64 sum times 2^exponent: 24 bits kept, rounded half up, then one exact scaling. |total| < 2^53. */
-float tp_wide_to_f32(int64_t total, int32_t exponent);
-
 /* e^x for x <= 0, relative error below 3e-7; 0 below -87 and of not a number. */
 float tp_exp_f32(float x);
 

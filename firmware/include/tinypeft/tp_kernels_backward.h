@@ -58,20 +58,25 @@ void tp_depthwise_conv_backward_input_s16(const tp_conv_backward_params *params,
 typedef struct {
   tp_window window;
   int32_t input_offset;
-  float input_scale;
-} tp_conv_backward_filter_params;
+} tp_filter_gradient_params;
 
-/* d_filter = sum over positions of d_output * (input + input_offset), times input_scale [/ divisor].
- * d_output (OH,OW,Cout), input (H,W,Cin), d_filter (Cout,KH,KW,Cin). divisor (1) may be NULL. */
-void tp_conv_backward_filter_f32(const tp_conv_backward_filter_params *params, const tp_bfp16 *d_output,
-                                 const int8_t *input, const float *divisor, float *d_filter);
+/* tp_gradient_function: d_filter[row] = sum over positions of d_output[.,row] * (source + input_offset).
+ * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,Cin). The first is for sums that int32 holds, whatever
+ * the mantissas, and the last for one tap and one position. */
+int tp_filter_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+                           int32_t *gradient);
+int tp_filter_gradient_wide_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row,
+                                int32_t shift, int32_t *gradient);
+int tp_dense_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+                          int32_t *gradient);
 
 typedef struct {
   int32_t positions, channels;
-} tp_bias_backward_params;
+} tp_position_sum_params;
 
-/* d_bias[c] = sum over positions of d_output[p,c]. */
-void tp_bias_backward_f32(const tp_bias_backward_params *params, const tp_bfp16 *d_output, float *d_bias);
+/* tp_gradient_function: d_bias[row] = sum over positions of d_output[p,row]. source is not read. */
+int tp_bias_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+                         int32_t *gradient);
 
 typedef struct {
   int32_t size;
@@ -89,20 +94,19 @@ typedef struct {
 
 /* Quantise a LoRA: A to int8 with one scale, B per output channel so that (B . hidden) >> lora_shift is in units of
  * the accumulator. master_A (r,KH,KW,Cin), master_B (Cout,r); hidden_shift (1) keeps the hidden values inside int16,
- * lora_shift (Cout) the accumulator inside int32. a_scale (1); l1 (2): norms of A and B for the backward pass. */
+ * lora_shift (Cout) the accumulator inside int32. a_scale (1). For the backward pass l1 (2), norms of A and B, and
+ * gradient_unit (2), what their gradients are multiplied by. */
 void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *master_A, const float *master_B,
                           int8_t *lora_A, int8_t *hidden_shift, int8_t *lora_B, int8_t *lora_shift, float *a_scale,
-                          int32_t *l1);
+                          int32_t *l1, float *gradient_unit);
 
-/* The masters that an adapter's integers stand for, and the norms; the integers stay as they are. */
+/* The masters that an adapter's integers stand for, norms and units; the integers stay as they are. */
 void tp_lora_restore_f32(const tp_lora_quantize_params *params, const int8_t *lora_A, const int8_t *hidden_shift,
                          const int8_t *lora_B, const int8_t *lora_shift, const float *a_scale, float *master_A,
-                         float *master_B, int32_t *l1);
+                         float *master_B, int32_t *l1, float *gradient_unit);
 
 typedef struct {
   int32_t positions, rank, output_c;
-  float input_scale;
-  const float *b_unit;
 } tp_lora_backward_params;
 
 /* d_hidden[p,r] = sum_c d_acc[p,c] * B[c,r], in units of the hidden value over lora_A's scale.
@@ -111,9 +115,9 @@ void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp
                                  const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
                                  tp_bfp16 *d_hidden, void *scratch);
 
-/* d_b[c,r] = sum_p d_acc[p,c] * hidden[p,r], as the gradient of master_B. */
-void tp_lora_backward_b_f32(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int16_t *hidden,
-                            const int8_t *hidden_shift, const float *a_scale, float *d_b);
+/* tp_gradient_function: d_b[row,r] = sum_p d_output[p,row] * hidden[p,r]; source is hidden, int16 (positions,rank). */
+int tp_lora_gradient_b_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+                           int32_t *gradient);
 
 typedef struct {
   int32_t input_c, output_c;
@@ -127,16 +131,15 @@ typedef struct {
 
 /* Quantise a retrained dense layer per output channel. master_filter (Cout,Cin), master_bias (Cout), logit_range (2):
  * smallest and largest logit seen. multiplier, shift: to int8 of scale output_scale * 2^output_shift[0];
- * logit_scale (Cout); fold_multiplier (Cout), fold_exponent (1): filter scales for the backward pass; l1 (1). */
+ * logit_scale (Cout); fold_multiplier (Cout), fold_exponent (1): filter scales for the backward pass. */
 void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
                            const float *master_bias, const float *logit_range, int8_t *filter, int32_t *bias,
                            int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
-                           int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1);
+                           int16_t *fold_multiplier, int32_t *fold_exponent);
 
 /* The masters that a retrained layer's integers stand for, and what the backward pass derives from them. */
 void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *filter, const int32_t *bias,
                           const int8_t *output_shift, const float *logit_scale, float *master_filter,
-                          float *master_bias, float *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
-                          int32_t *l1);
+                          float *master_bias, float *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent);
 
 #endif
