@@ -39,6 +39,13 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "regex": ("residual", AdapterConfig(target_modules="branch_.*|again"), TrainingConfig(momentum=0.5)),
     "classifier_only": ("plain", AdapterConfig(target_modules=()), TrainingConfig()),
     "mlp": ("mlp", AdapterConfig(), TrainingConfig()),
+    "whole": ("mlp", AdapterConfig("modules_to_save", modules_to_save=("first", "head")), TrainingConfig()),
+    "whole_conv": (
+        "plain",
+        AdapterConfig(target_modules=(), modules_to_save=("stem", "head")),
+        TrainingConfig(momentum=0.5),
+    ),
+    "more_classes": ("plain", AdapterConfig(options=(("head_classes", "2,new,0,1,new"),)), TrainingConfig()),
     "float_edges": ("float_edges", AdapterConfig(), TrainingConfig()),
     "conv_mean": ("conv_mean", AdapterConfig(), TrainingConfig()),
     "no_bias": ("no_bias", AdapterConfig(), TrainingConfig()),

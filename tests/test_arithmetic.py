@@ -34,7 +34,6 @@ _FUNCTIONS = {
         "int32_t", ("int64_t", "int32_t", "int64_t", "int32_t"), "tp_common_exponent(a[i], b[i], c[i], d[i])"
     ),
     "exp2i": ("float", ("int32_t",), "tp_exp2i(a[i])"),
-    "wide_to_f32": ("float", ("int64_t", "int32_t"), "tp_wide_to_f32(a[i], b[i])"),
     "limit": ("float", ("float", "float"), "tp_limit_f32(a[i], b[i])"),
     "round_to_s32": ("int32_t", ("float",), "tp_round_to_s32(a[i])"),
     "float_exponent": ("int32_t", ("float",), "tp_float_exponent(a[i])"),
@@ -178,27 +177,11 @@ def test_common_exponent() -> None:
     assert (exponents[zero] == eb[zero]).all()
 
 
-def test_exp2i_and_wide_to_float() -> None:
-    rng = np.random.default_rng(6)
+def test_exp2i() -> None:
     exponents = np.arange(-200, 200)
     powers = _each(arithmetic.exp2i, exponents)
     _assert_same("exp2i", powers, exponents)
     assert powers[200] == 1.0 and powers[200 - 127] == 0.0 and powers[-1] == 2.0**127
-
-    near = np.array([(1 << 52) + k for k in (-2, -1, 0, 1, 2)] + [(1 << 53) - 1, (1 << 24) - 1, 1 << 24, (1 << 24) + 1])
-    totals = np.concatenate([_integers(rng, 150, 53), near, -near])
-    total, exponent = _grid(totals, [-170, -150, -127, -126, -100, -20, 0, 20, 100])
-    with np.errstate(over="ignore"):
-        result = np.concatenate([arithmetic.wide_to_float(t, int(e[0])) for t, e in _by_exponent(total, exponent)])
-    order = np.argsort(exponent, kind="stable")
-    _assert_same("wide_to_f32", result, total[order], exponent[order])
-    exact = total[order] * 2.0 ** exponent[order]
-    normal = (np.abs(exact) > 2.0**-102) & (np.abs(exact) < 2.0**127)
-    np.testing.assert_allclose(result[normal].astype(np.float64), exact[normal], rtol=2.0**-24)
-
-
-def _by_exponent(total: np.ndarray, exponent: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(total[exponent == e], exponent[exponent == e]) for e in np.unique(exponent)]
 
 
 def _floats(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from cases import CASES
 from gradients import backward
 from kernel_harness import FIRMWARE, block_float
 from training_cases import KERNEL_CASES
+from update_cases import ROW_CASES, held_by
 from weighted_cases import WEIGHTED_CASES
 
 from tinypeft import adapters, emulators, flashers, ops, optimizers
@@ -21,7 +22,7 @@ from tinypeft.compiler import compile_model
 from tinypeft.emulators import EMULATORS
 from tinypeft.flashers import FLASHERS
 from tinypeft.ir import Operation, Purpose, Tensor
-from tinypeft.ops import OPS, CArray
+from tinypeft.ops import OPS, CArray, CPointers
 from tinypeft.ops.base import Op, Value
 from tinypeft.optimizers import OPTIMIZERS
 from tinypeft.stages.autodiff import TrainingConfig
@@ -56,7 +57,8 @@ def operations() -> dict[str, Operation]:
 @functools.cache
 def examples() -> dict[str, Operation]:
     """The same, cases without their values."""
-    return {kind: case if isinstance(case, Operation) else case[0] for kind, case in operations().items()}
+    rows = {kind: held_by(make(np.random.default_rng(1), "op")[0])[kind] for kind, make in ROW_CASES.items()}
+    return rows | {kind: case if isinstance(case, Operation) else case[0] for kind, case in operations().items()}
 
 
 def missing_cases(registered: dict[str, Op], forward: Any, compared: Any) -> list[str]:
@@ -92,13 +94,22 @@ def test_no_case_is_of_an_unknown_operator() -> None:
 @pytest.mark.parametrize("kind", OPS)
 def test_the_kernel_is_in_its_source_and_in_a_header(kind: str) -> None:
     operation = examples()[kind]
+    headers = "\n".join(path.read_text() for path in (FIRMWARE / "include" / "tinypeft").glob("*.h"))
+    if kind in ROW_CASES:
+        function = operation.op.row_function(operation)
+        text = (FIRMWARE / "kernels" / OPS[kind].source).read_text()
+        # a macro may define it
+        assert re.search(rf"^(void |int |\w+\(){function.name}[(,]", text, re.M), (
+            f"{function.name} is not in its source"
+        )
+        assert re.search(rf"^(void|int) {function.name}\(", headers, re.M), f"{function.name} is declared in no header"
+        return
     call = operation.op.call(operation)
     if call is None:
         assert not OPS[kind].source, f"{kind} names a source but calls nothing"
         return
     text = (FIRMWARE / "kernels" / OPS[kind].source).read_text()
     assert re.search(rf"^void {call.function}\(", text, re.M), f"{call.function} is not in {OPS[kind].source}"
-    headers = "\n".join(path.read_text() for path in (FIRMWARE / "include" / "tinypeft").glob("*.h"))
     declared = re.search(rf"^void {call.function}\(([^;]*)\);", headers, re.M)
     assert declared, f"{call.function} is declared in no header"
     given = len(call.arguments) + bool(call.params) + bool(operation.op.scratch_bytes(operation))
@@ -115,17 +126,20 @@ def test_an_operator_declares_what_it_takes_and_gives(kind: str) -> None:
     operation = examples()[kind]
     op = operation.op
     assert op is OPS[kind] and op.name == kind and re.fullmatch(r"[A-Z0-9_]+", kind)
-    assert set(op.operands) <= set(operation.inputs) and all(op.takes(name) for name in operation.inputs)
-    assert set(operation.outputs) <= set(op.results)
+    given = set(operation.inputs) - set(operation.outputs)  # what is updated in place is an operand if it is read
+    assert set(op.operands) <= set(operation.inputs) and all(op.takes(name) for name in given)
+    assert all(op.gives(name) for name in operation.outputs)
     for name, shape in op.shapes(operation).items():
         assert operation.outputs[name].shape == shape, f"{kind}: {name}"
     for output, hosts in op.in_place(operation).items():
         for host in hosts:
             assert operation.inputs[host].nbytes >= operation.outputs[output].nbytes, f"{kind}: {output} in {host}"
     assert op.scratch_bytes(operation) >= 0 and op.macs(operation) >= 0
-    call = op.call(operation)
+    call = None if kind in ROW_CASES else op.call(operation)
     for argument in [] if call is None else call.arguments:
-        assert argument is None or isinstance(argument, Tensor | tuple | CArray | int | float), f"{kind}: {argument!r}"
+        assert argument is None or isinstance(argument, Tensor | tuple | CArray | CPointers | int | float), (
+            f"{kind}: {argument!r}"
+        )
     if not (op.importable or op.differentiable):
         with pytest.raises(NotImplementedError):
             op.from_tflite(None, [], [])

@@ -124,7 +124,7 @@ def compile_model(
     reset = requantize = restore = None
     if trains:
         reset = Graph("reset", [adapted.seed], [], [*adapted.initializers, *adapted.quantizers])
-        requantize = Graph("requantize", [], [], adapted.quantizers)
+        requantize = Graph("requantize", [], [], [*adapted.marks, *adapted.quantizers])
         restore = Graph("restore", [], [], adapted.restorers)
     inference = schedule(verify(inference, "differentiate"))
     training = schedule(verify(training, "differentiate")) if training is not None else None

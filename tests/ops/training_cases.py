@@ -8,13 +8,13 @@ import numpy as np
 from cases import random_int8
 from layer_cases import (
     Case,
-    conv_backward_filter,
     conv_backward_input,
     depthwise_backward_input,
     gradient,
     logits_case,
     lora_backward,
     lora_case,
+    retrain_case,
     retrained_case,
     tensor,
     transpose_conv_backward_input,
@@ -30,13 +30,12 @@ KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
         retrained_case(rng, name)["layer"] if rng.random() < 0.5 else lora_case(rng, name, "FULLY_CONNECTED")["layer"]
     ),
     "DENSE_LOGITS": logits_case,
-    "LORA_BACKWARD_HIDDEN": lambda rng, name: lora_backward(rng, name, "LORA_BACKWARD_HIDDEN"),
-    "LORA_BACKWARD_B": lambda rng, name: lora_backward(rng, name, "LORA_BACKWARD_B"),
+    "LORA_BACKWARD_HIDDEN": lora_backward,
+    "DENSE_RETRAIN": retrain_case,
     "DENSE_QUANTIZE": lambda rng, name: retrained_case(rng, name)["DENSE_QUANTIZE"],
     "DENSE_RESTORE": lambda rng, name: retrained_case(rng, name)["DENSE_RESTORE"],
     "CONV_2D_BACKWARD_INPUT": conv_backward_input,
     "DEPTHWISE_CONV_2D_BACKWARD_INPUT": depthwise_backward_input,
-    "CONV_2D_BACKWARD_FILTER": conv_backward_filter,
     "TRANSPOSE_CONV_BACKWARD_INPUT": transpose_conv_backward_input,
 }
 
@@ -67,14 +66,6 @@ def _floats(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         specials = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], shape)
         values = np.where(rng.random(shape) < 0.2, specials, np.clip(values, -3e38, 3e38))
     return values.astype(np.float32)
-
-
-@case
-def bias_backward(rng: np.random.Generator, name: str) -> Case:
-    """A sum over positions."""
-    shape = _shape(rng)
-    inputs, outputs = {"d_output": tensor("d", shape, "bfp16")}, {"d_bias": tensor("b", shape[-1:], "float32")}
-    return Operation(OPS["BIAS_BACKWARD"], name, inputs, outputs), {"d_output": gradient(rng, shape)}
 
 
 @case
@@ -145,51 +136,6 @@ def softmax_cross_entropy(rng: np.random.Generator, name: str) -> Case:
 
 
 @case
-def sgd(rng: np.random.Generator, name: str) -> Case:
-    """With and without momentum; masters, gradients and rates that overflow."""
-    shape = (int(rng.integers(1, 60)),)
-    master = tensor("master", shape, "float32", Purpose.MASTER)
-    rate = Tensor("rate", (), "float32", Purpose.ARGUMENT)
-    inputs = {"gradient": tensor("g", shape, "float32"), "learning_rate": rate, "master": master}
-    outputs, values = {"master": master}, {"gradient": _floats(rng, shape), "master": _floats(rng, shape)}
-    values["learning_rate"] = np.float32(rng.choice([0.0, 1e-4, 0.02, 1e30, np.inf, -0.5]))
-    attributes = {"momentum": 0.0}
-    if rng.random() < 0.5:
-        velocity = tensor("velocity", shape, "float32", Purpose.OPTIMIZER_STATE)
-        inputs["velocity"] = outputs["velocity"] = velocity
-        values["velocity"], attributes["momentum"] = _floats(rng, shape), float(rng.choice([0.5, 0.9, 0.99]))
-    return Operation(OPS["SGD"], name, inputs, outputs, attributes), values
-
-
-def _finite(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 whose sums are no NaN, of which IEEE 754 leaves the bits open."""
-    return np.nan_to_num(_floats(rng, shape), posinf=1e38, neginf=-1e38).clip(-1e38, 1e38)
-
-
-@case
-def accumulate_gradient(rng: np.random.Generator, name: str) -> Case:
-    """Sums of any size."""
-    shape = _shape(rng)
-    total = tensor("sum", shape, "float32", Purpose.OPTIMIZER_STATE)
-    inputs = {"gradient": tensor("g", shape, "float32"), "sum": total}
-    values = {"gradient": _finite(rng, shape), "sum": _finite(rng, shape)}
-    return Operation(OPS["ACCUMULATE_GRADIENT"], name, inputs, {"sum": total}), values
-
-
-@case
-def take_mean(rng: np.random.Generator, name: str) -> Case:
-    """A count of zero gives zero."""
-    shape = _shape(rng)
-    total = tensor("sum", shape, "float32", Purpose.OPTIMIZER_STATE)
-    inputs = {"count": Tensor("count", (), "int32", Purpose.ARGUMENT), "sum": total}
-    outputs = {"mean": tensor("mean", shape, "float32"), "sum": total}
-    return Operation(OPS["TAKE_MEAN"], name, inputs, outputs), {
-        "count": np.int32(rng.choice([0, 1, 2, 3, 7, 100000, -1])),
-        "sum": _finite(rng, shape),
-    }
-
-
-@case
 def initialize_uniform(rng: np.random.Generator, name: str) -> Case:
     """Any seed, negative too."""
     master = tensor("master", _shape(rng), "float32", Purpose.MASTER)
@@ -223,3 +169,10 @@ def initialize_from_base(rng: np.random.Generator, name: str) -> Case:
     master = tensor("master", data.shape, "float32", Purpose.MASTER)
     op = Operation(OPS["INITIALIZE_FROM_BASE"], name, {"weights": weights}, {"master": master}, {"unit": unit})
     return op, {"weights": data}
+
+
+@case
+def mark_rows(rng: np.random.Generator, name: str) -> Case:
+    """Every value."""
+    changed = tensor("changed", (int(rng.integers(1, 40)),), "int8", Purpose.OPTIMIZER_STATE)
+    return Operation(OPS["MARK_ROWS"], name, {}, {"row_changed": changed}, {"value": int(rng.integers(3))}), {}

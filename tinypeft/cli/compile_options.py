@@ -54,15 +54,14 @@ _KEYS |= {name: f"adapter.{name}" for name in _ADAPTER_OPTIONS}
 #: The options that a command may require, as its messages call them
 _NAMES = {"model.path": "MODEL", "board.name": "--board", "output.directory": "--output"}
 
-_OPTIONS = (
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", required=False),
     click.option("--board", help="The board to build for; `tinypeft boards` lists them."),
     click.option("--calibration", metavar="F.npz:KEY", help="Samples of the input, to quantise a .keras or .h5."),
     click.option(
         "--adapter",
         metavar="KIND[+KIND…]",
-        help=f"One or more of {', '.join(k for k in ADAPTERS if k != 'modules_to_save')}; or none to infer only. "
-        "Default lora.",
+        help=f"One or more of {', '.join(ADAPTERS)}; or none to infer only. Default lora.",
     ),
     click.option("--r", "rank", type=int, help="LoRA's rank. Default 4."),
     click.option("--lora-alpha", type=float, help="LoRA's output is scaled by lora_alpha / r. Default 8."),
@@ -79,8 +78,8 @@ _OPTIONS = (
     ),
     click.option(
         "--modules-to-save",
-        metavar="NAME",
-        help="The classifier to retrain, or `none`. Default: the last dense layer.",
+        metavar="NAME,…",
+        help="The layers to retrain whole, or `none`. Default: the classifier.",
     ),
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd."),
     click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0."),
@@ -175,7 +174,7 @@ def _adapter(values: dict[str, Any]) -> AdapterConfig:
     if isinstance(targets, list):
         targets = tuple(targets)
     if isinstance(saved, str):
-        saved = [] if saved == "none" else [saved]
+        saved = [] if saved == "none" else [name.strip() for name in saved.split(",")]
     kinds = values["adapter.kind"]
     return AdapterConfig(
         kinds if isinstance(kinds, str) else "+".join(kinds),

@@ -1,4 +1,4 @@
-"""What a fresh adapter starts from: INITIALIZE_UNIFORM, INITIALIZE_CONSTANT and INITIALIZE_FROM_BASE."""
+"""What a fresh adapter starts from: INITIALIZE_UNIFORM, INITIALIZE_CONSTANT, INITIALIZE_FROM_BASE; MARK_ROWS."""
 
 from __future__ import annotations
 
@@ -59,6 +59,24 @@ class InitializeConstant(Op):
     def call(self, op: Operation) -> KernelCall:
         fields = {"size": op.output.size, "value": np.float32(op.attributes["value"])}
         return KernelCall("tp_initialize_constant_f32", "tp_initialize_constant_params", fields, [op.output])
+
+
+@register
+class MarkRows(Op):
+    """Every element of row_changed, int8 (rows,), = the attribute `value`; see UPDATE_ROWS."""
+
+    name = "MARK_ROWS"
+    results = ("row_changed",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"row_changed": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"row_changed": np.full(op.output.shape, op.attributes["value"], np.int8)}
+
+    def call(self, op: Operation) -> KernelCall:
+        return KernelCall("tp_mark_rows_s8", "", {}, [op.output.size, op.attributes["value"], op.output])
 
 
 @register

@@ -11,7 +11,7 @@ from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.activation import output_range
 from tinypeft.optimizers import OPTIMIZERS
-from tinypeft.stages.updates import Updates
+from tinypeft.updates import Updates
 
 MAX_BATCH = 65535
 
@@ -53,7 +53,7 @@ def differentiate(
     updates = Updates(adapted, config, learning_rate)
     loss, d_logits = builder.loss(logits, label, adapted.observers)
     builder.backward(forward, logits, d_logits, updates)
-    operations = [*builder.operations, *([] if updates.batched else adapted.quantizers)]
+    operations = [*builder.operations, *([] if updates.batched else updates.quantizers())]
     arguments = [label] if updates.batched else [label, learning_rate]
     training = Graph("training", [*forward.inputs, *arguments], [loss], operations)
     training = _keep_masks(_prune(training))
@@ -105,7 +105,8 @@ class _Builder:
         parameter = self._parameters.get(id(tensor))
         if parameter is not None:
             position = next(i for i, op in enumerate(self.operations) if gradient in op.outputs.values())
-            self.operations[position] = updates.consume(parameter, self.operations[position])
+            update = updates.consume(parameter, self.operations[position])
+            self.operations[position : position + 1] = [] if update is None else [update]
             return
         existing = self._gradients.get(id(tensor))
         if existing is None:

@@ -24,6 +24,7 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
     saved = _modules_to_save(operations, config)
     targets = {kind.name: _targets(operations, config, kind, saved) for kind in kinds}
     insertion = Insertion(adapted)
+    insertion.classifier = _classifier(operations, saved)
     result: list[Operation] = []
     for operation in operations:
         for kind in [ADAPTERS["modules_to_save"]] if operation in saved else kinds:
@@ -32,8 +33,8 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
         result += [*insertion.before, operation, *insertion.after]
         insertion.before, insertion.after = [], []
     adapted.graph.operations = result
-    for operation in saved:
-        _carry_scale(adapted.graph, operation)
+    if insertion.classifier is not None:
+        _carry_scale(adapted.graph, insertion.classifier)
     if not adapted.parameters:
         raise AdapterError("nothing would be trained", "name layers with --target-modules or --modules-to-save")
     return adapted
@@ -49,11 +50,11 @@ def _copy(graph: Graph) -> Graph:
 
 def _kinds(config: AdapterConfig) -> list[AdapterKind]:
     """The kinds of a configuration, whose settings are checked."""
-    names = sorted(name for name in ADAPTERS if name != "modules_to_save")
+    names = sorted(ADAPTERS)
     for name in (*config.kinds, *(kind for kind, _ in config.targets)):
         if name not in names:
             raise AdapterError(f"there is no adapter kind {name}", f"one of: {', '.join(names)}, none")
-    kinds = [ADAPTERS[name] for name in dict.fromkeys(config.kinds)]
+    kinds = [ADAPTERS[name] for name in dict.fromkeys(config.kinds) if name != "modules_to_save"]
     if not 1 <= config.r <= 256:
         raise AdapterError(f"r is {config.r}, the limits are 1 and 256", "try --r 4")
     if not 0 < config.lora_alpha <= 1e6:
@@ -79,23 +80,31 @@ def matches(layer: str, wanted: Sequence[str] | str) -> bool:
 
 
 def _modules_to_save(operations: list[Operation], config: AdapterConfig) -> list[Operation]:
-    """The classifier to retrain whole, as a list of one or none."""
+    """The layers to retrain whole; the last dense layer where the configuration does not say, if it is a classifier."""
     kind = ADAPTERS["modules_to_save"]
-    classifier = [op for op in operations if op.kind == "FULLY_CONNECTED"][-1:]
-    retrainable = [op for op in classifier if kind.refuses(op) is None]
+    candidates = [op for op in operations if kind.refuses(op) is None]
     if config.modules_to_save is None:
-        return retrainable
-    names = [op.layer for op in retrainable]
+        last = [op for op in operations if op.kind == "FULLY_CONNECTED"][-1:]
+        return [op for op in last if op in candidates and _classifier(operations, [op])]
+    names = list(dict.fromkeys(op.layer for op in candidates))
+    chosen = []
     for name in config.modules_to_save:
-        found = [op for op in operations if matches(op.layer, [name])]
+        found = [op for op in operations if matches(op.layer, [name]) and "filter" in op.inputs]
         if not found:
             raise AdapterError(f"modules_to_save names {name}, which is no layer of the model", _suggest(name, names))
-        if found != retrainable:
-            reason = (
-                kind.refuses(found[0]) or "is not the model's last dense layer, the one that can be retrained whole"
-            )
-            raise AdapterError(f"modules_to_save names {name}, which {reason}", _suggest(name, names))
-    return retrainable if config.modules_to_save else []
+        for op in found:
+            if op not in candidates:
+                raise AdapterError(f"modules_to_save names {name}, which {kind.refuses(op)}", _suggest(name, names))
+        chosen += found
+    return [op for op in operations if op in chosen]
+
+
+def _classifier(operations: list[Operation], saved: list[Operation]) -> Operation | None:
+    """Of the retrained layers the one that gives the model's logits: a linear last dense layer of one row."""
+    for op in [op for op in operations if op.kind == "FULLY_CONNECTED"][-1:]:
+        linear = op.attributes["activation"] == "NONE" and op.output.size == op.inputs["filter"].shape[0]
+        return op if op in saved and linear else None
+    return None
 
 
 def _carry_scale(graph: Graph, retrained: Operation) -> None:
