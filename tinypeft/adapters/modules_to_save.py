@@ -7,6 +7,7 @@ import numpy as np
 from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parameter, register
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops.dense_quantize import BIAS_LIMIT
+from tinypeft.ops.output_logits import exponent_for
 from tinypeft.ops.weighted import (
     ACCUMULATOR_LIMIT,
     RetrainedState,
@@ -40,7 +41,7 @@ class ModulesToSave(AdapterKind):
         channels = (filters.shape[0],)
         master_filter = insertion.state(f"{name}_kernel_master", filters.shape, "float32", Purpose.MASTER)
         master_bias = insertion.state(f"{name}_bias_master", channels, "float32", Purpose.MASTER)
-        logit_range = insertion.state(f"{name}_logit_range", (2,), "float32", Purpose.OPTIMIZER_STATE)
+        logit_range = insertion.state(f"{name}_logit_range", (2,), "int32", Purpose.OPTIMIZER_STATE)
         scales, base = filter_scales(operation), multipliers(operation)
         insertion.initialize("INITIALIZE_FROM_BASE", master_filter, {"weights": filters}, unit=scales)
         if bias is None:  # the converter leaves out a bias of zeros
@@ -66,6 +67,7 @@ class ModulesToSave(AdapterKind):
             "input_scale": input_scale(operation),
             "output_scale": np.float32(operation.output.scale[0]),
             "output_zero_point": operation.output.zero_point,
+            "logit_exponent": exponent_for(operation.output),
             "filter_scale": scales,
             "base_multiplier": base[0],
             "base_shift": base[1],

@@ -22,8 +22,8 @@ _SAME_SCALE = F32(1.000001)
 class DenseQuantize(Op):
     """Quantise a dense layer per output channel, never finer than the base layer, so that a fresh copy equals it.
 
-    `logit_range` (2,) holds the smallest and largest logit seen: the int8 output's scale grows by powers of two
-    until it holds them. The loss reads `logit_scale`, not that scale.
+    `logit_range` (2,) holds the smallest and largest logit seen, int32 in steps of 2**logit_exponent: the int8 output's
+    scale grows by powers of two until it holds them. The loss reads `logit_scale`, not that scale.
     """
 
     name = "DENSE_QUANTIZE"
@@ -77,9 +77,10 @@ class DenseQuantize(Op):
     @staticmethod
     def _range_shift(op: Operation, logit_range: np.ndarray) -> int:
         low, high = _output_limits(op)
+        smallest, largest = logit_range.astype(np.float32) * arithmetic.exp2i(op.attributes["logit_exponent"])
         for shift in range(8):
             factor = arithmetic.exp2i(shift)
-            if not (logit_range[0] < low * factor or logit_range[1] > high * factor):
+            if not (smallest < low * factor or largest > high * factor):
                 return shift
         return 8
 
@@ -112,7 +113,7 @@ class DenseRestore(Op):
         return {
             "master_filter": filters.astype(np.float32) * scale[:, None],
             "master_bias": values["bias"].astype(np.float32) * unit,
-            "logit_range": np.array([low * reach, high * reach], np.float32),
+            "logit_range": _observed(op, np.array([low * reach, high * reach], np.float32)),
             **_derived(filters, scale),
         }
 
@@ -126,6 +127,12 @@ def _output_limits(op: Operation) -> tuple[np.float32, np.float32]:
     """The smallest and largest logit that the base layer's int8 output holds."""
     scale, zero_point = F32(op.attributes["output_scale"]), op.attributes["output_zero_point"]
     return F32(-128 - zero_point) * scale, F32(127 - zero_point) * scale
+
+
+def _observed(op: Operation, limits: np.ndarray) -> np.ndarray:
+    """The range within `limits` that, observed, asks for the same scale: rounded towards zero."""
+    steps = limits * arithmetic.exp2i(-op.attributes["logit_exponent"])
+    return np.trunc(arithmetic.limit_float(steps, F32(2.0**30))).astype(np.int32)
 
 
 def _derived(filters: np.ndarray, scale: np.ndarray) -> dict[str, Value]:
@@ -146,6 +153,7 @@ def _fields(op: Operation, filters: Tensor) -> dict[str, Any]:
         "input_scale": F32(attributes["input_scale"]),
         "output_scale": F32(attributes["output_scale"]),
         "output_zero_point": attributes["output_zero_point"],
+        "logit_exponent": attributes["logit_exponent"],
         "filter_scale": CArray("float", attributes["filter_scale"]),
         "base_multiplier": CArray("int32_t", attributes["base_multiplier"]),
         "base_shift": CArray("int32_t", attributes["base_shift"]),
