@@ -267,9 +267,7 @@ def test_fixed_point() -> None:
     x, multiplier, shift = _grid(np.append(_integers(rng, 60, 31), INT32_MIN), multipliers, np.arange(-40, 100))
     result = arithmetic.fixed_point(x, multiplier, shift)
     _assert_same("fixed_point", result, x, multiplier, shift)
-    exact = [
-        Fraction(int(v) * int(m)) / Fraction(2) ** int(s) for v, m, s in zip(x, multiplier, shift, strict=True)
-    ]
+    exact = [Fraction(int(v) * int(m)) / Fraction(2) ** int(s) for v, m, s in zip(x, multiplier, shift, strict=True)]
     rounded = [min(max(math.floor(e + Fraction(1, 2)), INT32_MIN), INT32_MAX) for e in exact]
     np.testing.assert_array_equal(result, rounded)
 

@@ -76,7 +76,7 @@ def rounding_shift_right(x: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
     return (x >> shift) + (remainder > threshold)
 
 
-def saturating_doubling_high_mul(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
+def saturating_doubling_high_mul(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
     """High half of 2*a*b, rounded (gemmlowp's SaturatingRoundingDoublingHighMul)."""
     product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
     nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
@@ -126,7 +126,7 @@ def round_half_up_shift(x: np.ndarray | int, shift: np.ndarray | int) -> np.ndar
     return ((x + half) >> right) << left
 
 
-def round_half_up_wide(x: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+def round_half_up_wide(x: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
     """floor(x / 2**shift + 1/2) of |x| <= 2**62 and 0 <= shift <= 63."""
     x, shift = np.asarray(x, np.int64), np.asarray(shift, np.int64)
     half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
@@ -148,7 +148,7 @@ def fixed_point(x: np.ndarray | int, multiplier: np.ndarray | int, shift: np.nda
     return saturate_s32(round_half_up_wide(product, np.maximum(shift, 0)))
 
 
-def float_multiplier(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def float_multiplier(scale: np.ndarray | np.floating) -> tuple[np.ndarray, np.ndarray]:
     """(multiplier, exponent), int64, with multiplier * 2**exponent the positive normal float32 `scale`, from its bits.
 
     The multiplier is at least 2**30. The exponent of 0 is that of 2**-127, small enough for any product to become 0.
@@ -201,7 +201,7 @@ def log_fixed(x: int) -> int:
     f = (abs(m - one) << 31) // (m + one)
     f = f if m >= one else -f
     square = saturating_doubling_high_mul(f, f)
-    p = np.int64(0)
+    p = np.zeros_like(square)
     for coefficient in reversed(_ATANH_COEFFICIENTS):
         p = saturating_doubling_high_mul(square, p + coefficient)
     series = f + int(saturating_doubling_high_mul(f, p))

@@ -42,9 +42,7 @@ def load_array(spec: str) -> np.ndarray:
     return arrays[0]
 
 
-def load_dataset(
-    spec: str, graph_input: Tensor, classes: int | None, vectors: VectorForm | None = None
-) -> Dataset:
+def load_dataset(spec: str, graph_input: Tensor, classes: int | None, vectors: VectorForm | None = None) -> Dataset:
     """The samples, and perhaps labels or target vectors, that `F.npz:X` or `F.npz:X:Y` names.
 
     int8 samples are taken as they are; other numbers are real values and quantised by `graph_input`'s scale. A trailing

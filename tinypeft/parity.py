@@ -142,11 +142,11 @@ class _Comparison:
 
             def update_again(**options: Any) -> Run:
                 """The update, behind as many samples as the device has forgotten; they leave the state as it is."""
-                state = {target: self.device.read(target) for target in ("adapter", "training")}
+                state = {place: self.device.read(place) for place in ("adapter", "training")}
                 for _ in range(self.samples):
                     self.device.train_step(data, target, float(rate))
-                for target, values in state.items():
-                    self.device.write(target, values)
+                for place, values in state.items():
+                    self.device.write(place, values)
                 return self.device.update(float(rate), **options)
 
             self._both(update, "update", step, count, lambda **o: self.device.update(float(rate), **o), update_again)

@@ -20,7 +20,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Outputs:
-    """`outputs` (N, ...) in the model's dtype; `scores` (N, outputs): real values of logits, or of outputs without them.
+    """`outputs` (N, ...) in the model's dtype; `scores` (N, outputs): real logits, or real outputs without them.
 
     `threshold`: the score above which an output of its own is a yes. `instructions`: mean per inference, None where
     nothing counts them.
@@ -37,7 +37,7 @@ class Outputs:
         return hashlib.sha256(np.ascontiguousarray(self.outputs).tobytes()).hexdigest()
 
     def accuracy(self, y: np.ndarray) -> float:
-        """Of labels (N,) the share that has the largest score; of vectors the share of values that are a right yes or no."""
+        """The share of labels (N,) with the largest score, or of values of vectors that are a right yes or no."""
         if y.ndim == 1:
             return float(np.mean(self.scores.argmax(1) == y))
         return float(np.mean((self.scores > self.threshold) == (y > 0.5)))

@@ -127,7 +127,7 @@ def run_program(built: Built, folder: Path, library: list[Path], flags: list[str
 
 
 def _targets(target: Tensor | None, y: np.ndarray | None, classes: int) -> str:
-    """What the program gives to training steps, right and wrong: TARGET(i), and with a comma behind it, as all of them."""
+    """What the program gives to training steps, right and wrong, each with the comma behind it."""
     if target is None:
         return "#define TARGET(i)\n"
     assert y is not None

@@ -140,9 +140,7 @@ def _int32(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(values, -(1 << 31), (1 << 31) - 1).astype(np.int32)
 
 
-def _loss(
-    rng: np.random.Generator, name: str, kind: str, target: Tensor, y: Value, attributes: dict[str, Any]
-) -> Case:
+def _loss(rng: np.random.Generator, name: str, kind: str, target: Tensor, y: Value, attributes: dict[str, Any]) -> Case:
     """A loss of random logits, the observer there or not."""
     outputs = int(rng.choice([1, 2, 3, 10, 50])) if target.shape == () else target.size
     shape, exponent = (1, outputs), int(rng.integers(-24, 1))

@@ -84,7 +84,9 @@ def test_what_a_loss_contains_is_passed_over() -> None:
     net = Net((1, 6), 1)
     net.dense("head", 3)
     net.function("probability", "LOGISTIC", 1 / 256, -128)
-    graph, logits = attach_logits(load_tflite("binary", net.build(), {}).graph, LOSSES["binary_cross_entropy"].passed_over)
+    graph, logits = attach_logits(
+        load_tflite("binary", net.build(), {}).graph, LOSSES["binary_cross_entropy"].passed_over
+    )
     assert graph.producer(logits).kind == "DENSE_LOGITS"
     graph, logits = attach_logits(load("softmax_end").graph, LOSSES["mean_squared_error"].passed_over, classes=False)
     assert graph.producer(logits).inputs["input"] is graph.outputs[0]
@@ -94,5 +96,5 @@ def test_what_a_loss_contains_is_passed_over() -> None:
 def test_a_retrained_layer_must_give_the_logits() -> None:
     source = load("softmax_end")
     training = TrainingConfig(loss="mean_squared_error", target="vector")
-    with pytest.raises(AdapterError, match="head cannot be retrained: the loss reads the output of .*, a SOFTMAX"):
+    with pytest.raises(AdapterError, match="head cannot be retrained: the loss reads what .*, a SOFTMAX"):
         compile_model("m", source.fingerprint, source.graph, AdapterConfig(modules_to_save=("head",)), training)

@@ -77,7 +77,7 @@ def generate_sources(
         "output_place": place_of(model.arena, "inference", model.output.name),
         "logits": model.logits,
         "logits_place": place_of(model.arena, "inference", model.logits.name) if model.logits else "",
-        "logit_exponent": float_exponent(model.logits.scale[0]) if model.logits and model.logits.scale is not None else 0,
+        "logit_exponent": _logit_exponent(model),
         "target": model.target.name if model.target else "",
         "target_parameter": _target_parameter(model.target),
         "target_check": _target_check(model.target, f"{model.name.upper()}_CLASSES"),
@@ -90,6 +90,12 @@ def generate_sources(
     }
     files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
     return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
+
+
+def _logit_exponent(model: CompiledModel) -> int:
+    """Of the power of two that one step of the logits is."""
+    scale = model.logits.scale if model.logits is not None else None
+    return 0 if scale is None else float_exponent(scale[0])
 
 
 def _target_parameter(target: Tensor | None) -> str:

@@ -111,8 +111,8 @@ class Device:
     ) -> Run:
         """One training step with `data`, or the input as it is; `loss` is the sample's, of before the update.
 
-        `target` is a label, a vector (little-endian int32 in Q16.16), or None where the model takes none or a vector was
-        written before.
+        `target` is a label, a vector (little-endian int32 in Q16.16), or None where the model takes none or where a
+        vector was written before.
         """
         self._write_input(data)
         self._write_target(target)

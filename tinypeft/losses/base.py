@@ -49,7 +49,7 @@ class Loss:
         return {}
 
     def target(self, graph: Graph, logits: Tensor, target: str) -> Tensor:
-        """What `target`, one of `targets`, is as an operand; an argument of the training graph unless it is computed."""
+        """The operand for `target`, one of `targets`: an argument of the training graph, or what it computes."""
         if target == LABEL:
             return Tensor("label", (), "int32", Purpose.ARGUMENT)
         if target == VECTOR:
@@ -101,8 +101,11 @@ def _int8_input(graph: Graph, logits: Tensor, loss: str) -> Tensor:
     if tensor.dtype != "int8":
         quantized = [op.output for op in graph.consumers(tensor) if op.kind == "QUANTIZE"]
         if len(quantized) != 1:
-            raise AdapterError(f"the input {tensor.name} is {tensor.dtype} and is quantised in {len(quantized)} places, "
-                               "as a target it must be int8", "convert the model with an int8 input")  # fmt: skip
+            raise AdapterError(
+                f"the input {tensor.name} is {tensor.dtype} and is quantised in {len(quantized)} places, as a target "
+                "it must be int8",
+                "convert the model with an int8 input",
+            )
         tensor = quantized[0]
     if tensor.size != logits.size:
         raise AdapterError(

@@ -23,7 +23,7 @@ _ONE = 1 << 31  # as Q0.31
 
 @register
 class BinaryCrossEntropy(LossOp):
-    """loss = mean(-t * log(sigmoid(logits)) - (1 - t) * log(1 - sigmoid(logits))), d_logits = (sigmoid(logits) - t) / N.
+    """loss = mean(-t * log(p) - (1 - t) * log(1 - p)) of p = sigmoid(logits), and d_logits = (p - t) / N.
 
     `target` (N,) holds t in Q16.16, limited to [0, 1].
     """
@@ -42,7 +42,9 @@ class BinaryCrossEntropy(LossOp):
         difference = saturate_s32(np.where(positive, difference, -difference))
 
         logarithms = sum(log_fixed(_ONE + int(e)) for e in exponentials)
-        total = int(round_half_up_shift(magnitude * missing, -exponent).sum()) + int(round_half_up_shift(logarithms, 10))
+        total = int(round_half_up_shift(magnitude * missing, -exponent).sum()) + int(
+            round_half_up_shift(logarithms, 10)
+        )
         loss = saturate_s32((total + count // 2) // count)
         multiplier, power = share(1, count)
         d_logits = block_float(difference.reshape(op.inputs["logits"].shape), multiplier, power - 31)

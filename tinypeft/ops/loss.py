@@ -35,7 +35,9 @@ class LossOp(Op):
 
     def check(self, op: Operation) -> str | None:
         size = op.inputs["logits"].size
-        return None if size <= MAX_OUTPUTS else f"a loss over {size} outputs is not supported, the most is {MAX_OUTPUTS}"
+        return (
+            None if size <= MAX_OUTPUTS else f"a loss over {size} outputs is not supported, the most is {MAX_OUTPUTS}"
+        )
 
 
 def logit_exponent(op: Operation) -> int:
@@ -67,7 +69,7 @@ def share(parts: int, outputs: int) -> tuple[int, int]:
 
 
 def block_float(values: np.ndarray, multiplier: int, exponent: int) -> BlockFloat:
-    """int32 values times multiplier * 2**exponent: mantissas of the exponent that the largest needs, rounded half up."""
+    """int32 values * multiplier * 2**exponent: mantissas of the exponent that the largest needs, rounded half up."""
     products = np.asarray(values, np.int64) * multiplier
     largest = int(np.abs(products).max())
     shift = max(largest.bit_length() - 15, 0)

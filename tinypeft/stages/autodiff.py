@@ -78,9 +78,9 @@ def differentiate(
 ) -> tuple[Graph, Graph | None]:
     """The training graph and, for batches of more than one sample, the update graph.
 
-    The training graph takes (input, label or target vector if any, learning_rate) and gives the loss; each parameter's update follows its
-    gradient, and the adapter is quantised at the end. With a batch size above 1 it sums the gradients instead, and the
-    update graph takes (learning_rate, count). Optimiser states join `adapted.initializers`.
+    The training graph takes (input, label or target vector if any, learning_rate) and gives the loss; each parameter's
+    update follows its gradient, and the adapter is quantised at the end. With a batch size above 1 it sums the
+    gradients instead, and the update graph takes (learning_rate, count). Optimiser states join `adapted.initializers`.
     """
     builder = _Builder(forward, adapted)
     target = LOSSES[config.loss].target(forward, logits, config.target)

@@ -26,7 +26,7 @@ def attach_logits(
     for retrained in graph.operations:
         if "logit_scale" in retrained.attributes and retrained is not final:
             raise AdapterError(
-                f"layer {retrained.layer} cannot be retrained: the loss reads the output of {final.name}, a {final.kind}",
+                f"layer {retrained.layer} cannot be retrained: the loss reads what {final.name}, a {final.kind}, gives",
                 "leave it as it is with --modules-to-save none",
             )
     operation = _dense_logits(final) if _linear(final) else _output_logits(final)
