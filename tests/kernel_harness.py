@@ -210,7 +210,7 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
         elif isinstance(argument, tuple):
             pointers = ", ".join(f"a[{i + k}]" for k in range(len(argument)))
             arguments.append(f"(const {_C_TYPES[argument[0].dtype]} *const[]){{{pointers}}}")
-        elif isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT:
+        elif isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT and not argument.shape:
             arguments.append(f"*(const {_C_TYPES[argument.dtype]} *)a[{i}]")
         elif isinstance(argument, Tensor | CArray):
             arguments.append(f"a[{i}]")

@@ -51,6 +51,23 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "no_bias": ("no_bias", AdapterConfig(), TrainingConfig()),
     "dense_reshape": ("dense_reshape", AdapterConfig(), TrainingConfig()),
     "layout": ("layout", AdapterConfig(r=2), TrainingConfig()),
+    "smoothed": (
+        "plain",
+        AdapterConfig(r=2),
+        TrainingConfig(label_smoothing=0.1, class_weights=(1.0, 0.2, 3.0, 1.0, 0.0)),
+    ),
+    "binary": ("plain", AdapterConfig(r=2), TrainingConfig(loss="binary_cross_entropy", target="vector")),
+    "binary_end": (
+        "binary_end",
+        AdapterConfig(r=2, modules_to_save=()),
+        TrainingConfig(loss="binary_cross_entropy", target="vector", momentum=0.5),
+    ),
+    "regression": (
+        "conv_mean",
+        AdapterConfig(r=2),
+        TrainingConfig(loss="mean_squared_error", target="vector", batch_size=3),
+    ),
+    "autoencoder": ("autoencoder", AdapterConfig(r=2), TrainingConfig(loss="mean_squared_error", target="input")),
 }
 TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]
 
@@ -71,13 +88,23 @@ class Built:
         return self.opened.model
 
     def samples(self, count: int, seed: int = 0) -> Dataset:
-        """Random samples and labels."""
-        return small_models.samples(self.opened.source, count, seed)
+        """Random samples, and the labels or target vectors that the model learns from, if any."""
+        dataset = small_models.samples(self.opened.source, count, seed)
+        model = self.model
+        if model.training is None or (model.target is not None and not model.target.shape):
+            return dataset
+        if model.target is None:
+            return Dataset(dataset.x, None)
+        low, high = (max(bound, -4.0) for bound in (model.loss.bounds[0], min(model.loss.bounds[1], 4.0)))
+        y = np.random.default_rng(seed + 1).uniform(low, high, (count, model.target.size))
+        return Dataset(dataset.x, y)
 
     def save_samples(self, path: Path, count: int = 20) -> str:
         """The same in a file, as --data takes it."""
         dataset = self.samples(count)
-        assert dataset.y is not None
+        if dataset.y is None:
+            np.savez(path, x=dataset.x)
+            return f"{path}:x"
         np.savez(path, x=dataset.x, y=dataset.y)
         return f"{path}:x:y"
 
@@ -95,7 +122,7 @@ class Built:
 def save_model(name: str, folder: Path) -> Path:
     """The .tflite file of a small model."""
     path = folder / f"{name}.tflite"
-    path.write_bytes(small_models.MODELS[name]())
+    path.write_bytes(small_models.model_bytes(name))
     return path
 
 

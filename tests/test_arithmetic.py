@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -37,8 +38,13 @@ _FUNCTIONS = {
     "limit": ("float", ("float", "float"), "tp_limit_f32(a[i], b[i])"),
     "round_to_s32": ("int32_t", ("float",), "tp_round_to_s32(a[i])"),
     "float_exponent": ("int32_t", ("float",), "tp_float_exponent(a[i])"),
-    "exp": ("float", ("float",), "tp_exp_f32(a[i])"),
-    "log": ("float", ("float",), "tp_log_f32(a[i])"),
+    "round_wide": ("int64_t", ("int64_t", "int32_t"), "tp_round_wide(a[i], b[i])"),
+    "saturate": ("int32_t", ("int64_t",), "tp_saturate_s32(a[i])"),
+    "fixed_point": ("int32_t", ("int32_t", "int32_t", "int32_t"), "tp_fixed_point(a[i], b[i], c[i])"),
+    "float_multiplier": ("int32_t", ("float",), "(tp_float_multiplier(&a[i], &y[i]), y[i])"),
+    "multiplier_exponent": ("int32_t", ("float",), "tp_float_multiplier(&a[i], &(int32_t){0})"),
+    "exponential": ("int32_t", ("int64_t", "int32_t"), "tp_exponential(a[i], b[i])"),
+    "log": ("int32_t", ("int64_t",), "tp_log_fixed((uint64_t)a[i])"),
 }  # fmt: skip
 
 
@@ -229,23 +235,55 @@ def test_float_to_integer() -> None:
     np.testing.assert_array_equal(exponents[normal], np.frexp(positive[normal])[1] - 1)
 
 
-def test_exp() -> None:
-    x = np.concatenate([np.linspace(-90, 0, 100001), -np.logspace(-30, 0, 2000), [-np.inf, np.nan, -87, 0]]).astype(F32)
-    result = arithmetic.exp_f32(x)
-    _assert_same("exp", result, x)
-    inside = x >= -87
-    exact = np.exp(x[inside].astype(np.float64))
-    error = np.abs(result[inside] / exact - 1)
-    assert error.max() < 3e-7, f"at {x[inside][error.argmax()]}: {error.max()}"
-    assert (result[~inside] == 0).all() and arithmetic.exp_f32(F32(0.0)) == 1
+def test_round_wide_and_saturate() -> None:
+    x, shift = _grid(_integers(np.random.default_rng(8), 500, 62), np.arange(64))
+    result = arithmetic.round_half_up_wide(x, shift)
+    _assert_same("round_wide", result, x, shift)
+    exact = [(int(v) + (1 << int(s) >> 1)) >> int(s) for v, s in zip(x, shift, strict=True)]
+    np.testing.assert_array_equal(result, exact)
+    _assert_same("saturate", arithmetic.saturate_s32(x), x)
+
+
+def test_fixed_point() -> None:
+    rng = np.random.default_rng(9)
+    multipliers = np.concatenate([rng.integers(1 << 30, 1 << 31, 20), [0, 1 << 30, INT32_MAX]])
+    x, multiplier, shift = _grid(np.append(_integers(rng, 60, 31), INT32_MIN), multipliers, np.arange(-40, 100))
+    result = arithmetic.fixed_point(x, multiplier, shift)
+    _assert_same("fixed_point", result, x, multiplier, shift)
+    exact = [Fraction(int(v) * int(m)) / Fraction(2) ** int(s) for v, m, s in zip(x, multiplier, shift, strict=True)]
+    rounded = [min(max(math.floor(e + Fraction(1, 2)), INT32_MIN), INT32_MAX) for e in exact]
+    np.testing.assert_array_equal(result, rounded)
+
+
+def test_float_multiplier() -> None:
+    scale = np.concatenate([np.exp(np.linspace(-87, 88, 4000)), [1.0, 0.5, 2.0**-126]]).astype(F32)
+    multiplier, exponent = arithmetic.float_multiplier(scale)
+    _assert_same("float_multiplier", multiplier, scale)
+    _assert_same("multiplier_exponent", exponent, scale)
+    assert ((multiplier >= 1 << 30) & (multiplier <= INT32_MAX)).all()
+    np.testing.assert_array_equal(multiplier * 2.0**exponent, scale.astype(np.float64))
+    multiplier, exponent = arithmetic.float_multiplier(F32(0.0))
+    assert arithmetic.fixed_point(INT32_MAX, multiplier, -24 - exponent) == 0
+
+
+def test_exponential() -> None:
+    for exponent in range(-24, 1):
+        x = np.concatenate([np.linspace(-40, 0, 4001) / 2.0**exponent, [-1, -2, -3, 0, -(1 << 32) + 1]])
+        x = np.clip(np.floor(x), -(1 << 32) + 1, 0).astype(np.int64)
+        result = arithmetic.exponential(x, exponent)
+        _assert_same("exponential", result, x, exponent)
+        exact = np.exp(x * 2.0**exponent) * 2.0**31
+        assert np.abs(result - exact).max() <= 2.0**31 * 3e-7
+        assert (np.abs(result - exact) <= 4e-7 * exact + 4).all(), "small values keep their relative precision"
+        assert (result[x * 2.0**exponent <= -32] == 0).all() and result[x == 0].max() == INT32_MAX
 
 
 def test_log() -> None:
-    x = np.concatenate([np.logspace(0, 30, 8000), np.linspace(1, 3, 4000)]).astype(F32)
-    result = _each(arithmetic.log_f32, x)
+    x = np.concatenate([2.0 ** np.linspace(31, 61.9, 4000), np.linspace(2.0**31, 2.0**33, 2000)]).astype(np.int64)
+    result = _each(arithmetic.log_fixed, x)
     _assert_same("log", result, x)
-    np.testing.assert_allclose(result, np.log(x.astype(np.float64)), rtol=3e-6, atol=3e-7)
-    assert arithmetic.log_f32(1.0) == 0
+    np.testing.assert_allclose(result * 2.0**-26, np.log(x * 2.0**-31), rtol=0, atol=3e-8)
+    assert arithmetic.log_fixed(1 << 31) == 0
 
 
 @pytest.mark.parametrize("state", [1, 2, 0x80000000, 0xFFFFFFFF, 2654435761])

@@ -37,9 +37,19 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "targets": (dict,),
         **_ADAPTER_OPTIONS,
     },
-    "training": {"optimizer": (str,), "momentum": (int, float), "batch_size": (int,)},
+    "training": {
+        "optimizer": (str,),
+        "momentum": (int, float),
+        "batch_size": (int,),
+        "loss": (str,),
+        "label_smoothing": (int, float),
+        "class_weights": (str, list),
+        "target": (str,),
+    },
     "output": {"directory": (str,)},
 }
+#: keys whose lists hold numbers
+_NUMBERS = ("training.class_weights",)
 _PATHS = ("model.path", "model.calibration", "output.directory")
 
 
@@ -69,8 +79,10 @@ def load_config(path: Path | str) -> dict[str, Any]:
             if not isinstance(value, KEYS[section][key]) or isinstance(value, bool) > (bool in KEYS[section][key]):
                 wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}", "correct that line")
-            if isinstance(value, list) and not all(isinstance(name, str) for name in value):
-                raise ConfigError(f"{file}: {dotted} is {value!r}, expected a list of str", "correct that line")
+            element = (int, float) if dotted in _NUMBERS else (str,)
+            if isinstance(value, list) and not all(isinstance(e, element) and not isinstance(e, bool) for e in value):
+                wanted = "numbers" if dotted in _NUMBERS else "str"
+                raise ConfigError(f"{file}: {dotted} is {value!r}, expected a list of {wanted}", "correct that line")
             values[dotted] = str(file.parent / str(value)) if dotted in _PATHS else value
     return values
 

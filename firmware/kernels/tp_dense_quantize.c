@@ -21,11 +21,13 @@ static void float_to_multiplier(float real, int32_t *multiplier, int32_t *shift)
 }
 
 /* The smallest power of two that lets the int8 output hold every logit seen. */
-static int32_t output_range_shift(const tp_dense_quantize_params *params, const float *logit_range) {
+static int32_t output_range_shift(const tp_dense_quantize_params *params, const int32_t *logit_range) {
+  const float smallest = (float)logit_range[0] * tp_exp2i(params->logit_exponent);
+  const float largest = (float)logit_range[1] * tp_exp2i(params->logit_exponent);
   const float low = (float)(-128 - params->output_zero_point) * params->output_scale;
   const float high = (float)(127 - params->output_zero_point) * params->output_scale;
   int32_t shift = 0;
-  while (shift < 8 && (logit_range[0] < low * tp_exp2i(shift) || logit_range[1] > high * tp_exp2i(shift))) {
+  while (shift < 8 && (smallest < low * tp_exp2i(shift) || largest > high * tp_exp2i(shift))) {
     shift++;
   }
   return shift;
@@ -71,7 +73,7 @@ void tp_dense_quantize_row_f32(const tp_dense_quantize_params *params, const flo
   }
 }
 
-void tp_dense_begin_f32(const tp_dense_quantize_params *params, const float *logit_range, int8_t *output_shift,
+void tp_dense_begin_f32(const tp_dense_quantize_params *params, const int32_t *logit_range, int8_t *output_shift,
                         tp_dense_state *state) {
   const int32_t range_shift = logit_range != NULL ? output_range_shift(params, logit_range) : 0;
   state->range_shift = range_shift;
@@ -114,7 +116,7 @@ void tp_dense_end_f32(const tp_dense_quantize_params *params, const float *logit
 }
 
 void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
-                           const float *master_bias, const float *logit_range, int8_t *filter, int32_t *bias,
+                           const float *master_bias, const int32_t *logit_range, int8_t *filter, int32_t *bias,
                            int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
                            int16_t *fold_multiplier, int32_t *fold_exponent, int8_t *row_changed, int8_t *growth) {
   tp_dense_state state;
@@ -135,9 +137,14 @@ void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *
   tp_dense_end_f32(params, logit_scale, fold_multiplier, fold_exponent, &state);
 }
 
+/* The logit within `limit` that, observed, asks for the same scale: rounded towards zero. */
+static int32_t observed(const tp_dense_quantize_params *params, float limit) {
+  return (int32_t)tp_limit_f32(limit * tp_exp2i(-params->logit_exponent), 1073741824.0f);
+}
+
 void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *filter, const int32_t *bias,
                           const int8_t *output_shift, const float *logit_scale, float *master_filter,
-                          float *master_bias, float *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
+                          float *master_bias, int32_t *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
                           int8_t *growth) {
   for (int32_t c = 0; c < params->output_c; c++) {
     const float scale = logit_scale[c] / params->input_scale;
@@ -153,8 +160,8 @@ void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *
   }
   if (output_shift != NULL) {
     const float reach = output_shift[0] > 0 ? tp_exp2i(output_shift[0]) : 0.0f;
-    logit_range[0] = ((float)(-128 - params->output_zero_point) * params->output_scale) * reach;
-    logit_range[1] = ((float)(127 - params->output_zero_point) * params->output_scale) * reach;
+    logit_range[0] = observed(params, ((float)(-128 - params->output_zero_point) * params->output_scale) * reach);
+    logit_range[1] = observed(params, ((float)(127 - params->output_zero_point) * params->output_scale) * reach);
   }
   derive_backward(params, logit_scale, fold_multiplier, fold_exponent);
 }

@@ -62,7 +62,7 @@ static void limit_row(const touched *t, float *row) {
 
 void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp16 *d_output, const int8_t *source,
                           float learning_rate, float *master_filter, const float *master_bias,
-                          const float *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int32_t *shift,
+                          const int32_t *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int32_t *shift,
                           int8_t *output_shift, float *logit_scale, int16_t *fold_multiplier, int32_t *fold_exponent,
                           int8_t *row_changed, int8_t *growth, void *scratch) {
   const tp_dense_quantize_params *quantize = &params->quantize;

@@ -6,7 +6,13 @@ void tp_initialize_uniform_f32(const tp_initialize_uniform_params *params, int32
   tp_uniform_f32(mixed != 0u ? mixed : 1u, master, params->size, params->bound);
 }
 
-void tp_initialize_constant_f32(const tp_initialize_constant_params *params, float *state) {
+void tp_initialize_constant_f32(const tp_initialize_constant_f32_params *params, float *state) {
+  for (int32_t i = 0; i < params->size; i++) {
+    state[i] = params->value;
+  }
+}
+
+void tp_initialize_constant_s32(const tp_initialize_constant_s32_params *params, int32_t *state) {
   for (int32_t i = 0; i < params->size; i++) {
     state[i] = params->value;
   }

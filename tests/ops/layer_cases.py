@@ -14,6 +14,7 @@ from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.base import BlockFloat, Value
 from tinypeft.ops.fully_connected import dense_window
+from tinypeft.ops.output_logits import exponent_for, logits_tensor
 from tinypeft.ops.weighted import accumulator_bound, filter_scales, input_range, input_scale, multipliers
 from tinypeft.ops.window import Window
 
@@ -137,7 +138,7 @@ def retrained_operations(base: Operation) -> dict[str, Operation]:
     """DENSE_QUANTIZE, DENSE_RESTORE, the layer and its logits with the operands that they give."""
     channels, shape = base.inputs["bias"].shape, base.inputs["filter"].shape
     dtypes = {
-        "master_filter": "float32", "master_bias": "float32", "logit_range": "float32",
+        "master_filter": "float32", "master_bias": "float32", "logit_range": "int32",
         "filter": "int8", "bias": "int32",
         "multiplier": "int32", "shift": "int32", "output_shift": "int8", "logit_scale": "float32",
         "fold_multiplier": "int16", "fold_exponent": "int32", "row_changed": "int8", "growth": "int8",
@@ -149,7 +150,8 @@ def retrained_operations(base: Operation) -> dict[str, Operation]:
     multiplier, shift = multipliers(base)
     attributes = {
         "input_scale": input_scale(base), "output_scale": np.float32(base.output.scale[0]),  # type: ignore[index]
-        "output_zero_point": base.output.zero_point, "filter_scale": filter_scales(base),
+        "output_zero_point": base.output.zero_point, "logit_exponent": exponent_for(base.output),
+        "filter_scale": filter_scales(base),
         "base_multiplier": np.broadcast_to(multiplier, channels).copy(),
         "base_shift": np.broadcast_to(shift, channels).copy(),
     }  # fmt: skip
@@ -162,7 +164,7 @@ def retrained_operations(base: Operation) -> dict[str, Operation]:
     inputs = {"input": base.inputs["input"], **{n: t[n] for n in ("filter", "bias", "multiplier", "shift")}}
     made["layer"] = Operation(base.op, f"{base.name}_layer", inputs, dict(base.outputs), dict(base.attributes))
     inputs = {"input": base.inputs["input"], "filter": t["filter"], "bias": t["bias"], "scale": t["logit_scale"]}
-    logits = tensor(f"{base.name}_logits", (1, channels[0]), "float32")
+    logits = logits_tensor((1, channels[0]), exponent_for(base.output))
     made["logits"] = Operation(OPS["DENSE_LOGITS"], f"{base.name}_logits", inputs, {"logits": logits})
     return made
 
@@ -188,7 +190,8 @@ def retrained_case(rng: np.random.Generator, name: str) -> dict[str, Case]:
         n: masters(rng, quantize.inputs[n].shape, s)
         for n, s in zip(("master_filter", "master_bias"), styles, strict=True)
     }
-    values["logit_range"] = np.array([-rng.random() * reach, rng.random() * reach], np.float32)
+    steps = np.array([-rng.random() * reach, rng.random() * reach]) * 2.0 ** -exponent_for(base.output)
+    values["logit_range"] = np.clip(steps, -(1 << 31), (1 << 31) - 1).astype(np.int32)
     states = {
         "row_changed": rng.integers(1, 3, len(values["master_filter"])).astype(np.int8),
         "growth": rng.integers(0, 9, len(values["master_filter"])).astype(np.int8),
@@ -236,7 +239,7 @@ def logits_case(rng: np.random.Generator, name: str) -> Case:
         if layer.inputs["input"].size == layer.inputs["filter"].shape[1]:
             break
     kept = [n for n in layer.inputs if style == 1 or n not in ("hidden", "lora_B", "lora_shift")]
-    logits = tensor(f"{name}_logits", (1, layer.inputs["filter"].shape[0]), "float32")
+    logits = logits_tensor((1, layer.inputs["filter"].shape[0]), exponent_for(layer.output))
     op = Operation(OPS["DENSE_LOGITS"], name, {n: layer.inputs[n] for n in kept}, {"logits": logits})
     return op, {n: values[n] for n in kept}
 

@@ -40,7 +40,7 @@ def _fresh(op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         initialize = Operation(OPS["INITIALIZE_FROM_BASE"], "i", {"weights": op.inputs[operand]}, {"master": master})
         initialize.attributes["unit"] = unit
         result[f"master_{operand}"] = initialize.op.evaluate(initialize, {"weights": values[operand]})["master"]
-    return result | {"logit_range": np.zeros(2, np.float32), **_new(len(scales))}
+    return result | {"logit_range": np.zeros(2, np.int32), **_new(len(scales))}
 
 
 def _new(rows: int) -> dict[str, Value]:
@@ -79,7 +79,7 @@ def test_larger_masters_grow_the_scale_of_their_channel() -> None:
         growth = np.exp(rng.uniform(-3, 6, shape[:1]))
         weights = (rng.uniform(-127, 127, shape) * (scales * growth)[:, None]).astype(np.float32)
         bias = rng.normal(0, 3, shape[0]).astype(np.float32)
-        masters = {"master_filter": weights, "master_bias": bias, "logit_range": np.zeros(2, np.float32)}
+        masters = {"master_filter": weights, "master_bias": bias, "logit_range": np.zeros(2, np.int32)}
         masters |= _new(len(weights))
         quantized = quantize.op.evaluate(quantize, masters)
         grown = np.floor(weights / scales[:, None] + 0.5)
@@ -109,17 +109,20 @@ def test_the_output_scale_follows_the_logits() -> None:
     quantize, layer, logits = made["DENSE_QUANTIZE"], made["layer"], made["logits"]
     scale = float(base.output.scale[0])  # type: ignore[index]
     low, high = (-128 - 3) * scale, (127 - 3) * scale
+    unit = float(logits.output.scale[0])  # type: ignore[index]
     seen = []
     for factor in (0.0, 0.5, 0.999, 1.001, 1.999, 2.001, 4.1, 100.0, 255.0, 257.0, 1e6):
         for logit_range in ((low * factor, 0.0), (0.0, high * factor), (low * factor, high * factor)):
-            operands = _fresh(base, values) | {"logit_range": np.array(logit_range, np.float32)}
+            steps = np.clip(np.trunc(np.array(logit_range) / unit), -(1 << 31), (1 << 31) - 1)
+            operands = _fresh(base, values) | {"logit_range": steps.astype(np.int32)}
             quantized = quantize.op.evaluate(quantize, operands)
             shift = int(quantized["output_shift"][0])
             assert shift == min(max(int(np.ceil(np.log2(max(factor, 1)))), 0), 8), f"{factor}: {shift}"
             seen.append(shift)
             x = {"input": random_int8(rng, base.inputs["input"].shape)}
             wide = layer.op.evaluate(layer, x | quantized)["output"].reshape(-1)
-            real = logits.op.evaluate(logits, x | quantized | {"scale": quantized["logit_scale"]})["logits"].reshape(-1)
+            scales = {"scale": quantized["logit_scale"]}
+            real = logits.op.evaluate(logits, x | quantized | scales)["logits"].reshape(-1) * unit
             inside = (wide > -128) & (wide < 127)
             output = (wide.astype(float) - 3) * scale * 2.0**shift
             assert (np.abs(output - real) <= 0.5001 * scale * 2.0**shift)[inside].all()

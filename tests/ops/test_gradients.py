@@ -13,6 +13,7 @@ from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import Purpose
+from tinypeft.ops.loss import LossOp
 from tinypeft.ops.parameter_gradient import row_factors
 from tinypeft.stages.autodiff import TrainingConfig
 
@@ -68,7 +69,7 @@ def _integer_gradients(
 def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: int) -> dict[str, np.ndarray]:
     assert model.training is not None
     operations = model.training.operations
-    loss = next(i for i, op in enumerate(operations) if op.kind == "SOFTMAX_CROSS_ENTROPY")
+    loss = next(i for i, op in enumerate(operations) if isinstance(op.op, LossOp))
     forward = [op for op in operations[:loss] if op.kind not in ("CLAMP_MASK", "LORA_DOWN")]
     downs = {op.output.name: op.inputs["lora_A"] for op in operations[:loss] if op.kind == "LORA_DOWN"}
     reference = Reference(values | {"lora_A of hidden": downs})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from cases import random_int8
@@ -23,6 +24,7 @@ from layer_cases import (
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.base import Value
+from tinypeft.ops.output_logits import exponent_for, logits_tensor
 
 KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "CONV_2D": lambda rng, name: lora_case(rng, name, "CONV_2D")["layer"],
@@ -118,21 +120,73 @@ def clamp_mask(rng: np.random.Generator, name: str) -> Case:
     return op, {"output": random_int8(rng, shape)}
 
 
+def _int32(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """All equal, of one magnitude or of every one, and the extremes."""
+    bits = 0 if rng.random() < 0.1 else int(rng.integers(1, 32))
+    values = rng.integers(-(1 << bits), 1 << bits, shape)
+    if rng.random() < 0.3:
+        values = values >> rng.integers(0, 32, shape)
+    if rng.random() < 0.2:
+        values = np.where(rng.random(shape) < 0.3, rng.choice([-(1 << 31), (1 << 31) - 1, 0], shape), values)
+    return np.clip(values, -(1 << 31), (1 << 31) - 1).astype(np.int32)
+
+
+def _loss(rng: np.random.Generator, name: str, kind: str, target: Tensor, y: Value, attributes: dict[str, Any]) -> Case:
+    """A loss of random logits, the observer there or not."""
+    outputs = int(rng.choice([1, 2, 3, 10, 50])) if target.shape == () else target.size
+    shape, exponent = (1, outputs), int(rng.integers(-24, 1))
+    logits = Tensor("logits", shape, "int32", Purpose.ACTIVATION, np.array([2.0**exponent], np.float32))
+    inputs = {"logits": logits, "target": target}
+    results = {"loss": tensor("loss", (1,), "int32"), "d_logits": tensor("d", shape, "bfp16")}
+    values: dict[str, Value] = {"logits": _int32(rng, shape), "target": y}
+    if rng.random() < 0.5:
+        observed = tensor("range", (2,), "int32", Purpose.OPTIMIZER_STATE)
+        inputs["logit_range"] = results["logit_range"] = observed
+        values["logit_range"] = np.sort(_int32(rng, (2,)))
+    return Operation(OPS[kind], name, inputs, results, attributes), values
+
+
 @case
 def softmax_cross_entropy(rng: np.random.Generator, name: str) -> Case:
-    """Logits close together, far apart, all equal; with and without the observer."""
-    classes = int(rng.choice([1, 2, 3, 10, 50]))
-    scale = float(rng.choice([0.0, 1e-3, 1.0, 10.0, 1e4, 1e30, 1.5e38]))
-    logits = np.clip(rng.normal(0, 1, (1, classes)), -2, 2).astype(np.float32) * np.float32(scale)
+    """Logits close together, far apart, all equal; smoothed labels, weights of classes."""
     label = Tensor("label", (), "int32", Purpose.ARGUMENT)
-    inputs = {"logits": tensor("logits", (1, classes), "float32"), "label": label}
-    outputs = {"loss": tensor("loss", (1,), "float32"), "d_logits": tensor("d", (1, classes), "bfp16")}
-    values: dict[str, Value] = {"logits": logits, "label": np.int32(rng.integers(classes))}
+    attributes = {"label_smoothing": float(rng.choice([0.0, 0.1, 0.9])), "class_weights": ()}
+    op, values = _loss(rng, name, "SOFTMAX_CROSS_ENTROPY", label, None, attributes)
+    classes = op.inputs["logits"].size
     if rng.random() < 0.5:
-        observed = tensor("range", (2,), "float32", Purpose.OPTIMIZER_STATE)
-        inputs["logit_range"] = outputs["logit_range"] = observed
-        values["logit_range"] = np.sort(rng.normal(0, 5, 2)).astype(np.float32)
-    return Operation(OPS["SOFTMAX_CROSS_ENTROPY"], name, inputs, outputs), values
+        attributes["class_weights"] = tuple(float(w) for w in rng.choice([0.0, 1e-6, 0.3, 1.0, 7.0, 65536.0], classes))
+    return op, values | {"target": np.int32(rng.integers(classes))}
+
+
+@case
+def binary_cross_entropy(rng: np.random.Generator, name: str) -> Case:
+    """Targets of 0, 1, between, and outside."""
+    target = Tensor("target", (int(rng.choice([1, 2, 3, 10, 50])),), "int32", Purpose.ARGUMENT)
+    y = rng.choice([0, 1 << 16, 1, 30000, 65535, -5, 1 << 20], target.shape).astype(np.int32)
+    return _loss(rng, name, "BINARY_CROSS_ENTROPY", target, y, {})
+
+
+@case
+def mean_squared_error(rng: np.random.Generator, name: str) -> Case:
+    """A target vector, or an int8 input of any scale."""
+    shape = (int(rng.choice([1, 2, 3, 10, 50, 700])),)
+    if rng.random() < 0.5:
+        target = Tensor("target", shape, "int32", Purpose.ARGUMENT)
+        return _loss(rng, name, "MEAN_SQUARED_ERROR", target, _int32(rng, shape), {})
+    scale = np.exp(rng.uniform(-20, 12, 1)).astype(np.float32)
+    target = Tensor("x", shape, "int8", Purpose.ACTIVATION, scale, int(rng.integers(-128, 128)))
+    return _loss(rng, name, "MEAN_SQUARED_ERROR", target, random_int8(rng, shape), {})
+
+
+@case
+def output_logits(rng: np.random.Generator, name: str) -> Case:
+    """Scales whose exponent suits them, and others: every shift, left ones too."""
+    shape = (1, int(rng.integers(1, 60)))
+    scale = np.exp(rng.uniform(-30, 25, 1)).astype(np.float32)
+    x = Tensor("x", shape, "int8", Purpose.ACTIVATION, scale, int(rng.integers(-128, 128)))
+    exponent = exponent_for(x) if rng.random() < 0.5 else int(rng.integers(-24, 1))
+    op = Operation(OPS["OUTPUT_LOGITS"], name, {"input": x}, {"logits": logits_tensor(shape, exponent)})
+    return op, {"input": random_int8(rng, shape)}
 
 
 @case
@@ -148,11 +202,10 @@ def initialize_uniform(rng: np.random.Generator, name: str) -> Case:
 
 @case
 def initialize_constant(rng: np.random.Generator, name: str) -> Case:
-    """Zero and others."""
-    state = tensor("state", _shape(rng), "float32", Purpose.OPTIMIZER_STATE)
-    op = Operation(
-        OPS["INITIALIZE_CONSTANT"], name, {}, {"state": state}, {"value": float(rng.choice([0.0, 1.0, -0.3]))}
-    )
+    """Zero and others, of both types."""
+    state = tensor("state", _shape(rng), str(rng.choice(["float32", "int32"])), Purpose.OPTIMIZER_STATE)
+    values = [0.0, 1.0, -0.3] if state.dtype == "float32" else [0.0, 1.0, -7.0]
+    op = Operation(OPS["INITIALIZE_CONSTANT"], name, {}, {"state": state}, {"value": float(rng.choice(values))})
     return op, {}
 
 

@@ -11,6 +11,7 @@ from tinypeft.adapters.classes import parse_classes, resize_output, weights_of_c
 from tinypeft.errors import AdapterError
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops.dense_quantize import BIAS_LIMIT
+from tinypeft.ops.output_logits import exponent_for
 from tinypeft.ops.weighted import (
     ACCUMULATOR_LIMIT,
     FoldState,
@@ -76,7 +77,7 @@ class ModulesToSave(AdapterKind):
             "growth": growth,
         }
         if classifier:
-            logit_range = insertion.state(f"{name}_logit_range", (2,), "float32", Purpose.OPTIMIZER_STATE)
+            logit_range = insertion.state(f"{name}_logit_range", (2,), "int32", Purpose.OPTIMIZER_STATE)
             insertion.constant(logit_range)
             insertion.adapted.observers["logit_range"] = inputs["logit_range"] = logit_range
             outputs["output_shift"] = insertion.weight(f"{name}_output_shift", (1,), "int8")
@@ -86,6 +87,7 @@ class ModulesToSave(AdapterKind):
             "input_scale": input_scale(operation),
             "output_scale": np.float32(operation.output.scale[0]),
             "output_zero_point": operation.output.zero_point,
+            "logit_exponent": exponent_for(operation.output),
             "filter_scale": scales,
             "base_multiplier": multiplier,
             "base_shift": shift,

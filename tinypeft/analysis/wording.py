@@ -43,6 +43,8 @@ def described(configuration: Configuration) -> str:
             parts.append(f"retrained: {', '.join(saved) or 'none'}")
         momentum = f" with momentum {training['momentum']:g}" if training["momentum"] else ""
         parts.append(f"{training['optimizer']}{momentum}, batch {training['batch_size']}")
+        if training["loss"] != "softmax_cross_entropy":
+            parts.append(f"{training['loss']} against the {training['target']}")
     if memory["ram_budget"]:
         parts.append(f"within {memory['ram_budget']:,} B of RAM")
     if memory["arena_regions"]:

@@ -13,6 +13,7 @@ from tinypeft.adapters import ADAPTERS, AdapterConfig, Option
 from tinypeft.config import load_config
 from tinypeft.data import load_array
 from tinypeft.fitting import DEFAULT_STACK
+from tinypeft.losses import LOSSES, TARGETS
 from tinypeft.memory import MemoryConfig
 from tinypeft.optimizers import OPTIMIZERS
 from tinypeft.stages.autodiff import TrainingConfig
@@ -27,6 +28,9 @@ _DEFAULTS: dict[str, Any] = {
     "training.optimizer": "sgd",
     "training.momentum": 0.0,
     "training.batch_size": 1,
+    "training.loss": "softmax_cross_entropy",
+    "training.label_smoothing": 0.0,
+    "training.class_weights": (),
     "board.stack_bytes": DEFAULT_STACK,
 }
 #: parameter of a command -> key of tinypeft.toml
@@ -43,6 +47,10 @@ _KEYS = {
     "optimizer": "training.optimizer",
     "momentum": "training.momentum",
     "batch_size": "training.batch_size",
+    "loss": "training.loss",
+    "label_smoothing": "training.label_smoothing",
+    "class_weights": "training.class_weights",
+    "target": "training.target",
     "stack_bytes": "board.stack_bytes",
     "arena_regions": "board.arena_regions",
     "weights_region": "board.weights_region",
@@ -79,11 +87,15 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--modules-to-save",
         metavar="NAME,…",
-        help="The layers to retrain whole, or `none`. Default: the classifier.",
+        help="The layers to retrain whole, or `none`. Default: the classifier; none for mean_squared_error.",
     ),
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd."),
     click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0."),
     click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1."),
+    click.option("--loss", type=click.Choice(sorted(LOSSES)), help="Default softmax_cross_entropy."),
+    click.option("--target", type=click.Choice(TARGETS), help="What the loss compares with. Default: its first."),
+    click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Of labels. Default 0."),
+    click.option("--class-weights", metavar="W,…", help="A weight for each class's loss, in order. Default: all 1."),
     click.option("--stack-bytes", type=click.IntRange(_STACK_MIN, _STACK_MAX), help=f"Default {DEFAULT_STACK}."),
     click.option(
         "--arena-regions",
@@ -153,9 +165,28 @@ def compile_settings(config: str | None, flags: dict[str, Any], *required: str) 
         values.get("output.directory", ""),
         load_array(values["model.calibration"]) if "model.calibration" in values else None,
         _adapter(values),
-        TrainingConfig(values["training.optimizer"], float(values["training.momentum"]), values["training.batch_size"]),
+        _training(values),
         _memory(values),
         stack,
+    )
+
+
+def _training(values: dict[str, Any]) -> TrainingConfig:
+    loss, weights = values["training.loss"], values["training.class_weights"]
+    if isinstance(weights, str):
+        try:
+            weights = [float(weight) for weight in weights.split(",")]
+        except ValueError:
+            raise click.UsageError(f"--class-weights {weights} is no list of numbers such as 1,2,0.5.") from None
+    targets = LOSSES[loss].targets if loss in LOSSES else TARGETS
+    return TrainingConfig(
+        values["training.optimizer"],
+        float(values["training.momentum"]),
+        values["training.batch_size"],
+        loss,
+        float(values["training.label_smoothing"]),
+        tuple(float(weight) for weight in weights),
+        values.get("training.target", targets[0]),
     )
 
 

@@ -27,8 +27,8 @@ class DenseQuantize(Op):
     The scale of a channel grows in steps of 2**(1/4) where its weights need that, and stays: `growth` int8 (Cout,)
     keeps how often, until masters are written from outside. So a weight whose master has not changed is what it was,
     and the kernel leaves out channels that `row_changed` (see UPDATE_ROWS) says are clean. `logit_range` (2,), of a
-    classifier, holds the smallest and largest logit seen: the int8 output's scale grows by powers of two,
-    `output_shift`, until it holds them. The loss reads `logit_scale`, not that.
+    classifier, holds the smallest and largest logit seen, int32 in steps of 2**logit_exponent: the int8 output's scale
+    grows by powers of two, `output_shift`, until it holds them. The loss reads `logit_scale`, not that.
     """
 
     name = "DENSE_QUANTIZE"
@@ -101,9 +101,10 @@ class DenseQuantize(Op):
     @staticmethod
     def _range_shift(op: Operation, logit_range: np.ndarray) -> int:
         low, high = _output_limits(op)
+        smallest, largest = logit_range.astype(np.float32) * arithmetic.exp2i(op.attributes["logit_exponent"])
         for shift in range(8):
             factor = arithmetic.exp2i(shift)
-            if not (logit_range[0] < low * factor or logit_range[1] > high * factor):
+            if not (smallest < low * factor or largest > high * factor):
                 return shift
         return 8
 
@@ -144,7 +145,7 @@ class DenseRestore(Op):
             shift = int(values["output_shift"][0])
             reach = arithmetic.exp2i(shift) if shift > 0 else F32(0.0)
             low, high = _output_limits(op)
-            results["logit_range"] = np.array([low * reach, high * reach], np.float32)
+            results["logit_range"] = _observed(op, np.array([low * reach, high * reach], np.float32))
         return results
 
     @staticmethod
@@ -176,6 +177,12 @@ def _output_limits(op: Operation) -> tuple[np.float32, np.float32]:
     return F32(-128 - zero_point) * scale, F32(127 - zero_point) * scale
 
 
+def _observed(op: Operation, limits: np.ndarray) -> np.ndarray:
+    """The range within `limits` that, observed, asks for the same scale: rounded towards zero."""
+    steps = limits * arithmetic.exp2i(-op.attributes["logit_exponent"])
+    return np.trunc(arithmetic.limit_float(steps, F32(2.0**30))).astype(np.int32)
+
+
 def _derived(scale: np.ndarray) -> dict[str, Value]:
     exponent = arithmetic.float_exponent(scale.max()) - 14
     fold = np.minimum(arithmetic.round_to_int(scale * arithmetic.exp2i(-exponent)), 32767)
@@ -194,6 +201,7 @@ def quantize_fields(op: Operation, filters: Tensor) -> dict[str, Any]:
         "input_scale": F32(attributes["input_scale"]),
         "output_scale": F32(attributes["output_scale"]),
         "output_zero_point": attributes["output_zero_point"],
+        "logit_exponent": attributes["logit_exponent"],
         "filter_scale": CArray("float", attributes["filter_scale"]),
         "base_multiplier": CArray("int32_t", attributes["base_multiplier"]),
         "base_shift": CArray("int32_t", attributes["base_shift"]),

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tinypeft.adapters import AdaptedGraph
 from tinypeft.errors import AdapterError, ModelError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
+from tinypeft.losses import LABEL, LOSSES
 from tinypeft.ops import OPS
 from tinypeft.ops.activation import output_range
+from tinypeft.ops.loss import LossOp
 from tinypeft.optimizers import OPTIMIZERS
 from tinypeft.updates import Updates
 
-MAX_BATCH = 65535
+MAX_BATCH, MAX_CLASS_WEIGHT = 65535, 65536
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """optimizer: a name in OPTIMIZERS; batch_size: samples whose gradients are averaged before an update."""
+    """optimizer: a name in OPTIMIZERS; batch_size: samples whose gradients are averaged before an update.
+
+    loss: a name in LOSSES; target: of what the loss allows, what it is computed against.
+    label_smoothing, class_weights (one a class, or none): of softmax_cross_entropy, as in Keras.
+    """
 
     optimizer: str = "sgd"
     momentum: float = 0.0
     batch_size: int = 1
+    loss: str = "softmax_cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    target: str = LABEL
 
     def __post_init__(self) -> None:
         """Raise AdapterError for a setting outside its limits."""
@@ -36,6 +46,32 @@ class TrainingConfig:
             raise AdapterError(
                 f"batch_size is {self.batch_size}, the limits are 1 and {MAX_BATCH}", "try --batch-size 4"
             )
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        if self.loss not in LOSSES:
+            raise AdapterError(f"there is no loss {self.loss}", f"one of: {', '.join(sorted(LOSSES))}")
+        targets = LOSSES[self.loss].targets
+        if self.target not in targets:
+            raise AdapterError(
+                f"{self.loss} cannot be computed against the target {self.target}, only {' or '.join(targets)}",
+                f"try --target {targets[0]}",
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise AdapterError(
+                f"label_smoothing is {self.label_smoothing:g}, it must be at least 0 and below 1",
+                "try --label-smoothing 0.1",
+            )
+        outside = [weight for weight in self.class_weights if not 0 <= weight <= MAX_CLASS_WEIGHT]
+        if outside:
+            raise AdapterError(
+                f"class_weights has {outside[0]:g}, the limits are 0 and {MAX_CLASS_WEIGHT}", "try --class-weights 1,2"
+            )
+        if (self.label_smoothing or self.class_weights) and self.target != LABEL:
+            raise AdapterError(
+                f"label_smoothing and class_weights are of losses against a label, {self.loss} has none",
+                "leave them out",
+            )
 
 
 def differentiate(
@@ -43,18 +79,18 @@ def differentiate(
 ) -> tuple[Graph, Graph | None]:
     """The training graph and, for batches of more than one sample, the update graph.
 
-    The training graph takes (input, label, learning_rate) and gives the loss; each parameter's update follows its
-    gradient, and the adapter is quantised at the end. With a batch size above 1 it sums the gradients instead, and the
-    update graph takes (learning_rate, count). Optimiser states join `adapted.initializers`.
+    The training graph takes (input, label or target vector if any, learning_rate) and gives the loss; each parameter's
+    update follows its gradient, and the adapter is quantised at the end. With a batch size above 1 it sums the
+    gradients instead, and the update graph takes (learning_rate, count). Optimiser states join `adapted.initializers`.
     """
     builder = _Builder(forward, adapted)
-    label = Tensor("label", (), "int32", Purpose.ARGUMENT)
+    target = LOSSES[config.loss].target(forward, logits, config.target)
     learning_rate = Tensor("learning_rate", (), "float32", Purpose.ARGUMENT)
     updates = Updates(adapted, config, learning_rate)
-    loss, d_logits = builder.loss(logits, label, adapted.observers)
+    loss, d_logits = builder.loss(logits, target, adapted.observers, config)
     builder.backward(forward, logits, d_logits, updates)
     operations = [*builder.operations, *([] if updates.batched else updates.quantizers())]
-    arguments = [label] if updates.batched else [label, learning_rate]
+    arguments = [t for t in (target,) if t.purpose is Purpose.ARGUMENT] + ([] if updates.batched else [learning_rate])
     training = Graph("training", [*forward.inputs, *arguments], [loss], operations)
     training = _keep_masks(_prune(training))
     update = None
@@ -77,14 +113,15 @@ class _Builder:
             if any(id(t) in self._trained for t in op.inputs.values()):
                 self._trained.update(id(t) for t in op.outputs.values())
 
-    def loss(self, logits: Tensor, label: Tensor, observers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, logits: Tensor, target: Tensor, observers: dict[str, Tensor], config: TrainingConfig
+    ) -> tuple[Tensor, Tensor]:
         """Append the loss; returns it and the logits' gradient."""
-        loss = Tensor("loss", (1,), "float32", Purpose.ACTIVATION)
-        d_logits = self.gradient(logits)
-        inputs = {"logits": logits, "label": label, **observers}
-        outputs = {"loss": loss, "d_logits": d_logits, **observers}
-        self.operations.append(Operation(OPS["SOFTMAX_CROSS_ENTROPY"], self._unique("cross_entropy"), inputs, outputs))
-        return loss, d_logits
+        d_logits, settings = self.gradient(logits), asdict(config)
+        name = self._unique(config.loss)
+        operation = LOSSES[config.loss].operation(name, logits, target, d_logits, observers, settings)
+        self.operations.append(operation)
+        return operation.output, d_logits
 
     def backward(self, forward: Graph, logits: Tensor, d_logits: Tensor, updates: Updates) -> None:
         """Append the gradients of `forward`, last operation first, each parameter's update behind its gradient."""
@@ -188,7 +225,7 @@ def _prune(graph: Graph) -> Graph:
 def _keep_masks(graph: Graph) -> Graph:
     """Where the backward pass needs of an output only whether it was clamped, keep a bit mask of it."""
     backward = {id(op) for op in graph.operations if op.kind == "REQUANTIZE_BACKWARD" and "output" in op.inputs}
-    loss = next(i for i, op in enumerate(graph.operations) if op.kind == "SOFTMAX_CROSS_ENTROPY")
+    loss = next(i for i, op in enumerate(graph.operations) if isinstance(op.op, LossOp))
     masks: dict[int, Operation] = {}
     for op in graph.operations:
         if id(op) not in backward:

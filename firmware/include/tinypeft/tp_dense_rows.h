@@ -45,7 +45,7 @@ void tp_dense_quantize_row_f32(const tp_dense_quantize_params *params, const flo
                                int8_t *filter, int8_t *growth);
 
 /* Before the first channel, for each, and behind the last. `changed`: what happened to the row or its bias. */
-void tp_dense_begin_f32(const tp_dense_quantize_params *params, const float *logit_range, int8_t *output_shift,
+void tp_dense_begin_f32(const tp_dense_quantize_params *params, const int32_t *logit_range, int8_t *output_shift,
                         tp_dense_state *state);
 void tp_dense_finish_channel_f32(const tp_dense_quantize_params *params, int32_t channel, int changed,
                                  float master_bias, int32_t growth, int32_t *bias, int32_t *multiplier, int32_t *shift,

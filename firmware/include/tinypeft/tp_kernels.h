@@ -8,6 +8,7 @@
 #include "tp_kernels_elementwise.h"
 #include "tp_kernels_layout.h"
 #include "tp_kernels_lookup.h"
+#include "tp_kernels_loss.h"
 #include "tp_kernels_pool.h"
 #include "tp_kernels_reduce.h"
 #include "tp_kernels_resize.h"

@@ -1,17 +1,8 @@
-/* Initialisation, loss and optimisers. */
+/* Initialisation and optimisers. */
 #ifndef TP_KERNELS_TRAIN_H
 #define TP_KERNELS_TRAIN_H
 
 #include "tp_types.h"
-
-typedef struct {
-  int32_t classes;
-} tp_cross_entropy_params;
-
-/* loss = log(sum exp(logits)) - logits[label]; d_logits = softmax(logits) - onehot(label). 0 <= label < classes.
- * logit_range (2): the smallest and largest logit seen, updated; may be NULL. exponentials: scratch of `classes`. */
-void tp_softmax_cross_entropy_f32(const tp_cross_entropy_params *params, const float *logits, int32_t label,
-                                  float *loss, tp_bfp16 *d_logits, float *logit_range, float *exponentials);
 
 /* One optimiser's update of `count` elements of `master`, and of each of its states, from element `first` on.
  * gradient[i] belongs to element first + i. `states` are whole arrays. */
@@ -83,9 +74,16 @@ void tp_initialize_uniform_f32(const tp_initialize_uniform_params *params, int32
 typedef struct {
   int32_t size;
   float value;
-} tp_initialize_constant_params;
+} tp_initialize_constant_f32_params;
 
-void tp_initialize_constant_f32(const tp_initialize_constant_params *params, float *state);
+void tp_initialize_constant_f32(const tp_initialize_constant_f32_params *params, float *state);
+
+typedef struct {
+  int32_t size;
+  int32_t value;
+} tp_initialize_constant_s32_params;
+
+void tp_initialize_constant_s32(const tp_initialize_constant_s32_params *params, int32_t *state);
 
 typedef struct {
   int32_t channels, per_channel;
