@@ -33,7 +33,10 @@ WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsha
 SANITIZE = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-g"]
 SHARED_SOURCES = ("tp_arithmetic.c",)
 GUARD = 64
-_C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "float32": "float", "bits": "uint8_t"}
+_C_TYPES = {
+    **{"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "int32": "int32_t"},
+    **{"float32": "float", "bits": "uint8_t"},
+}
 
 
 class _Bfp16(ctypes.Structure):
