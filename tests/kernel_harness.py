@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tinypeft.ir import DTYPES, Operation, Purpose, Tensor
-from tinypeft.ops import CArray, KernelCall
+from tinypeft.ops import CArray, KernelCall, States
 from tinypeft.ops.base import BlockFloat, Value
 
 FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"
@@ -208,7 +208,8 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
         i = len(_flat(call.arguments[: len(arguments) - bool(call.params)]))
         if isinstance(argument, tuple):
             pointers = ", ".join(f"a[{i + k}]" for k in range(len(argument)))
-            arguments.append(f"(const {_C_TYPES[argument[0].dtype]} *const[]){{{pointers}}}")
+            pointed = "void" if isinstance(argument, States) else f"const {_C_TYPES[argument[0].dtype]}"
+            arguments.append(f"({pointed} *const[]){{{pointers}}}")
         elif isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT:
             arguments.append(f"*(const {_C_TYPES[argument.dtype]} *)a[{i}]")
         elif isinstance(argument, Tensor | CArray):

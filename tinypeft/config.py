@@ -27,7 +27,12 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "target_modules": (str, list),
         "modules_to_save": (str, list),
     },
-    "training": {"optimizer": (str,), "momentum": (int, float), "batch_size": (int,)},
+    "training": {
+        "optimizer": (str,),
+        "batch_size": (int,),
+        "nesterov": (bool,),
+        **dict.fromkeys(("momentum", "weight_decay", "beta_1", "beta_2", "epsilon", "clip_norm"), (int, float)),
+    },
     "output": {"directory": (str,)},
 }
 _PATHS = ("model.path", "model.calibration", "output.directory")
@@ -56,8 +61,9 @@ def load_config(path: Path | str) -> dict[str, Any]:
             dotted = f"{section}.{key}"
             if key not in KEYS[section]:
                 raise ConfigError(f"{file}: unknown key {dotted}", suggestion(key, KEYS[section]))
-            if not isinstance(value, KEYS[section][key]) or isinstance(value, bool):
-                wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
+            accepted = KEYS[section][key]
+            if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+                wanted = " or ".join(kind.__name__ for kind in accepted)
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}", "correct that line")
             if isinstance(value, list) and not all(isinstance(name, str) for name in value):
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected a list of str", "correct that line")

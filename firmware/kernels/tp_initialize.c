@@ -12,6 +12,10 @@ void tp_initialize_constant_f32(const tp_initialize_constant_params *params, flo
   }
 }
 
+void tp_initialize_zero(const tp_initialize_zero_params *params, void *state) {
+  memset(state, 0, (size_t)params->size);
+}
+
 void tp_initialize_from_base_s8(const tp_initialize_from_base_params *params, const int8_t *weights, float *master) {
   for (int32_t c = 0; c < params->channels; c++) {
     for (int32_t i = 0; i < params->per_channel; i++) {

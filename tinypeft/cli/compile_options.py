@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import click
@@ -24,9 +24,6 @@ _DEFAULTS: dict[str, Any] = {
     "adapter.kind": "lora",
     "adapter.r": 4,
     "adapter.lora_alpha": 8.0,
-    "training.optimizer": "sgd",
-    "training.momentum": 0.0,
-    "training.batch_size": 1,
     "board.stack_bytes": DEFAULT_STACK,
 }
 #: parameter of a command -> key of tinypeft.toml
@@ -39,9 +36,7 @@ _KEYS = {
     "lora_alpha": "adapter.lora_alpha",
     "target_modules": "adapter.target_modules",
     "modules_to_save": "adapter.modules_to_save",
-    "optimizer": "training.optimizer",
-    "momentum": "training.momentum",
-    "batch_size": "training.batch_size",
+    **{field.name: f"training.{field.name}" for field in fields(TrainingConfig)},
     "stack_bytes": "board.stack_bytes",
     "arena_regions": "board.arena_regions",
     "weights_region": "board.weights_region",
@@ -70,7 +65,13 @@ _OPTIONS = (
     ),
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd."),
     click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0."),
+    click.option("--nesterov/--no-nesterov", default=None, help="SGD steps by gradient + momentum * velocity."),
+    click.option("--weight-decay", type=float, help="Of SGD joins the gradient, of Adam is decoupled. Default 0."),
+    click.option("--beta-1", type=float, help="How much of its first moment Adam keeps. Default 0.9."),
+    click.option("--beta-2", type=float, help="How much of its second moment Adam keeps. Default 0.999."),
+    click.option("--epsilon", type=float, help="Joins the root of Adam's second moment. Default 1e-7."),
     click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1."),
+    click.option("--clip-norm", type=float, help="Largest norm of a batch's whole gradient. Default 0: any."),
     click.option("--stack-bytes", type=click.IntRange(_STACK_MIN, _STACK_MAX), help=f"Default {DEFAULT_STACK}."),
     click.option(
         "--arena-regions",
@@ -128,10 +129,18 @@ def compile_settings(config: str | None, flags: dict[str, Any], *required: str) 
         values.get("output.directory", ""),
         load_array(values["model.calibration"]) if "model.calibration" in values else None,
         _adapter(values),
-        TrainingConfig(values["training.optimizer"], float(values["training.momentum"]), values["training.batch_size"]),
+        _training(values),
         _memory(values),
         stack,
     )
+
+
+def _training(values: dict[str, Any]) -> TrainingConfig:
+    given: dict[str, Any] = {}
+    for field in fields(TrainingConfig):
+        value = values.get(f"training.{field.name}", field.default)
+        given[field.name] = float(value) if field.type == "float" else value
+    return TrainingConfig(**given)
 
 
 def _memory(values: dict[str, Any]) -> MemoryConfig:

@@ -7,11 +7,14 @@ from typing import Any
 
 from tinypeft.codegen.tables import CTYPES, Constants, number, wrapped
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
-from tinypeft.ops import CArray
+from tinypeft.ops import CArray, States
 from tinypeft.ops.weighted import lora_rank
 from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
-_SHORT = {"int8": "s8", "int16": "s16", "int32": "s32", "float32": "f32", "bits": "bits", "bfp16": "bfp16"}
+_SHORT = {
+    **{"int8": "s8", "uint8": "u8", "int16": "s16", "int32": "s32"},
+    **{"float32": "f32", "bits": "bits", "bfp16": "bfp16"},
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class _Writer:
             return self._reference(argument)
         if isinstance(argument, tuple):
             pointers = ", ".join(self._reference(tensor) for tensor in argument)
+            if isinstance(argument, States):
+                return f"(void *const[]){{{pointers}}}"
             return f"(const {CTYPES[argument[0].dtype]} *const[]){{{pointers}}}"
         return number(argument)
 

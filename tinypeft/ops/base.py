@@ -57,15 +57,32 @@ class KernelCall:
 
     `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, a dict for a nested
     struct; empty params, no struct. An argument is a Tensor (passed as a pointer; bfp16 as a pointer to its tp_bfp16;
-    purpose ARGUMENT by value), a tuple of arrays of one dtype (passed as an array of pointers), a CArray (a pointer to
-    the table), None (a null pointer) or a literal number. The scratch pointer is passed last where the operator asks
-    for scratch bytes.
+    purpose ARGUMENT by value), a tuple of arrays of one dtype (passed as an array of pointers), States, a CArray (a
+    pointer to the table), None (a null pointer) or a literal number. The scratch pointer is passed last where the
+    operator asks for scratch bytes.
     """
 
     function: str
     params: str
     fields: dict[str, Any]
     arguments: list[Any] = field(default_factory=list)
+
+
+class States(tuple[Tensor, ...]):
+    """An argument of a call: arrays of any dtypes that it updates, passed as an array of void pointers."""
+
+
+@dataclass(frozen=True)
+class RowFunction:
+    """The C function that updates some rows of a master, a tp_optimizer_function (tinypeft/tp_optimizer.h).
+
+    `fields` fill a `static const` struct of type `params`, as those of a KernelCall; `states` are passed in this order.
+    """
+
+    function: str
+    params: str
+    fields: dict[str, Any]
+    states: list[Tensor]
 
 
 class Builder(Protocol):
@@ -191,6 +208,13 @@ class Op:
 
     def call(self, op: Operation) -> KernelCall | None:
         """The C call; None where there is none, as the output is always a `view`."""
+        raise NotImplementedError
+
+    def row_function(self, op: Operation) -> RowFunction:
+        """The C function that does the same for rows of the gradient; only operators that update masters have one.
+
+        `evaluate` of all rows equals calls of it for any rows after each other, to the bit.
+        """
         raise NotImplementedError
 
     def macs(self, op: Operation) -> int:

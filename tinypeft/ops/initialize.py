@@ -1,11 +1,11 @@
-"""What a fresh adapter starts from: INITIALIZE_UNIFORM, INITIALIZE_CONSTANT and INITIALIZE_FROM_BASE."""
+"""What a fresh adapter starts from: INITIALIZE_UNIFORM, _CONSTANT, _ZERO and _FROM_BASE."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tinypeft import arithmetic
-from tinypeft.ir import Operation
+from tinypeft.ir import DTYPES, Operation
 from tinypeft.ops.base import CArray, KernelCall, Op, Value, register
 
 
@@ -59,6 +59,24 @@ class InitializeConstant(Op):
     def call(self, op: Operation) -> KernelCall:
         fields = {"size": op.output.size, "value": np.float32(op.attributes["value"])}
         return KernelCall("tp_initialize_constant_f32", "tp_initialize_constant_params", fields, [op.output])
+
+
+@register
+class InitializeZero(Op):
+    """Every element 0, of any dtype whose zero is all bits 0."""
+
+    name = "INITIALIZE_ZERO"
+    results = ("state",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"state": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"state": np.zeros(op.output.shape, DTYPES[op.output.dtype])}
+
+    def call(self, op: Operation) -> KernelCall:
+        return KernelCall("tp_initialize_zero", "tp_initialize_zero_params", {"size": op.output.nbytes}, [op.output])
 
 
 @register

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+import numpy as np
 
 from tinypeft.adapters import AdaptedGraph, Parameter
 from tinypeft.errors import AdapterError, ModelError
@@ -13,28 +15,72 @@ from tinypeft.ops.activation import output_range
 from tinypeft.optimizers import OPTIMIZERS
 
 MAX_BATCH = 65535
+#: of a setting that is a float32 and must not be 0, and of any
+SMALLEST, LARGEST = 1e-30, 1e6
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """optimizer: a name in OPTIMIZERS; batch_size: samples whose gradients are averaged before an update."""
+    """How adapters are trained.
+
+    optimizer      a name in OPTIMIZERS
+    momentum       SGD's: velocity = momentum * velocity + gradient
+    batch_size     samples whose gradients are averaged before an update
+    nesterov       SGD steps by gradient + momentum * velocity
+    weight_decay   SGD: weight_decay * master joins the gradient; Adam: master -= learning_rate * weight_decay * master
+    beta_1, beta_2 how much of the moments Adam keeps
+    epsilon        joins the root of Adam's second moment
+    clip_norm      the largest norm of the gradient of all parameters together; 0 for any
+    """
 
     optimizer: str = "sgd"
     momentum: float = 0.0
     batch_size: int = 1
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise AdapterError for a setting outside its limits."""
+        """Raise AdapterError for a setting outside its limits, or one that the optimiser does not follow."""
         if self.optimizer not in OPTIMIZERS:
             raise AdapterError(f"there is no optimizer {self.optimizer}", f"one of: {', '.join(sorted(OPTIMIZERS))}")
-        if not 0 <= self.momentum < 1:
-            raise AdapterError(
-                f"momentum is {self.momentum:g}, it must be at least 0 and below 1", "try --momentum 0.9"
-            )
         if not 1 <= self.batch_size <= MAX_BATCH:
             raise AdapterError(
                 f"batch_size is {self.batch_size}, the limits are 1 and {MAX_BATCH}", "try --batch-size 4"
             )
+        for name, hint in (("momentum", "0.9"), ("beta_1", "0.9"), ("beta_2", "0.999")):
+            value = getattr(self, name)
+            if not (value >= 0 and np.float32(value) < 1):
+                option = name.replace("_", "-")
+                raise AdapterError(f"{name} is {value:g}, it must be at least 0 and below 1", f"try --{option} {hint}")
+        for name in ("weight_decay", "epsilon", "clip_norm"):
+            value, least = getattr(self, name), SMALLEST if name == "epsilon" else 0.0
+            if not least <= value <= LARGEST:
+                raise AdapterError(f"{name} is {value:g}, the limits are {least:g} and {LARGEST:g}", _try_default(name))
+        known = {name for optimizer in OPTIMIZERS.values() for name in optimizer.reads}
+        for field in fields(self):
+            if field.name not in known or field.name in OPTIMIZERS[self.optimizer].reads:
+                continue
+            if getattr(self, field.name) != field.default:
+                readers = " or ".join(name for name, o in sorted(OPTIMIZERS.items()) if field.name in o.reads)
+                raise AdapterError(
+                    f"{field.name} is {getattr(self, field.name)}, but {self.optimizer} has none", f"{readers} has"
+                )
+        if self.nesterov and not self.momentum:
+            raise AdapterError("nesterov is on, but momentum is 0", "try --momentum 0.9")
+        if self.clip_norm and self.batch_size == 1:
+            raise AdapterError(
+                f"clip_norm is {self.clip_norm:g}, but with batch_size 1 each update follows its own gradient at once",
+                "try --batch-size 2",
+            )
+
+
+def _try_default(name: str) -> str:
+    default = {field.name: field.default for field in fields(TrainingConfig)}[name]
+    return f"the default is {default}"
 
 
 def differentiate(
@@ -51,7 +97,10 @@ def differentiate(
     learning_rate = Tensor("learning_rate", (), "float32", Purpose.ARGUMENT)
     updates = _Updates(adapted, config, learning_rate)
     loss, d_logits = builder.loss(logits, label, adapted.observers)
+    at = len(builder.operations)
     builder.backward(forward, logits, d_logits, updates)
+    if not updates.batched:
+        builder.operations[at:at] = updates.first()
     operations = [*builder.operations, *([] if updates.batched else adapted.quantizers)]
     arguments = [label] if updates.batched else [label, learning_rate]
     training = Graph("training", [*forward.inputs, *arguments], [loss], operations)
@@ -59,7 +108,8 @@ def differentiate(
     update = None
     if updates.batched:
         inputs = [learning_rate, updates.count]
-        update = Graph("update", inputs, [], [*updates.operations, *adapted.quantizers])
+        operations = [*updates.first(), *updates.operations, *adapted.quantizers]
+        update = Graph("update", inputs, [], operations)
     return training, update
 
 
@@ -68,11 +118,25 @@ class _Updates:
 
     def __init__(self, adapted: AdaptedGraph, config: TrainingConfig, learning_rate: Tensor):
         self.optimizer = OPTIMIZERS[config.optimizer]
-        self.settings: dict[str, Any] = {"momentum": config.momentum}
+        self.settings: dict[str, Any] = asdict(config)
+        self.shared = self.optimizer.shared(self.settings)
         self.adapted, self.learning_rate = adapted, learning_rate
         self.batched = config.batch_size > 1
         self.count = Tensor("count", (), "int32", Purpose.ARGUMENT)
+        self.clip_norm, self.sums = config.clip_norm, list[Tensor]()
+        self.factor = Tensor("clip_factor", (1,), "float32", Purpose.GRADIENT)
         self.operations: list[Operation] = []
+        for name, state in self.shared.states.items():
+            self._start(state, "INITIALIZE_CONSTANT", {"value": self.shared.starts[name]})
+
+    def first(self) -> list[Operation]:
+        """What runs once before the updates of a step."""
+        operations = list(self.shared.operations)
+        if self.clip_norm:
+            inputs = {"count": self.count, **{f"sum{i}": total for i, total in enumerate(self.sums)}}
+            attributes = {"clip_norm": self.clip_norm}
+            operations.append(Operation(OPS["CLIP_FACTOR"], "clip", inputs, {"factor": self.factor}, attributes))
+        return operations
 
     def follow(self, parameter: Parameter, gradient: Tensor) -> Operation:
         """The operation right behind `gradient`."""
@@ -80,9 +144,12 @@ class _Updates:
         if not self.batched:
             return self._update(master, gradient)
         total = Tensor(f"{master.name}_sum", master.shape, "float32", Purpose.OPTIMIZER_STATE)
-        self._start_at_zero(total)
+        self._start(total, "INITIALIZE_ZERO")
         mean = Tensor(f"{master.name}_mean", master.shape, "float32", Purpose.GRADIENT)
+        self.sums.append(total)
         inputs, outputs = {"count": self.count, "sum": total}, {"mean": mean, "sum": total}
+        if self.clip_norm:
+            inputs["factor"] = self.factor
         self.operations.append(Operation(OPS["TAKE_MEAN"], f"{master.name}_take_mean", inputs, outputs))
         self.operations.append(self._update(master, mean))
         operands = {"gradient": gradient, "sum": total}
@@ -91,15 +158,15 @@ class _Updates:
     def _update(self, master: Tensor, gradient: Tensor) -> Operation:
         states = self.optimizer.states(master, self.settings)
         for state in states.values():
-            self._start_at_zero(state)
-        return self.optimizer.update(master, gradient, self.learning_rate, states, self.settings)
+            self._start(state, "INITIALIZE_ZERO")
+        every = states | self.shared.states
+        return self.optimizer.update(master, gradient, self.learning_rate, every, self.settings)
 
-    def _start_at_zero(self, state: Tensor) -> None:
-        initialize = Operation(
-            OPS["INITIALIZE_CONSTANT"], f"{state.name}_initialize", {}, {"state": state}, {"value": 0.0}
-        )
-        self.adapted.initializers.append(initialize)
-        self.adapted.restorers.append(initialize)
+    def _start(self, state: Tensor, kind: str, attributes: dict[str, Any] | None = None) -> None:
+        """Have the operator `kind` start a state wherever an adapter is initialised or restored."""
+        operation = Operation(OPS[kind], f"{state.name}_initialize", {}, {"state": state}, attributes or {})
+        self.adapted.initializers.append(operation)
+        self.adapted.restorers.append(operation)
 
 
 class _Builder:

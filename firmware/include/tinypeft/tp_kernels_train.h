@@ -1,4 +1,4 @@
-/* Initialisation, loss and optimisers. */
+/* Initialisation and loss. */
 #ifndef TP_KERNELS_TRAIN_H
 #define TP_KERNELS_TRAIN_H
 
@@ -15,26 +15,6 @@ void tp_softmax_cross_entropy_f32(const tp_cross_entropy_params *params, const f
 
 typedef struct {
   int32_t size;
-  float momentum;
-} tp_sgd_params;
-
-/* velocity = momentum * velocity + gradient; master -= learning_rate * velocity; both kept within +-TP_MASTER_LIMIT,
- * not a number becomes 0. velocity is NULL where momentum is 0. */
-void tp_sgd_f32(const tp_sgd_params *params, const float *gradient, float learning_rate, float *master,
-                float *velocity);
-
-typedef struct {
-  int32_t size;
-} tp_accumulate_params;
-
-/* sum += gradient. */
-void tp_accumulate_f32(const tp_accumulate_params *params, const float *gradient, float *sum);
-
-/* mean = sum / count, sum = 0; mean = 0 where count is 0. In place is not allowed. */
-void tp_take_mean_f32(const tp_accumulate_params *params, int32_t count, float *sum, float *mean);
-
-typedef struct {
-  int32_t size;
   int32_t stream; /* number of the parameter: each draws from a stream of its own */
   float bound;
 } tp_initialize_uniform_params;
@@ -48,6 +28,13 @@ typedef struct {
 } tp_initialize_constant_params;
 
 void tp_initialize_constant_f32(const tp_initialize_constant_params *params, float *state);
+
+typedef struct {
+  int32_t size;
+} tp_initialize_zero_params;
+
+/* size bytes of 0. */
+void tp_initialize_zero(const tp_initialize_zero_params *params, void *state);
 
 typedef struct {
   int32_t channels, per_channel;
