@@ -201,7 +201,7 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
     lines: list[str] = []
     arguments: list[str] = []
     if call.params:
-        body = _initialiser(call.fields, name, lines)
+        body = initialiser(call.fields, name, lines)
         lines.append(f"static const {call.params} {name}_params = {body};")
         arguments.append(f"&{name}_params")
     for argument in call.arguments:
@@ -226,11 +226,12 @@ def _flat(arguments: Sequence[Any]) -> list[Any]:
     return [each for argument in arguments for each in (argument if isinstance(argument, tuple) else (argument,))]
 
 
-def _initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
+def initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
+    """The C initialiser of a parameter struct; tables that it points to are appended to `lines`."""
     parts = []
     for field, value in fields.items():
         if isinstance(value, dict):
-            text = _initialiser(value, f"{prefix}_{field}", lines)
+            text = initialiser(value, f"{prefix}_{field}", lines)
         elif isinstance(value, CArray):
             text = f"{prefix}_{field}"
             numbers = ", ".join(_number(v) for v in value.values.reshape(-1))

@@ -131,7 +131,9 @@ def test_an_update_follows_its_gradient_at_once() -> None:
     assert quantizers == ["DENSE_QUANTIZE", "LORA_QUANTIZE", "LORA_QUANTIZE"]
 
 
-@pytest.mark.parametrize("training", [TrainingConfig(), TrainingConfig(momentum=0.9, batch_size=4)])
+@pytest.mark.parametrize(
+    "training", [TrainingConfig(), TrainingConfig(momentum=0.9, batch_size=4), TrainingConfig("adam8")]
+)
 def test_a_fresh_and_a_loaded_adapter_define_all_state(training: TrainingConfig) -> None:
     """Nothing of an earlier adapter's training is left: velocities and sums start at zero as well."""
     for name in MODELS:
@@ -150,6 +152,11 @@ def test_momentum_and_batches_have_their_states_and_nothing_else_has() -> None:
     assert states(TrainingConfig(momentum=0.9)) == {"_velocity"}
     assert states(TrainingConfig(batch_size=2)) == {"_sum"}
     assert states(TrainingConfig(momentum=0.9, batch_size=2)) == {"_velocity", "_sum"}
+    assert states(TrainingConfig("adam")) == {"_first_moment", "_second_moment"}
+    scales = {"_first_scale", "_second_scale"}
+    assert states(TrainingConfig("adam8")) == {"_first_moment", "_second_moment"} | scales
+    shared = {t.name for t in compiled("mlp", TrainingConfig("adam8")).training_state if "master" not in t.name}
+    assert shared - {t.name for t in compiled("mlp", TrainingConfig()).training_state} == {"adam_powers"}
 
 
 @pytest.mark.parametrize("name", ["plain", "softmax_end"])
@@ -223,12 +230,24 @@ def test_training_lowers_the_loss() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": "adam"}, "there is no optimizer adam"),
+        ({"optimizer": "adagrad"}, "there is no optimizer adagrad"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 70000}, "batch_size is 70000"),
         ({"momentum": 1.0}, "momentum is 1"),
         ({"momentum": -0.1}, "momentum is -0.1"),
         ({"momentum": float("nan")}, "momentum is nan"),
+        ({"momentum": 1 - 1e-9}, "momentum is 1, it must be at least 0 and below 1"),
+        ({"nesterov": True}, "nesterov is on, but momentum is 0"),
+        ({"optimizer": "adam", "beta_1": -0.1}, "beta_1 is -0.1"),
+        ({"optimizer": "adam8", "beta_2": 1.0}, "beta_2 is 1"),
+        ({"optimizer": "adam", "epsilon": 0.0}, "epsilon is 0"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+        ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"clip_norm": float("inf"), "batch_size": 2}, "clip_norm is inf"),
+        ({"clip_norm": 1.0}, "clip_norm is 1, but with batch_size 1"),
+        ({"optimizer": "adam", "momentum": 0.5}, "momentum is 0.5, but adam has none"),
+        ({"optimizer": "adam8", "nesterov": True}, "nesterov is True, but adam8 has none"),
+        ({"epsilon": 1e-3}, "epsilon is 0.001, but sgd has none"),
     ],
 )
 def test_training_settings_are_checked(settings: dict, message: str) -> None:
