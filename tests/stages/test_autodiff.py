@@ -192,6 +192,48 @@ def test_batches_equal_updates_by_the_mean_gradient(name: str) -> None:
             assert not state[f"{n}_sum"].any(), "the sum starts again at zero"
 
 
+@pytest.mark.parametrize("training", [TrainingConfig("adam"), TrainingConfig("adam8", batch_size=4, clip_norm=1.0)])
+def test_what_is_shared_happens_once_before_the_updates(training: TrainingConfig) -> None:
+    model = compiled("plain", training)
+    assert model.training is not None
+    graph = model.update or model.training
+    kinds = [op.kind for op in graph.operations]
+    updates = [i for i, kind in enumerate(kinds) if kind in ("ADAM", "ADAM8")]
+    assert kinds.count("ADAM_STEP") == 1 and kinds.index("ADAM_STEP") < updates[0]
+    assert len(updates) == len(model.parameters)
+    if model.update:
+        assert "ADAM_STEP" not in [op.kind for op in model.training.operations]
+        assert kinds.count("CLIP_FACTOR") == 1 and kinds.index("CLIP_FACTOR") < kinds.index("TAKE_MEAN")
+    state = model.fresh_state(0)
+    steps = 3 * training.batch_size
+    for number, (x, y) in enumerate(zip(*_xy("plain", steps), strict=True)):
+        run_graph(model.training, _arguments(model.training, x, int(y)), state)
+        if model.update and (number + 1) % training.batch_size == 0:
+            run_graph(model.update, {"learning_rate": np.float32(0.01), "count": np.int32(4)}, state)
+    np.testing.assert_allclose(state["adam_powers"], [0.9**3, 0.999**3], rtol=1e-6)
+    assert (model.fresh_state(0)["adam_powers"] == 1).all()
+
+
+def test_the_norm_of_the_mean_gradient_is_clipped() -> None:
+    """SGD by the clipped gradient moves all masters together by rate * clip_norm, in the gradient's direction."""
+    x, y = _xy("plain", 2)
+    moves = {}
+    for clip_norm in (0.0, 0.05, 1e5):
+        model = compiled("plain", TrainingConfig(batch_size=2, clip_norm=clip_norm))
+        assert model.training is not None and model.update is not None
+        state = model.fresh_state(0)
+        before = {p.master.name: state[p.master.name] for p in model.parameters}
+        for sample, label in zip(x, y, strict=True):
+            run_graph(model.training, _arguments(model.training, sample, int(label)), state)
+        run_graph(model.update, {"learning_rate": np.float32(1.0), "count": np.int32(2)}, state)
+        moves[clip_norm] = np.concatenate([(before[n] - state[n]).reshape(-1) for n in before]).astype(np.float64)
+    norm = np.linalg.norm(moves[0.0])
+    assert norm > 0.1, "clipping changes something"
+    np.testing.assert_allclose(np.linalg.norm(moves[0.05]), 0.05, rtol=1e-4)
+    np.testing.assert_allclose(moves[0.05], moves[0.0] * (0.05 / norm), rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(moves[1e5], moves[0.0])
+
+
 def test_the_sums_are_of_the_single_gradients() -> None:
     """The same samples one by one, without momentum: master - rate * gradient tells each gradient."""
     alone, batch = compiled("mlp"), compiled("mlp", TrainingConfig(batch_size=3))

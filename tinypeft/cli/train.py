@@ -83,7 +83,8 @@ def command(
             progress=show,
         )
     if output is not None:
-        how = {"epochs": epochs, "seed": seed, "steps": trained.steps, **asdict(rates)}
+        how = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "steps": trained.steps}
+        how["schedule"] = asdict(rates)
         write_adapter(output, project.model, trained.state, trained.package, how)
     if as_json:
         print_json(
