@@ -50,6 +50,10 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "conv_mean": ("conv_mean", AdapterConfig(), TrainingConfig()),
     "no_bias": ("no_bias", AdapterConfig(), TrainingConfig()),
     "dense_reshape": ("dense_reshape", AdapterConfig(), TrainingConfig()),
+    "nesterov": ("plain", AdapterConfig(r=2), TrainingConfig(momentum=0.9, nesterov=True, weight_decay=0.01)),
+    "adam": ("residual", AdapterConfig(r=3), TrainingConfig("adam", weight_decay=0.1)),
+    "adam8": ("plain", AdapterConfig(r=2), TrainingConfig("adam8")),
+    "clipped": ("mlp", AdapterConfig(r=2), TrainingConfig("adam8", batch_size=3, clip_norm=0.5)),
     "layout": ("layout", AdapterConfig(r=2), TrainingConfig()),
     "smoothed": (
         "plain",

@@ -45,6 +45,8 @@ _FUNCTIONS = {
     "multiplier_exponent": ("int32_t", ("float",), "tp_float_multiplier(&a[i], &(int32_t){0})"),
     "exponential": ("int32_t", ("int64_t", "int32_t"), "tp_exponential(a[i], b[i])"),
     "log": ("int32_t", ("int64_t",), "tp_log_fixed((uint64_t)a[i])"),
+    "sqrt": ("float", ("float",), "tp_sqrt_f32(a[i])"),
+    "cos_pi": ("float", ("float",), "tp_cos_pi_f32(a[i])"),
 }  # fmt: skip
 
 
@@ -284,6 +286,31 @@ def test_log() -> None:
     _assert_same("log", result, x)
     np.testing.assert_allclose(result * 2.0**-26, np.log(x * 2.0**-31), rtol=0, atol=3e-8)
     assert arithmetic.log_fixed(1 << 31) == 0
+
+
+def test_sqrt() -> None:
+    """Of every exponent, subnormal too, and next to squares, where rounding is decided."""
+    rng = np.random.default_rng(3)
+    random = rng.integers(0, 0xFF800001, 200000, dtype=np.uint32).view(F32)
+    squares = (np.arange(4000, 4400, dtype=np.int64) ** 2).astype(F32)
+    near = np.concatenate([np.nextafter(squares, F32(end)) for end in (0, np.inf)])
+    edges = np.array([0, -0.0, 1e-45, 1.1754942e-38, 1.1754944e-38, 3.4028235e38, np.inf, -np.inf, np.nan, -1], F32)
+    x = np.concatenate([random, squares, near, edges])
+    result = arithmetic.sqrt_f32(x)
+    _assert_same("sqrt", result, x)
+    exact = [math.sqrt(v) if v > 0 else 0.0 for v in x.tolist()]  # 53 digits: enough for 24 to round as the exact root
+    np.testing.assert_array_equal(result, np.array(exact, F32))
+    np.testing.assert_array_equal(arithmetic.sqrt_f32(squares), np.arange(4000, 4400))
+
+
+def test_cos_pi() -> None:
+    x = np.concatenate([np.linspace(0, 1, 100001), np.logspace(-40, 0, 1000)]).astype(F32)
+    result = arithmetic.cos_pi_f32(x)
+    _assert_same("cos_pi", result, x)
+    assert np.abs(result - np.cos(np.pi * x.astype(np.float64))).max() < 3e-7
+    ends = arithmetic.cos_pi_f32(np.array([0, 0.5, 1], F32))
+    np.testing.assert_allclose(ends, [1, 0, -1], atol=2e-7)
+    assert ends[0] <= 1 and ends[2] >= -1
 
 
 @pytest.mark.parametrize("state", [1, 2, 0x80000000, 0xFFFFFFFF, 2654435761])

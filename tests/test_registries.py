@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from typing import Any
@@ -21,7 +22,7 @@ from tinypeft.boards import board_names, load_board
 from tinypeft.compiler import compile_model
 from tinypeft.emulators import EMULATORS
 from tinypeft.flashers import FLASHERS
-from tinypeft.ir import Operation, Purpose, Tensor
+from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
 from tinypeft.ops import OPS, CArray, CPointers
 from tinypeft.ops.base import Op, Value
 from tinypeft.optimizers import OPTIMIZERS
@@ -197,22 +198,33 @@ def test_boards(name: str) -> None:
     assert (FIRMWARE / "consoles" / f"{board.console.driver}.c").is_file()
 
 
+@pytest.mark.parametrize("shape", [(3, 70), (3,)])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_train_a_model(name: str) -> None:
-    """The states an optimiser declares are those its operation updates, and the operator has a kernel."""
+def test_optimizers_update_what_they_declare(name: str, shape: tuple[int, ...]) -> None:
+    """An update writes the master and its own states, reads the shared ones, and has a function for rows of it."""
     optimizer = OPTIMIZERS[name]
-    master, rate = (
-        Tensor("master", (3, 2), "float32", Purpose.MASTER),
-        Tensor("rate", (), "float32", Purpose.ARGUMENT),
-    )
-    gradient = Tensor("gradient", (3, 2), "float32", Purpose.GRADIENT)
-    for settings in ({"momentum": 0.0}, {"momentum": 0.9}):
-        states = optimizer.states(master, settings)
-        operation = optimizer.update(master, gradient, rate, states, settings)
-        assert operation.kind in OPS
-        updated = list(operation.outputs.values())
-        assert updated[0] is master and all(any(s is t for t in updated) for s in states.values())
-        assert all(s.purpose is Purpose.OPTIMIZER_STATE for s in states.values())
+    assert set(optimizer.reads) <= {field.name for field in dataclasses.fields(TrainingConfig)}
+    master = Tensor("master", shape, "float32", Purpose.MASTER)
+    rate = Tensor("rate", (), "float32", Purpose.ARGUMENT)
+    gradient = Tensor("gradient", shape, "float32", Purpose.GRADIENT)
+    for config in (TrainingConfig(optimizer=name), TrainingConfig(optimizer=name, **_momentum(optimizer.reads))):
+        settings = vars(config)
+        states, shared = optimizer.states(master, settings), optimizer.shared(settings)
+        assert set(shared.starts) == set(shared.states)
+        operation = optimizer.update(master, gradient, rate, states | shared.states, settings)
+        verify(Graph("update", [gradient, rate], [], [*shared.operations, operation]), name)
+        assert list(operation.outputs) == ["master", *states] and operation.output is master
+        assert {t.name for op in shared.operations for t in op.outputs.values()} == {
+            t.name for t in shared.states.values()
+        }
+        every = [*states.values(), *shared.states.values()]
+        assert all(s.purpose is Purpose.OPTIMIZER_STATE for s in every)
+        rows = operation.op.row_function(operation)
+        assert {id(t) for t in rows.states} == {id(t) for t in every}
+
+
+def _momentum(reads: tuple[str, ...]) -> dict[str, Any]:
+    return {"momentum": 0.9} if "momentum" in reads else {}
 
 
 def test_every_adapter_kind_compiles() -> None:

@@ -284,6 +284,25 @@ def float_exponent(x: float | np.float32) -> int:
     return int(np.float32(x).view(np.uint32) >> 23 & 0xFF) - 127
 
 
+def sqrt_f32(x: np.ndarray) -> np.ndarray:
+    """The square root, correctly rounded; 0 for what is not above 0."""
+    x = np.asarray(x, np.float32)
+    return np.sqrt(np.where(x > 0, x, F32(0.0)))
+
+
+_SIN_PI_COEFFICIENTS = [F32(c) for c in (-7.3704309e-3, 8.2145887e-2, -5.9926453e-1, 2.5501640, -5.1677128, 3.1415927)]
+
+
+def cos_pi_f32(x: np.ndarray) -> np.ndarray:
+    """cos(pi * x) for 0 <= x <= 1 in float32: sin(pi * (1/2 - x)) by its series to the 11th power, limited to +-1."""
+    r = F32(0.5) - np.asarray(x, np.float32)
+    square = r * r
+    p = np.full_like(r, _SIN_PI_COEFFICIENTS[0])
+    for coefficient in _SIN_PI_COEFFICIENTS[1:]:
+        p = p * square + coefficient
+    return limit_float(p * r, F32(1.0))
+
+
 # Pseudo-random numbers
 
 

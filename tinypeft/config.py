@@ -39,8 +39,9 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "training": {
         "optimizer": (str,),
-        "momentum": (int, float),
         "batch_size": (int,),
+        "nesterov": (bool,),
+        **dict.fromkeys(("momentum", "weight_decay", "beta_1", "beta_2", "epsilon", "clip_norm"), (int, float)),
         "loss": (str,),
         "label_smoothing": (int, float),
         "class_weights": (str, list),
@@ -76,8 +77,9 @@ def load_config(path: Path | str) -> dict[str, Any]:
             dotted = f"{section}.{key}"
             if key not in KEYS[section]:
                 raise ConfigError(f"{file}: unknown key {dotted}", suggestion(key, KEYS[section]))
-            if not isinstance(value, KEYS[section][key]) or isinstance(value, bool) > (bool in KEYS[section][key]):
-                wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
+            accepted = KEYS[section][key]
+            if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+                wanted = " or ".join(kind.__name__ for kind in accepted)
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}", "correct that line")
             element = (int, float) if dotted in _NUMBERS else (str,)
             if isinstance(value, list) and not all(isinstance(e, element) and not isinstance(e, bool) for e in value):

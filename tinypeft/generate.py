@@ -226,7 +226,7 @@ def _configuration(kind: type[_Configuration], values: Any) -> _Configuration:
     if not isinstance(values, dict):
         raise TypeError(f"manifest.json has {values!r} for a {kind.__name__}")
     given: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
-    simple: dict[Any, Any] = {"str": str, "int": int, "float": (int, float)}
+    simple: dict[Any, Any] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
     for field in fields(kind):
         expected = simple.get(field.type, (str, tuple, type(None)))
         if field.name in given and not isinstance(given[field.name], expected):

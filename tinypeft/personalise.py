@@ -13,6 +13,7 @@ from tinypeft.device import Device
 from tinypeft.errors import AdapterError, DataError, DeviceError
 from tinypeft.ir import DTYPES, Tensor
 from tinypeft.losses import INPUT, target_on_device
+from tinypeft.schedule import Schedule
 from tinypeft.state import pack_adapter, unpack_tensors
 
 Progress = Callable[[str, int, int], None]
@@ -124,14 +125,15 @@ def train_adapter(
     test: np.ndarray,
     *,
     epochs: int,
-    learning_rate: float,
+    learning_rate: Schedule | float,
     seed: int,
     progress: Progress = lambda phase, done, total: None,
 ) -> Trained:
     """Train a fresh adapter on the device from the samples `train`, in an order that `seed` shuffles every epoch.
 
     `y` holds labels or target vectors as `Dataset` does; it may be None where the loss compares with the input.
-    `test` are the samples that are measured before and after. Raises AdapterError for a model without
+    `test` are the samples that are measured before and after. A float as learning rate is a constant one; a schedule
+    counts updates, of which there are `update_count`. Raises AdapterError for a model without
     adapters, DataError for nothing to train on, DeviceError where memory was overrun.
     """
     if model.training is None:
@@ -144,17 +146,22 @@ def train_adapter(
     before = _quality(model, device, x, y, test, "accuracy before", progress)
     losses, steps, counts = [], 0, []
     shuffle, batch = np.random.RandomState(seed), model.training_config.batch_size
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else Schedule(learning_rate)
+    updates = 0
     for _ in range(epochs):
         order = shuffle.permutation(train)
         total = 0.0
         for position, index in enumerate(order):
+            rate = float(schedule.rate(updates))
             target = target_on_device(model.target, None if y is None else y[index])
-            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), target, learning_rate)
+            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), target, rate)
             assert run.loss is not None
             total += run.loss
             counts.append(device.instructions())
-            if batch > 1 and ((position + 1) % batch == 0 or position + 1 == len(order)):
-                device.update(learning_rate)
+            if (position + 1) % batch == 0 or position + 1 == len(order):
+                if batch > 1:
+                    device.update(rate)
+                updates += 1
             steps += 1
             progress("training", steps, epochs * len(train))
         losses.append(total / len(order))
@@ -181,6 +188,11 @@ def train_adapter(
         stats.stack_high_water,
         stats.guards_intact,
     )
+
+
+def update_count(model: CompiledModel, samples: int, epochs: int) -> int:
+    """How many updates `train_adapter` makes; the last of each epoch may be of fewer samples than a batch."""
+    return -(-samples // model.training_config.batch_size) * epochs
 
 
 def _quality(

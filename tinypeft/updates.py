@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tinypeft.adapters import AdaptedGraph, Parameter
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.optimizers import OPTIMIZERS
+from tinypeft.training import TrainingConfig
 
 
 class Updates:
@@ -18,14 +20,28 @@ class Updates:
     `operations` are those of the update graph, where batches have more than one sample.
     """
 
-    def __init__(self, adapted: AdaptedGraph, config: Any, learning_rate: Tensor):
+    def __init__(self, adapted: AdaptedGraph, config: TrainingConfig, learning_rate: Tensor):
         self.optimizer = OPTIMIZERS[config.optimizer]
-        self.settings = {"momentum": config.momentum}
+        self.settings: dict[str, Any] = asdict(config)
+        self.shared = self.optimizer.shared(self.settings)
         self.adapted, self.learning_rate = adapted, learning_rate
         self.batched = config.batch_size > 1
         self.count = Tensor("count", (), "int32", Purpose.ARGUMENT)
+        self.clip_norm, self._sums = config.clip_norm, list[Tensor]()
+        self.factor = Tensor("clip_factor", (1,), "float32", Purpose.GRADIENT)
         self.operations: list[Operation] = []
+        for name, state in self.shared.states.items():
+            self._start(state, "INITIALIZE_CONSTANT", {"value": self.shared.starts[name]})
         self._retrained: dict[int, Operation] = {}
+
+    def first(self) -> list[Operation]:
+        """What runs once before the updates of a step."""
+        operations = list(self.shared.operations)
+        if self.clip_norm:
+            inputs = {"count": self.count, **{f"sum{i}": total for i, total in enumerate(self._sums)}}
+            attributes = {"clip_norm": self.clip_norm}
+            operations.append(Operation(OPS["CLIP_FACTOR"], "clip", inputs, {"factor": self.factor}, attributes))
+        return operations
 
     def quantizers(self) -> list[Operation]:
         """What makes adapter weights of the masters once these were updated, and updates those that are left."""
@@ -53,10 +69,13 @@ class Updates:
                 return None
             return _update_rows(producer, update, parameter)
         total = Tensor(f"{master.name}_sum", master.shape, "float32", Purpose.OPTIMIZER_STATE)
-        self._start_at_zero(total)
+        self._start(total, "INITIALIZE_ZERO")
+        self._sums.append(total)
         mean = Tensor(f"{master.name}_mean", master.shape, "float32", Purpose.GRADIENT)
         update = self._update(master, mean)
         inputs = {"count": self.count, "sums": total, **_beside_gradient(update), **_row_state(parameter)}
+        if self.clip_norm:
+            inputs["factor"] = self.factor
         outputs = {**update.outputs, "sums": total, **_row_state(parameter)}
         operation = Operation(OPS["UPDATE_FROM_SUMS"], update.name, inputs, outputs, {"update": update})
         self.operations.append(operation)
@@ -67,15 +86,15 @@ class Updates:
     def _update(self, master: Tensor, gradient: Tensor) -> Operation:
         states = self.optimizer.states(master, self.settings)
         for state in states.values():
-            self._start_at_zero(state)
-        return self.optimizer.update(master, gradient, self.learning_rate, states, self.settings)
+            self._start(state, "INITIALIZE_ZERO")
+        every = states | self.shared.states
+        return self.optimizer.update(master, gradient, self.learning_rate, every, self.settings)
 
-    def _start_at_zero(self, state: Tensor) -> None:
-        initialize = Operation(
-            OPS["INITIALIZE_CONSTANT"], f"{state.name}_initialize", {}, {"state": state}, {"value": 0.0}
-        )
-        self.adapted.initializers.append(initialize)
-        self.adapted.restorers.append(initialize)
+    def _start(self, state: Tensor, kind: str, attributes: dict[str, Any] | None = None) -> None:
+        """Have the operator `kind` start a state wherever an adapter is initialised or restored."""
+        operation = Operation(OPS[kind], f"{state.name}_initialize", {}, {"state": state}, attributes or {})
+        self.adapted.initializers.append(operation)
+        self.adapted.restorers.append(operation)
 
 
 def _beside_gradient(update: Operation) -> dict[str, Tensor]:

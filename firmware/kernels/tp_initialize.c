@@ -22,6 +22,10 @@ void tp_mark_rows_s8(int32_t rows, int32_t value, int8_t *row_changed) {
   memset(row_changed, value, (size_t)rows);
 }
 
+void tp_initialize_zero(const tp_initialize_zero_params *params, void *state) {
+  memset(state, 0, (size_t)params->size);
+}
+
 void tp_initialize_from_base_s8(const tp_initialize_from_base_params *params, const int8_t *weights, float *master) {
   for (int32_t c = 0; c < params->channels; c++) {
     for (int32_t i = 0; i < params->per_channel; i++) {

@@ -62,7 +62,7 @@ void tp_update_from_sums(const tp_update_params *params, int32_t count, const fl
       float *sum = sums + row * params->row_size + i;
       gradient[i] = count > 0 ? *sum / (float)count : 0.0f;
       if (factor != NULL) {
-        gradient[i] = gradient[i] * factor[0];
+        gradient[i] = tp_limit_f32(gradient[i] * factor[0], TP_MASTER_LIMIT);
       }
       *sum = 0.0f;
     }

@@ -21,8 +21,10 @@ from layer_cases import (
     transpose_conv_backward_input,
 )
 
+from tinypeft.arithmetic import limit_float
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
+from tinypeft.ops.adam8 import block_shape
 from tinypeft.ops.base import Value
 from tinypeft.ops.output_logits import exponent_for, logits_tensor
 
@@ -40,6 +42,10 @@ KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "DEPTHWISE_CONV_2D_BACKWARD_INPUT": depthwise_backward_input,
     "TRANSPOSE_CONV_BACKWARD_INPUT": transpose_conv_backward_input,
 }
+
+
+#: kind -> (rng, name, shape) -> the case of an optimiser's operation
+OPTIMIZER_CASES: dict[str, Callable[[np.random.Generator, str, tuple[int, ...]], Case]] = {}
 
 
 def case(make: Callable[[np.random.Generator, str], Case]) -> Callable[[np.random.Generator, str], Case]:
@@ -189,6 +195,104 @@ def output_logits(rng: np.random.Generator, name: str) -> Case:
     return op, {"input": random_int8(rng, shape)}
 
 
+def optimizer_case(make: Callable[[np.random.Generator, str, tuple[int, ...]], Case]) -> Any:
+    """Decorator: an optimiser's case of a given shape into OPTIMIZER_CASES, of any shape into KERNEL_CASES."""
+    kind = make.__name__.upper()
+    OPTIMIZER_CASES[kind] = make
+
+    def any_shape(rng: np.random.Generator, name: str) -> Case:
+        columns = int(rng.choice([1, 2, 4, 7, 63, 64, 65, 128, 150]))
+        return make(rng, name, (int(rng.integers(1, 5)), columns)[int(rng.random() < 0.2) :])
+
+    KERNEL_CASES[kind] = any_shape
+    return make
+
+
+def update_case(
+    rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], states: dict[str, Tensor], attributes: dict
+) -> Case:
+    """An update by `kind`: masters, gradients and rates of any size; `states` get none of their own values here."""
+    master = tensor("master", shape, "float32", Purpose.MASTER)
+    rate = Tensor("rate", (), "float32", Purpose.ARGUMENT)
+    inputs = {"gradient": tensor("g", shape, "float32"), "learning_rate": rate, "master": master, **states}
+    outputs = {n: inputs[n] for n in OPS[kind].results if n in inputs}
+    values: dict[str, Value] = {"gradient": _floats(rng, shape), "master": _floats(rng, shape)}
+    values["learning_rate"] = np.float32(rng.choice([0.0, 1e-4, 0.02, 1e30, np.inf, -0.5]))
+    attributes |= {"weight_decay": float(rng.choice([0.0, 0.01, 1e6]))}
+    return Operation(OPS[kind], name, inputs, outputs, attributes), values
+
+
+def _state(name: str, shape: tuple[int, ...], dtype: str = "float32") -> Tensor:
+    return tensor(name, shape, dtype, Purpose.OPTIMIZER_STATE)
+
+
+@optimizer_case
+def sgd(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Case:
+    """With and without momentum, Nesterov's too, and weight decay; masters, gradients and rates that overflow."""
+    attributes, states = {"momentum": 0.0, "nesterov": False}, {}
+    if rng.random() < 0.6:
+        states["velocity"] = _state("velocity", shape)
+        attributes = {"momentum": float(rng.choice([0.5, 0.9, 0.99])), "nesterov": bool(rng.random() < 0.5)}
+    op, values = update_case(rng, name, "SGD", shape, states, attributes)
+    return op, values | {n: _floats(rng, shape) for n in states}
+
+
+def _betas(rng: np.random.Generator) -> dict[str, float]:
+    betas = {"beta_1": float(rng.choice([0.0, 0.9, 0.99])), "beta_2": float(rng.choice([0.0, 0.999, 0.9999]))}
+    return {**betas, "epsilon": float(rng.choice([1e-30, 1e-8, 1e-7, 1e-3]))}
+
+
+def _powers(rng: np.random.Generator, betas: dict[str, float]) -> np.ndarray:
+    step = float(rng.choice([1, 2, 10, 1000, 1e6]))
+    return np.array([betas["beta_1"], betas["beta_2"]], np.float32) ** np.float32(step)
+
+
+@case
+def adam_step(rng: np.random.Generator, name: str) -> Case:
+    """Any power, down to 0."""
+    betas, powers = _betas(rng), _state("adam_powers", (2,))
+    op = Operation(OPS["ADAM_STEP"], name, {"adam_powers": powers}, {"adam_powers": powers}, betas)
+    return op, {"adam_powers": _powers(rng, betas)}
+
+
+@optimizer_case
+def adam(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Case:
+    """Moments within their limits, at any step."""
+    attributes = _betas(rng)
+    states = {n: _state(n, shape) for n in ("first_moment", "second_moment")}
+    op, values = update_case(rng, name, "ADAM", shape, states | {"adam_powers": _state("powers", (2,))}, attributes)
+    values |= {n: limit_float(_floats(rng, shape)) for n in states}
+    values["second_moment"] = np.abs(values["second_moment"])
+    return op, values | {"adam_powers": _powers(rng, attributes)}
+
+
+@optimizer_case
+def adam8(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Case:
+    """Rows shorter than a block, of several, and with a part of one at the end; scales of any size, 0 too."""
+    attributes = _betas(rng)
+    scales = block_shape(shape)
+    states = {"first_moment": _state("first", shape, "int8"), "second_moment": _state("second", shape, "uint8")}
+    states |= {n: _state(n, scales) for n in ("first_scale", "second_scale")}
+    op, values = update_case(rng, name, "ADAM8", shape, states | {"adam_powers": _state("powers", (2,))}, attributes)
+    values["first_moment"] = rng.integers(-127, 128, shape).astype(np.int8)
+    values["second_moment"] = rng.integers(0, 256, shape).astype(np.uint8)
+    for n, largest in (("first_scale", 2**20 / 127), ("second_scale", 2**10 / 255)):
+        values[n] = limit_float(np.abs(_floats(rng, scales)), np.float32(largest))
+    return op, values | {"adam_powers": _powers(rng, attributes)}
+
+
+@case
+def clip_factor(rng: np.random.Generator, name: str) -> Case:
+    """Norms within the limit and beyond it, sums that overflow, sizes around that of a part."""
+    shapes = [(int(n), int(rng.integers(1, 4))) for n in rng.choice([1, 3, 85, 128, 256, 257, 600], rng.integers(1, 4))]
+    sums = {f"sum{i}": _state(f"sum{i}", shape) for i, shape in enumerate(shapes)}
+    inputs = {"count": Tensor("count", (), "int32", Purpose.ARGUMENT), **sums}
+    attributes = {"clip_norm": float(rng.choice([1e-3, 1.0, 30.0, 1e6]))}
+    op = Operation(OPS["CLIP_FACTOR"], name, inputs, {"factor": tensor("factor", (1,), "float32")}, attributes)
+    counts = np.int32(rng.choice([0, 1, 4, 1000, -1]))
+    return op, {"count": counts, **{n: _floats(rng, t.shape) for n, t in sums.items()}}
+
+
 @case
 def initialize_uniform(rng: np.random.Generator, name: str) -> Case:
     """Any seed, negative too."""
@@ -207,6 +311,13 @@ def initialize_constant(rng: np.random.Generator, name: str) -> Case:
     values = [0.0, 1.0, -0.3] if state.dtype == "float32" else [0.0, 1.0, -7.0]
     op = Operation(OPS["INITIALIZE_CONSTANT"], name, {}, {"state": state}, {"value": float(rng.choice(values))})
     return op, {}
+
+
+@case
+def initialize_zero(rng: np.random.Generator, name: str) -> Case:
+    """Of every dtype that states have."""
+    state = _state("state", _shape(rng), str(rng.choice(["float32", "int8", "uint8"])))
+    return Operation(OPS["INITIALIZE_ZERO"], name, {}, {"state": state}), {}
 
 
 @case

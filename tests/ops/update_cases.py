@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from cases import random_int8, random_zero_point
 from layer_cases import Case, gradient, tensor
-from training_cases import KERNEL_CASES
+from training_cases import KERNEL_CASES, OPTIMIZER_CASES
 from weighted_cases import WEIGHTED_CASES
 
 from tinypeft.ir import Operation, Purpose, Tensor
@@ -78,16 +78,15 @@ def _lora_backward_b(rng: np.random.Generator, name: str) -> Case:
     return _producer("LORA_BACKWARD_B", name, inputs, (channels, rank)), values
 
 
-def _sgd(rng: np.random.Generator, name: str, master: Tensor) -> Case:
-    """With and without momentum; rates that overflow."""
-    rate = Tensor("learning_rate", (), "float32", Purpose.ARGUMENT)
-    values: dict[str, Value] = {"learning_rate": np.float32(rng.choice([0.0, 1e-4, 0.02, 1e30, np.inf, -0.5]))}
-    states, attributes = {}, {"momentum": 0.0}
-    if rng.random() < 0.5:
-        states["velocity"] = tensor(f"{name}_velocity", master.shape, "float32", Purpose.OPTIMIZER_STATE)
-        values["velocity"], attributes["momentum"] = floats(rng, master.shape), float(rng.choice([0.5, 0.9, 0.99]))
-    inputs = {"gradient": tensor(f"{name}_g", master.shape, "float32"), "learning_rate": rate, "master": master}
-    return Operation(OPS["SGD"], name, inputs | states, {"master": master, **states}, attributes), values
+def _optimizer(kind: str) -> Callable[[np.random.Generator, str, Tensor], Case]:
+    """An optimiser's own case, of the master's shape."""
+
+    def make(rng: np.random.Generator, name: str, master: Tensor) -> Case:
+        update, values = OPTIMIZER_CASES[kind](rng, name, master.shape)
+        update.inputs["master"] = update.outputs["master"] = master
+        return update, {n: v for n, v in values.items() if n not in ("gradient", "master")}
+
+    return make
 
 
 def _accumulate_gradient(rng: np.random.Generator, name: str, master: Tensor) -> Case:
@@ -101,7 +100,7 @@ GRADIENTS |= {
     "BIAS_BACKWARD": _bias_backward,
     "LORA_BACKWARD_B": _lora_backward_b,
 }
-OPTIMIZERS |= {"SGD": _sgd, "ACCUMULATE_GRADIENT": _accumulate_gradient}
+OPTIMIZERS |= {kind: _optimizer(kind) for kind in OPTIMIZER_CASES} | {"ACCUMULATE_GRADIENT": _accumulate_gradient}
 
 
 def _held(update: Operation, rng: np.random.Generator, name: str) -> tuple[dict[str, Tensor], dict[str, Value]]:
@@ -162,7 +161,7 @@ KERNEL_CASES |= {"UPDATE_ROWS": update_rows, "UPDATE_FROM_SUMS": _update_from_su
 
 ROW_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     **{kind: lambda rng, name, kind=kind: update_rows(rng, name, gradient_kind=kind) for kind in GRADIENTS},
-    **{kind: lambda rng, name, kind=kind: update_rows(rng, name, optimizer_kind=kind) for kind in OPTIMIZERS},
+    "ACCUMULATE_GRADIENT": lambda rng, name: update_rows(rng, name, optimizer_kind="ACCUMULATE_GRADIENT"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import click
@@ -25,12 +25,6 @@ _DEFAULTS: dict[str, Any] = {
     "adapter.kind": "lora",
     "adapter.r": 4,
     "adapter.lora_alpha": 8.0,
-    "training.optimizer": "sgd",
-    "training.momentum": 0.0,
-    "training.batch_size": 1,
-    "training.loss": "softmax_cross_entropy",
-    "training.label_smoothing": 0.0,
-    "training.class_weights": (),
     "board.stack_bytes": DEFAULT_STACK,
 }
 #: parameter of a command -> key of tinypeft.toml
@@ -44,13 +38,7 @@ _KEYS = {
     "target_modules": "adapter.target_modules",
     "modules_to_save": "adapter.modules_to_save",
     "targets": "adapter.targets",
-    "optimizer": "training.optimizer",
-    "momentum": "training.momentum",
-    "batch_size": "training.batch_size",
-    "loss": "training.loss",
-    "label_smoothing": "training.label_smoothing",
-    "class_weights": "training.class_weights",
-    "target": "training.target",
+    **{field.name: f"training.{field.name}" for field in fields(TrainingConfig)},
     "stack_bytes": "board.stack_bytes",
     "arena_regions": "board.arena_regions",
     "weights_region": "board.weights_region",
@@ -91,7 +79,13 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd."),
     click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0."),
+    click.option("--nesterov/--no-nesterov", default=None, help="SGD steps by gradient + momentum * velocity."),
+    click.option("--weight-decay", type=float, help="Of SGD joins the gradient, of Adam is decoupled. Default 0."),
+    click.option("--beta-1", type=float, help="How much of its first moment Adam keeps. Default 0.9."),
+    click.option("--beta-2", type=float, help="How much of its second moment Adam keeps. Default 0.999."),
+    click.option("--epsilon", type=float, help="Joins the root of Adam's second moment. Default 1e-7."),
     click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1."),
+    click.option("--clip-norm", type=float, help="Largest norm of a batch's whole gradient. Default 0: any."),
     click.option("--loss", type=click.Choice(sorted(LOSSES)), help="Default softmax_cross_entropy."),
     click.option("--target", type=click.Choice(TARGETS), help="What the loss compares with. Default: its first."),
     click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Of labels. Default 0."),
@@ -172,22 +166,20 @@ def compile_settings(config: str | None, flags: dict[str, Any], *required: str) 
 
 
 def _training(values: dict[str, Any]) -> TrainingConfig:
-    loss, weights = values["training.loss"], values["training.class_weights"]
-    if isinstance(weights, str):
+    given: dict[str, Any] = {}
+    for field in fields(TrainingConfig):
+        value = values.get(f"training.{field.name}", field.default)
+        given[field.name] = float(value) if field.type == "float" else value
+    if isinstance(given["class_weights"], str):
         try:
-            weights = [float(weight) for weight in weights.split(",")]
+            given["class_weights"] = [float(weight) for weight in given["class_weights"].split(",")]
         except ValueError:
-            raise click.UsageError(f"--class-weights {weights} is no list of numbers such as 1,2,0.5.") from None
-    targets = LOSSES[loss].targets if loss in LOSSES else TARGETS
-    return TrainingConfig(
-        values["training.optimizer"],
-        float(values["training.momentum"]),
-        values["training.batch_size"],
-        loss,
-        float(values["training.label_smoothing"]),
-        tuple(float(weight) for weight in weights),
-        values.get("training.target", targets[0]),
-    )
+            text = given["class_weights"]
+            raise click.UsageError(f"--class-weights {text} is no list of numbers such as 1,2,0.5.") from None
+    given["class_weights"] = tuple(float(weight) for weight in given["class_weights"])
+    if "training.target" not in values and given["loss"] in LOSSES:
+        given["target"] = LOSSES[given["loss"]].targets[0]
+    return TrainingConfig(**given)
 
 
 def _memory(values: dict[str, Any]) -> MemoryConfig:

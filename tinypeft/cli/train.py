@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import click
 import numpy as np
 from rich.table import Table
@@ -18,7 +21,8 @@ from tinypeft.cli.on_device import (
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.data import Dataset, choose_fraction, choose_share, choose_shots
 from tinypeft.errors import AdapterError
-from tinypeft.personalise import Trained, train_adapter
+from tinypeft.personalise import Trained, train_adapter, update_count
+from tinypeft.schedule import KINDS, scheduled
 
 
 @click.command("train")
@@ -27,6 +31,13 @@ from tinypeft.personalise import Trained, train_adapter
 @click.option("--train-split", type=float, metavar="F", help="Train on this share of each class. Default 0.5.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate.")
+@click.option("--schedule", type=click.Choice(KINDS), default="constant", show_default=True, help="How the rate falls.")
+@click.option(
+    "--warmup", type=float, default=0.0, metavar="F", help="Updates in which the rate rises: their share, or number."
+)
+@click.option(
+    "--final-fraction", type=float, default=0.0, show_default=True, metavar="F", help="The last rate over the highest."
+)
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split, adapter and order."
 )
@@ -40,6 +51,9 @@ def command(
     train_split: float | None,
     epochs: int,
     learning_rate: float,
+    schedule: str,
+    warmup: float,
+    final_fraction: float,
     seed: int,
     output: str | None,
     as_json: bool,
@@ -54,6 +68,8 @@ def command(
     if output is not None:
         check_adapter_folder(output)
     split = _split(dataset, shots, 0.5 if train_split is None else train_split, seed)
+    updates = update_count(project.model, len(split[0]), epochs)
+    rates = scheduled(learning_rate, schedule, warmup, final_fraction, updates)
     with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
         trained = train_adapter(
             project.model,
@@ -62,12 +78,13 @@ def command(
             dataset.y,
             *split,
             epochs=epochs,
-            learning_rate=learning_rate,
+            learning_rate=rates,
             seed=seed,
             progress=show,
         )
     if output is not None:
-        how = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "steps": trained.steps}
+        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "steps": trained.steps}
+        how["schedule"] = asdict(rates)
         write_adapter(output, project.model, trained.state, trained.package, how)
     if as_json:
         print_json(

@@ -11,7 +11,10 @@ from tinypeft.ops import CArray, CPointers
 from tinypeft.ops.weighted import lora_rank
 from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
-_SHORT = {"int8": "s8", "int16": "s16", "int32": "s32", "float32": "f32", "bits": "bits", "bfp16": "bfp16"}
+_SHORT = {
+    **{"int8": "s8", "uint8": "u8", "int16": "s16", "int32": "s32"},
+    **{"float32": "f32", "bits": "bits", "bfp16": "bfp16"},
+}
 
 
 @dataclass(frozen=True)

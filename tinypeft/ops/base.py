@@ -239,7 +239,9 @@ class Op:
         return (self.source,)
 
     def row_function(self, op: Operation) -> RowFunction:
-        """The C function of an operator that UPDATE_ROWS calls instead of the code generator."""
+        """The C function of a gradient or an optimiser, which UPDATE_ROWS calls: a tp_gradient_function or
+        tp_optimizer_function. An optimiser's `evaluate` equals calls of it for rows after each other, to the bit.
+        """
         raise NotImplementedError
 
     def skips_zero(self, op: Operation) -> bool:

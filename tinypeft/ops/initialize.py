@@ -1,4 +1,4 @@
-"""What a fresh adapter starts from: INITIALIZE_UNIFORM, INITIALIZE_CONSTANT, INITIALIZE_FROM_BASE; MARK_ROWS."""
+"""What a fresh adapter starts from: INITIALIZE_UNIFORM, _CONSTANT, _ZERO and _FROM_BASE; MARK_ROWS."""
 
 from __future__ import annotations
 
@@ -80,6 +80,24 @@ class MarkRows(Op):
 
     def call(self, op: Operation) -> KernelCall:
         return KernelCall("tp_mark_rows_s8", "", {}, [op.output.size, op.attributes["value"], op.output])
+
+
+@register
+class InitializeZero(Op):
+    """Every element 0, of any dtype whose zero is all bits 0."""
+
+    name = "INITIALIZE_ZERO"
+    results = ("state",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"state": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"state": np.zeros(op.output.shape, DTYPES[op.output.dtype])}
+
+    def call(self, op: Operation) -> KernelCall:
+        return KernelCall("tp_initialize_zero", "tp_initialize_zero_params", {"size": op.output.nbytes}, [op.output])
 
 
 @register

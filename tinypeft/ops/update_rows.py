@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tinypeft.arithmetic import F32
+from tinypeft.arithmetic import F32, limit_float
 from tinypeft.ir import Operation
 from tinypeft.ops.base import CArray, CFunction, CPointers, CStruct, KernelCall, Op, RowFunction, Value, register
 from tinypeft.ops.parameter_gradient import ParameterGradient, row_factors
@@ -121,7 +121,7 @@ class UpdateRows(_Update):
 class UpdateFromSums(_Update):
     """The optimiser's operation `update` on sums / count * factor, then sums = 0; where count is 0 the gradient is 0.
 
-    `factor` float32 (1,), where given, is what clipping leaves of the gradient.
+    `factor` float32 (1,), where given, is what clipping leaves of the gradient; the product is limited as masters are.
     """
 
     name = "UPDATE_FROM_SUMS"
@@ -132,7 +132,7 @@ class UpdateFromSums(_Update):
         with np.errstate(over="ignore", invalid="ignore"):
             gradient = mean_gradient(sums, int(values["count"]))
             if "factor" in op.inputs:
-                gradient = gradient * values["factor"][0]
+                gradient = limit_float(gradient * values["factor"][0])
             results = self._updated(op, values, gradient, np.ones(len(sums), bool))
         return results | {"sums": np.zeros_like(values["sums"])}
 

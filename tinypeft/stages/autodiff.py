@@ -2,76 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from tinypeft.adapters import AdaptedGraph
-from tinypeft.errors import AdapterError, ModelError
+from tinypeft.errors import ModelError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
-from tinypeft.losses import LABEL, LOSSES
+from tinypeft.losses import LOSSES
 from tinypeft.ops import OPS
 from tinypeft.ops.activation import output_range
 from tinypeft.ops.loss import LossOp
-from tinypeft.optimizers import OPTIMIZERS
+from tinypeft.training import TrainingConfig
 from tinypeft.updates import Updates
-
-MAX_BATCH, MAX_CLASS_WEIGHT = 65535, 65536
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """optimizer: a name in OPTIMIZERS; batch_size: samples whose gradients are averaged before an update.
-
-    loss: a name in LOSSES; target: of what the loss allows, what it is computed against.
-    label_smoothing, class_weights (one a class, or none): of softmax_cross_entropy, as in Keras.
-    """
-
-    optimizer: str = "sgd"
-    momentum: float = 0.0
-    batch_size: int = 1
-    loss: str = "softmax_cross_entropy"
-    label_smoothing: float = 0.0
-    class_weights: tuple[float, ...] = ()
-    target: str = LABEL
-
-    def __post_init__(self) -> None:
-        """Raise AdapterError for a setting outside its limits."""
-        if self.optimizer not in OPTIMIZERS:
-            raise AdapterError(f"there is no optimizer {self.optimizer}", f"one of: {', '.join(sorted(OPTIMIZERS))}")
-        if not 0 <= self.momentum < 1:
-            raise AdapterError(
-                f"momentum is {self.momentum:g}, it must be at least 0 and below 1", "try --momentum 0.9"
-            )
-        if not 1 <= self.batch_size <= MAX_BATCH:
-            raise AdapterError(
-                f"batch_size is {self.batch_size}, the limits are 1 and {MAX_BATCH}", "try --batch-size 4"
-            )
-        self._check_loss()
-
-    def _check_loss(self) -> None:
-        if self.loss not in LOSSES:
-            raise AdapterError(f"there is no loss {self.loss}", f"one of: {', '.join(sorted(LOSSES))}")
-        targets = LOSSES[self.loss].targets
-        if self.target not in targets:
-            raise AdapterError(
-                f"{self.loss} cannot be computed against the target {self.target}, only {' or '.join(targets)}",
-                f"try --target {targets[0]}",
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise AdapterError(
-                f"label_smoothing is {self.label_smoothing:g}, it must be at least 0 and below 1",
-                "try --label-smoothing 0.1",
-            )
-        outside = [weight for weight in self.class_weights if not 0 <= weight <= MAX_CLASS_WEIGHT]
-        if outside:
-            raise AdapterError(
-                f"class_weights has {outside[0]:g}, the limits are 0 and {MAX_CLASS_WEIGHT}", "try --class-weights 1,2"
-            )
-        if (self.label_smoothing or self.class_weights) and self.target != LABEL:
-            raise AdapterError(
-                f"label_smoothing and class_weights are of losses against a label, {self.loss} has none",
-                "leave them out",
-            )
 
 
 def differentiate(
@@ -88,7 +30,10 @@ def differentiate(
     learning_rate = Tensor("learning_rate", (), "float32", Purpose.ARGUMENT)
     updates = Updates(adapted, config, learning_rate)
     loss, d_logits = builder.loss(logits, target, adapted.observers, config)
+    at = len(builder.operations)
     builder.backward(forward, logits, d_logits, updates)
+    if not updates.batched:
+        builder.operations[at:at] = updates.first()
     operations = [*builder.operations, *([] if updates.batched else updates.quantizers())]
     arguments = [t for t in (target,) if t.purpose is Purpose.ARGUMENT] + ([] if updates.batched else [learning_rate])
     training = Graph("training", [*forward.inputs, *arguments], [loss], operations)
@@ -96,7 +41,8 @@ def differentiate(
     update = None
     if updates.batched:
         inputs = [learning_rate, updates.count]
-        update = Graph("update", inputs, [], [*updates.operations, *adapted.quantizers])
+        operations = [*updates.first(), *updates.operations, *adapted.quantizers]
+        update = Graph("update", inputs, [], operations)
     return training, update
 
 

@@ -169,6 +169,12 @@ static inline int32_t tp_float_exponent(float x) {
 }
 
 
+/* The square root, correctly rounded; 0 for what is not above 0. */
+float tp_sqrt_f32(float x);
+
+/* cos(pi * x) for 0 <= x <= 1, within 3e-7. */
+float tp_cos_pi_f32(float x);
+
 /* `count` values in [-bound, bound) from xorshift32; returns the next state. `state` is not 0. */
 uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound);
 

@@ -14,5 +14,6 @@
 #include "tp_kernels_resize.h"
 #include "tp_kernels_softmax.h"
 #include "tp_kernels_train.h"
+#include "tp_optimizer.h"
 
 #endif

@@ -1,26 +1,9 @@
-/* Initialisation and optimisers. */
+/* Initialisation, and updates by gradients. */
 #ifndef TP_KERNELS_TRAIN_H
 #define TP_KERNELS_TRAIN_H
 
+#include "tp_optimizer.h"
 #include "tp_types.h"
-
-/* One optimiser's update of `count` elements of `master`, and of each of its states, from element `first` on.
- * gradient[i] belongs to element first + i. `states` are whole arrays. */
-typedef void (*tp_optimizer_function)(const void *params, int32_t first, int32_t count, const float *gradient,
-                                      float learning_rate, float *master, void *const *states);
-
-typedef struct {
-  float momentum;
-} tp_sgd_params;
-
-/* velocity = momentum * velocity + gradient; master -= learning_rate * velocity; both kept within +-TP_MASTER_LIMIT,
- * not a number becomes 0. states: the velocity; NULL where momentum is 0. */
-void tp_sgd_f32(const void *params, int32_t first, int32_t count, const float *gradient, float learning_rate,
-                float *master, void *const *states);
-
-/* sums += gradient; params and states are not read. */
-void tp_accumulate_f32(const void *params, int32_t first, int32_t count, const float *gradient, float learning_rate,
-                       float *sums, void *const *states);
 
 /* What happened to a row of masters since it was quantised: nothing, an update, or it was written from outside. */
 enum { TP_ROW_CLEAN = 0, TP_ROW_CHANGED = 1, TP_ROW_WRITTEN = 2 };
@@ -84,6 +67,13 @@ typedef struct {
 } tp_initialize_constant_s32_params;
 
 void tp_initialize_constant_s32(const tp_initialize_constant_s32_params *params, int32_t *state);
+
+typedef struct {
+  int32_t size;
+} tp_initialize_zero_params;
+
+/* size bytes of 0. */
+void tp_initialize_zero(const tp_initialize_zero_params *params, void *state);
 
 typedef struct {
   int32_t channels, per_channel;
