@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "codegen": {"compiler", "planner", "ops", "ir", "errors", "resources"},
     "data": {"ir", "errors"},
     "frontend": {"data", "ops", "ir", "errors"},
+    "exchange": {"frontend", "errors"},
     "boards": {"errors", "resources"},
     "device": {"errors"},
     "emulators": {"device", "host_library", "errors"},
