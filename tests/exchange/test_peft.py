@@ -1,4 +1,4 @@
-"""PEFT's files: what PEFT wrote is merged as PEFT merged it; where PEFT is installed, it merges what we write as we do."""
+"""PEFT's files: we merge what PEFT wrote as PEFT did; PEFT, where it is installed, merges what we write as we do."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_pieces_are_asked_for_by_module() -> None:
         ("rank_pattern", {"(": 1}, r"'\(' in rank_pattern is no regular expression"),
         ("target_modules", "(", "no regular expression"),
         ("target_modules", [1], "must be a list of module names"),
-        ("target_modules", "other.*", r"module features.conv has .*, but neither target_modules other.\* nor"),
+        ("target_modules", "other.*", r"module fc has bias, lora_A, lora_B, but neither target_modules other.\* nor"),
         (
             "target_modules",
             ["conv", "fc", "cnv"],
