@@ -13,7 +13,7 @@ import pytest
 from tinypeft.errors import AdapterError, ModelError
 from tinypeft.exchange.keras_lora import factors_to_peft, read_keras_lora
 from tinypeft.exchange.layouts import filters_from_kernel
-from tinypeft.exchange.peft_files import check_adapter
+from tinypeft.exchange.peft_files import check_adapter, peft_files
 from tinypeft.exchange.peft_merge import merge, merged_delta
 
 if importlib.util.find_spec("tensorflow") is None:
@@ -40,7 +40,7 @@ def network() -> Any:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A folder of base.keras, tuned.keras, tuned.weights.h5, tuned.lora.h5; and the tuned model, its LoRA not merged."""
+    """A folder of base.keras, tuned.keras, tuned.weights.h5, tuned.lora.h5; and the tuned model, its LoRA apart."""
     import keras
     from keras.src.saving.saving_lib import H5IOStore
 
@@ -69,6 +69,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder, tuned
 
 
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carries requests out here, without a process that takes seconds to start."""
+    from tinypeft.exchange import keras_lora, keras_process
+
+    monkeypatch.setattr(keras_lora, "run_keras", lambda job, arrays, folder: keras_process.carry_out(folder, job))
+
+
+def test_a_process_of_its_own_reads_the_same(trained: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinypeft.exchange.keras_rewrite import run_keras
+
+    folder, _ = trained
+    here = read_keras_lora(folder / "tuned.keras", folder / "base.keras")
+    monkeypatch.setattr("tinypeft.exchange.keras_lora.run_keras", run_keras)
+    there = read_keras_lora(folder / "tuned.keras", folder / "base.keras")
+    assert peft_files(there) == peft_files(here)
+
+
 @pytest.mark.parametrize("file", ["tuned.keras", "tuned.weights.h5"])
 def test_the_adapter_gives_the_tuned_kernels(file: str, trained: tuple[Path, Any]) -> None:
     import keras
@@ -82,7 +100,7 @@ def test_the_adapter_gives_the_tuned_kernels(file: str, trained: tuple[Path, Any
         layer, after = base.get_layer(name), tuned.get_layer(name)
         kind = type(layer).__name__
         filters, bias = merge(adapter, name, filters_from_kernel(layer.kernel.numpy(), kind), layer.bias.numpy())
-        expected = filters_from_kernel(np.array(after.kernel), kind)
+        expected = filters_from_kernel(after.kernel.numpy(), kind)
         np.testing.assert_allclose(filters, expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(bias, after.bias.numpy())
     assert adapter.config.modules_to_save == ("head",) and adapter.config.bias == "lora_only"

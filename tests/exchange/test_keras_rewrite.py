@@ -13,7 +13,8 @@ import pytest
 
 from tinypeft.errors import AdapterError, ModelError
 from tinypeft.exchange.keras_rewrite import merge_keras
-from tinypeft.exchange.layouts import filters_from_kernel, kernel_from_filters
+from tinypeft.exchange.layouts import KERAS_CLASSES, filters_from_kernel, kernel_from_filters
+from tinypeft.ir import Operation
 
 if importlib.util.find_spec("tensorflow") is None:
     pytest.skip("TensorFlow is not installed", allow_module_level=True)
@@ -109,6 +110,12 @@ def in_process(path: Path, deltas: dict[str, dict[str, np.ndarray]]) -> Any:
 
     arrays = {f"{name}:{layer}": a for layer, given in deltas.items() for name, a in given.items()}
     return keras_process.merge(str(path), arrays)
+
+
+def dequantised(op: Operation) -> np.ndarray:
+    filters, axis = op.inputs["filter"], 3 if op.kind == "DEPTHWISE_CONV_2D" else 0
+    assert filters.data is not None and filters.scale is not None
+    return filters.data * np.moveaxis(filters.scale.reshape(-1, *[1] * (filters.data.ndim - 1)), 0, axis)
 
 
 def save(folder: Path, *layers: Any, shape: tuple[int, ...] = (4, 4, 2), seed: int = 2) -> Path:
@@ -219,6 +226,45 @@ def test_a_fork_is_open_until_the_folded_kernel_is_given(tmp_path: Path) -> None
         in_process(path, {"conv": {"kernel_delta": delta, "folded_kernel": kernel[..., ::-1]}})
 
 
+def test_layers_and_normalisations_that_are_called_twice(tmp_path: Path) -> None:
+    import keras
+    from keras import layers
+
+    entry = keras.Input((4, 4, 3))
+    twice, bn = layers.Conv2D(3, 1, name="twice"), layers.BatchNormalization(name="bn")
+    first = bn(layers.Conv2D(3, 1, name="first")(entry))
+    second = bn(layers.Conv2D(3, 1, use_bias=False, name="second")(entry))
+    model = keras.Model(entry, layers.Add(name="sum")([twice(first), twice(second)]))
+    randomise(model, np.random.default_rng(6))
+    path = tmp_path / "model.keras"
+    model.save(path)
+    with pytest.raises(AdapterError, match=r"layer twice \(Conv2D\) is called 2 times"):
+        in_process(path, {"twice": {"bias_delta": np.ones(3, np.float32)}})
+    with pytest.raises(
+        AdapterError, match=r"layer second .* has no bias, and bn \(BatchNormalization\) no beta of its own"
+    ):
+        in_process(path, {"second": {"bias_delta": np.ones(3, np.float32)}})
+    merged = in_process(path, {"first": {"bias_delta": np.ones(3, np.float32)}})
+    factor = bn.gamma.numpy() / np.sqrt(bn.moving_variance.numpy() + bn.epsilon)
+    change = merged.get_layer("first").bias.numpy() - model.get_layer("first").bias.numpy()
+    np.testing.assert_allclose(change * factor, 1, rtol=1e-5)
+    np.testing.assert_array_equal(merged.get_layer("bn").beta.numpy(), bn.beta.numpy())
+
+
+def test_layers_of_one_name_are_refused(tmp_path: Path) -> None:
+    import keras
+    from keras import layers
+
+    inner = [
+        keras.Sequential([keras.Input((4, 4, 2)), layers.Conv2D(2, 1, name="conv")], name=name)
+        for name in ("one", "two")
+    ]
+    path = save(tmp_path, *inner)
+    with pytest.raises(AdapterError, match="has 2 layers conv"):
+        in_process(path, {"conv": {"bias_delta": np.ones(2, np.float32)}})
+
+
+@pytest.mark.slow
 def test_the_converter_folds_what_we_take_as_folded(tmp_path: Path) -> None:
     """Converted before and after the merge: the filters of the int8 file move by the delta, to its rounding."""
     from keras import layers
@@ -248,10 +294,7 @@ def test_the_converter_folds_what_we_take_as_folded(tmp_path: Path) -> None:
         graph = read_tflite(convert(model, calibration).tflite)
         found = {}
         for name, op in zip(classes, (op for op in graph.operations if "filter" in op.inputs), strict=True):
-            filters, axis = op.inputs["filter"], 3 if op.kind == "DEPTHWISE_CONV_2D" else 0
-            assert filters.data is not None and filters.scale is not None
-            scale = np.moveaxis(filters.scale.reshape(-1, *[1] * (filters.data.ndim - 1)), 0, axis)
-            found[name] = kernel_from_filters(filters.data * scale, classes[name], shapes[name])
+            found[name] = kernel_from_filters(dequantised(op), classes[name], shapes[name])
         return found
 
     shapes = {"conv": (3, 3, 3, 6), "depthwise": (3, 3, 6, 1), "active": (1, 1, 6, 5), "dense": (80, 7)}
@@ -265,6 +308,29 @@ def test_the_converter_folds_what_we_take_as_folded(tmp_path: Path) -> None:
         for name, kernel in kernels(merged).items():
             expected = before[name] + deltas[name]["kernel_delta"]
             assert np.abs(kernel - expected).max() < 0.02 * np.abs(expected).max(), name
+
+
+def test_a_real_models_filters_are_those_of_its_keras_model(shared_data: Path) -> None:
+    """Every layer of a DS-CNN: folded or not as its int8 file shows, and nothing changes where the deltas are zero."""
+    import keras
+
+    from tinypeft.frontend.tflite import read_tflite
+
+    path = shared_data / "fsdd_loso" / "lucas.keras"
+    base = keras.models.load_model(path, compile=False)
+    deltas: dict[str, dict[str, np.ndarray]] = {}
+    graph = read_tflite(path.with_suffix(".tflite").read_bytes())
+    layers = [layer for layer in base.layers if type(layer).__name__ in KERAS_CLASSES]
+    for layer, op in zip(layers, (op for op in graph.operations if "filter" in op.inputs), strict=True):
+        kernel = kernel_from_filters(dequantised(op), type(layer).__name__, layer.kernel.shape)
+        deltas[layer.name] = {"kernel_delta": np.zeros_like(kernel), "folded_kernel": kernel}
+    assert len(deltas) == 10
+    merged = in_process(path, deltas)
+    for before, after in zip(base.get_weights(), merged.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    deltas["conv2d"]["folded_kernel"] *= -1
+    with pytest.raises(AdapterError, match="layer conv2d .*: its kernel differs from the converted one by"):
+        in_process(path, deltas)
 
 
 @pytest.mark.parametrize(

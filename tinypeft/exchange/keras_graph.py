@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,20 @@ _TRANSPARENT = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNois
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbour:
-    """A BatchNormalization that reads a layer's output, and whether nothing else does."""
+class Surroundings:
+    """What stands around a layer.
 
-    layer: Any
+    batch_normalisation  the BatchNormalization that reads the layer's output, through layers that do nothing when the
+                         model infers, or None; also None behind an activation of the layer's own
+    alone                whether nothing else reads the layer's output
+    shared               whether outputs of other layers go through that BatchNormalization too
+    calls                how often the model calls the layer
+    """
+
+    batch_normalisation: Any
     alone: bool
+    shared: bool
+    calls: int
 
 
 def leaves(model: Any) -> Iterator[Any]:
@@ -28,41 +38,55 @@ def leaves(model: Any) -> Iterator[Any]:
             yield layer
 
 
-def batch_normalisations(model: Any) -> dict[str, Neighbour]:
-    """Layer name -> the BatchNormalization right behind it, through layers that do nothing when the model infers."""
-    readers: dict[int, list[Any]] = {}
-    for output in _walk(model, [None], readers):
-        readers.setdefault(id(output), []).append(None)  # whoever runs the model reads it
+def surroundings(model: Any) -> dict[str, Surroundings]:
+    """Layer name -> what stands around it."""
+    walk = _Walk()
+    for output in walk.through(model, [None]):
+        walk.read(output, None)  # whoever runs the model reads it
     found = {}
     for layer in leaves(model):
-        behind = readers.get(id(layer), [])
-        for reader in behind:
-            if type(reader).__name__ == "BatchNormalization" and _is_linear(layer):
-                found[layer.name] = Neighbour(reader, len(behind) == 1)
+        behind = walk.readers.get(id(layer), [])
+        normalisations = [each for each in behind if type(each).__name__ == "BatchNormalization" and _is_linear(layer)]
+        normalisation = normalisations[0] if normalisations else None
+        shared = walk.calls[id(normalisation)] > 1
+        found[layer.name] = Surroundings(normalisation, len(behind) == 1, shared, walk.calls[id(layer)])
     return found
 
 
-def _walk(model: Any, sources: list[Any], readers: dict[int, list[Any]]) -> list[Any]:
-    """Note who reads what in `model`, whose inputs `sources` compute; the layers that compute its outputs."""
-    graph = getattr(model, "_functional", None) or model
-    computed = {id(tensor): source for tensor, source in zip(graph.inputs, sources, strict=False)}
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            layer = node.operation
-            if type(layer).__name__ == "InputLayer":
-                continue
-            read = [computed.get(id(tensor)) for tensor in node.input_tensors]
-            if getattr(layer, "layers", None):
-                results = _walk(layer, read, readers)
-            elif type(layer).__name__ in _TRANSPARENT or _is_linear_activation(layer):
-                results = read
-            else:
-                for each in read:
-                    if each is not None:
-                        readers.setdefault(id(each), []).append(layer)
-                results = [layer] * len(node.output_tensors)
-            computed |= {id(tensor): result for tensor, result in zip(node.output_tensors, results, strict=True)}
-    return [computed.get(id(tensor)) for tensor in graph.outputs]
+class _Walk:
+    """Goes through a model in the order of its computation and notes calls of layers, and who reads their outputs."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, list[Any]] = {}
+        self.calls: Counter[int] = Counter()
+
+    def read(self, source: Any, reader: Any) -> None:
+        if source is not None:
+            self.readers.setdefault(id(source), []).append(reader)
+
+    def through(self, model: Any, sources: list[Any]) -> list[Any]:
+        """The layers that compute the outputs of `model`, whose inputs `sources` compute."""
+        graph = getattr(model, "_functional", None) or model
+        computed = {id(tensor): source for tensor, source in zip(graph.inputs, sources, strict=False)}
+        for depth in sorted(graph._nodes_by_depth, reverse=True):
+            for node in graph._nodes_by_depth[depth]:
+                if type(node.operation).__name__ != "InputLayer":
+                    results = self.results(node, [computed.get(id(tensor)) for tensor in node.input_tensors])
+                    outputs = zip(node.output_tensors, results, strict=True)
+                    computed |= {id(tensor): result for tensor, result in outputs}
+        return [computed.get(id(tensor)) for tensor in graph.outputs]
+
+    def results(self, node: Any, sources: list[Any]) -> list[Any]:
+        """The layers that compute the outputs of one call."""
+        layer = node.operation
+        self.calls[id(layer)] += 1
+        if getattr(layer, "layers", None):
+            return self.through(layer, sources)
+        if type(layer).__name__ in _TRANSPARENT or _is_linear_activation(layer):
+            return sources
+        for source in sources:
+            self.read(source, layer)
+        return [layer] * len(node.output_tensors)
 
 
 def _is_linear_activation(layer: Any) -> bool:

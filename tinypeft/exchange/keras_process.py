@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinypeft.errors import AdapterError, ModelError, TinypeftError
-from tinypeft.exchange.keras_graph import Neighbour, batch_normalisations, leaves
+from tinypeft.exchange.keras_graph import Surroundings, leaves, surroundings
 from tinypeft.exchange.layouts import KERAS_CLASSES, output_channels
 
 #: relative distance of a kernel from its int8 form, far above what rounding gives, far below that of another kernel
@@ -33,13 +33,14 @@ def main(folder: str) -> None:
             json.dump({"missing": str(error)}, channel)
             return
         try:
-            answer = _carry_out(Path(folder), json.loads(Path(folder, "request.json").read_text()))
+            answer = carry_out(Path(folder), json.loads(Path(folder, "request.json").read_text()))
         except TinypeftError as error:
             answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         json.dump(answer, channel)
 
 
-def _carry_out(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+def carry_out(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request; raises AdapterError or ModelError."""
     if request["job"] == "merge":
         with np.load(folder / "arrays.npz") as arrays:
             merge(request["model"], dict(arrays)).save(folder / "merged.keras")
@@ -67,7 +68,7 @@ def merge(path: str, arrays: dict[str, np.ndarray]) -> Any:
     """The model at `path` with the deltas in it; keys are "kernel_delta:LAYER" and the like. Raises AdapterError."""
     model = _load(path)
     layers = {layer.name: layer for layer in leaves(model)}
-    neighbours = batch_normalisations(model)
+    around = surroundings(model)
     deltas: dict[str, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():
         name, layer = key.split(":", 1)
@@ -75,7 +76,9 @@ def merge(path: str, arrays: dict[str, np.ndarray]) -> Any:
             raise AdapterError(f"{path} has no layer {layer}; it has {', '.join(layers)}")
         deltas.setdefault(layer, {})[name] = array
     for layer, given in deltas.items():
-        _merge_layer(layers[layer], neighbours.get(layer), **given)
+        if (same := sum(each.name == layer for each in leaves(model))) > 1:
+            raise AdapterError(f"{path} has {same} layers {layer}", "give them names of their own")
+        _merge_layer(layers[layer], around[layer], **given)
     return model
 
 
@@ -90,7 +93,7 @@ def kernel_of(layer: Any) -> Any:
 
 def _merge_layer(
     layer: Any,
-    neighbour: Neighbour | None,
+    around: Surroundings,
     kernel_delta: np.ndarray | None = None,
     bias_delta: np.ndarray | None = None,
     folded_kernel: np.ndarray | None = None,
@@ -98,6 +101,10 @@ def _merge_layer(
     kind, where = type(layer).__name__, f"layer {layer.name} ({type(layer).__name__})"
     if kind not in KERAS_CLASSES:
         raise AdapterError(f"{where} has no kernel that can be merged; {', '.join(KERAS_CLASSES)} have")
+    if around.calls > 1:
+        raise AdapterError(
+            f"{where} is called {around.calls} times: a delta would change every call", "merge into the .tflite instead"
+        )
     kernel = kernel_of(layer)
     values = kernel.numpy()
     spread = output_channels(kind, values)
@@ -109,7 +116,7 @@ def _merge_layer(
     ):
         if array is not None and array.shape != shape:
             raise AdapterError(f"{where}: {name} has the shape {array.shape}, the layer needs {shape}")
-    normalisation = _folded(where, neighbour, values, spread, folded_kernel)
+    normalisation = _folded(where, around, values, spread, folded_kernel)
     factor = np.ones(channels) if normalisation is None else _factor(normalisation)
     zero, divisor = factor == 0, np.where(factor == 0, 1.0, factor)
     if kernel_delta is not None:
@@ -117,18 +124,22 @@ def _merge_layer(
             raise _lost(where, "kernel", zero, normalisation)
         _assign(where, kernel, values + kernel_delta / divisor.reshape(spread))
     if bias_delta is not None and bias_delta.any():
-        _add_to_bias(where, layer, normalisation, bias_delta, factor)
+        if normalisation is not None and normalisation.center and not around.shared:
+            _assign(where, normalisation.beta, normalisation.beta.numpy() + bias_delta)
+        else:
+            _add_to_bias(where, layer, normalisation, bias_delta, factor)
 
 
 def _folded(
-    where: str, neighbour: Neighbour | None, kernel: np.ndarray, spread: tuple[int, ...], folded: np.ndarray | None
+    where: str, around: Surroundings, kernel: np.ndarray, spread: tuple[int, ...], folded: np.ndarray | None
 ) -> Any:
     """The BatchNormalization that the converter folded into the layer, or None."""
-    name = "" if neighbour is None else neighbour.layer.name
+    normalisation = around.batch_normalisation
+    name = "" if normalisation is None else normalisation.name
     if folded is not None:
         candidates = {"": (kernel, None)}
-        if neighbour is not None:
-            candidates[f" with {name} folded in"] = (kernel * _factor(neighbour.layer).reshape(spread), neighbour.layer)
+        if normalisation is not None:
+            candidates[f" with {name} folded in"] = (kernel * _factor(normalisation).reshape(spread), normalisation)
         distances = {how: _distance(values, folded) for how, (values, _) in candidates.items()}
         nearest = min(distances, key=lambda how: distances[how])
         if distances[nearest] > _SAME_KERNEL:
@@ -138,15 +149,13 @@ def _folded(
                 "give the Keras model that was converted",
             )
         return candidates[nearest][1]
-    if neighbour is None:
-        return None
-    if not neighbour.alone:
+    if normalisation is not None and not around.alone:
         raise AdapterError(
             f"{where}: its output goes to {name} (BatchNormalization) and elsewhere, so that it is open whether the "
             "converter folded that",
             "give the folded_kernel",
         )
-    return neighbour.layer
+    return normalisation
 
 
 def _distance(kernel: np.ndarray, other: np.ndarray) -> float:
@@ -167,11 +176,8 @@ def _factor(batch_normalisation: Any) -> np.ndarray:
 
 
 def _add_to_bias(where: str, layer: Any, normalisation: Any, delta: np.ndarray, factor: np.ndarray) -> None:
-    if normalisation is not None and normalisation.center:
-        _assign(where, normalisation.beta, normalisation.beta.numpy() + delta)
-        return
     if layer.bias is None:
-        behind = "" if normalisation is None else f", and {normalisation.name} (BatchNormalization) no beta"
+        behind = "" if normalisation is None else f", and {normalisation.name} (BatchNormalization) no beta of its own"
         raise AdapterError(
             f"{where} has no bias{behind}: its bias delta cannot be merged", "build the layer with use_bias=True"
         )
