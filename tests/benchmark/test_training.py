@@ -14,7 +14,7 @@ from tinypeft.benchmark.cache import cache_folder, digest  # noqa: E402
 from tinypeft.benchmark.datasets import BaseTraining, BenchmarkDataset  # noqa: E402
 from tinypeft.benchmark.datasets.fsdd import Fsdd  # noqa: E402
 from tinypeft.benchmark.float_baselines import FloatResult  # noqa: E402
-from tinypeft.benchmark.training import class_weights  # noqa: E402
+from tinypeft.benchmark.training import adjust_logits, class_weights  # noqa: E402
 from tinypeft.errors import DataError, ToolError  # noqa: E402
 
 
@@ -114,6 +114,17 @@ def test_class_weights() -> None:
     assert half[1] == pytest.approx(2 * half[0]) and half[3] == pytest.approx(4 * half[0])
     for weights in (whole, half):
         assert sum(weights[int(label)] for label in y) == pytest.approx(len(y))
+
+
+def test_logits_are_adjusted_to_what_the_weights_hid() -> None:
+    import keras
+
+    head = keras.layers.Dense(3)
+    head.build((None, 4))
+    x = np.random.RandomState(0).randn(5, 4).astype(np.float32)
+    before = np.exp(np.array(head(x), np.float64))
+    adjust_logits(head, {0: 0.5, 2: 4.0})
+    np.testing.assert_allclose(np.exp(np.array(head(x), np.float64)), before / [0.5, 1.0, 4.0], rtol=1e-5)
 
 
 def test_a_recipe_is_part_of_the_key() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from tinypeft.benchmark.base_models import CALIBRATION_FILE, MODEL_FILE
 from tinypeft.benchmark.cache import new_folder, write_json
 from tinypeft.benchmark.datasets import BaseTraining, BenchmarkDataset, load_benchmark
+from tinypeft.benchmark.float_network import head_of
 from tinypeft.benchmark.float_training import FloatTrainer
 from tinypeft.benchmark.networks import build_network
 from tinypeft.errors import TinypeftError, ToolError
@@ -80,15 +81,18 @@ def train_base(dataset: BenchmarkDataset, key: str, folder: Path, send: Send) ->
     tell = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: send({"what": what, "done": epoch + 1, "total": recipe.epochs})
     )
+    weights = class_weights(samples.y, recipe.balance)
     model.fit(
         samples.x,
         samples.y,
         batch_size=recipe.batch_size,
         epochs=recipe.epochs,
-        class_weight=class_weights(samples.y, recipe.balance),
+        class_weight=weights,
         callbacks=[tell],
         verbose=0,
     )
+    if weights is not None:
+        adjust_logits(head_of(model), weights)
     with new_folder(folder) as unfinished:
         model.save(unfinished / MODEL_FILE)
         np.save(unfinished / CALIBRATION_FILE, dataset.calibration(key))
@@ -102,6 +106,14 @@ def class_weights(y: np.ndarray, balance: float) -> dict[int, float] | None:
     weights = counts.astype(np.float64) ** -balance
     weights *= len(y) / float(weights @ counts)
     return {int(label): float(weight) for label, weight in zip(labels, weights, strict=True)}
+
+
+def adjust_logits(head: Any, weights: dict[int, float]) -> None:
+    """Take the logarithms of the classes' weights from the bias of the layer `head`."""
+    kernel, bias = head.get_weights()
+    for label, weight in weights.items():
+        bias[label] -= math.log(weight)
+    head.set_weights([kernel, bias])
 
 
 def train_runs(dataset: BenchmarkDataset, runs: list[dict[str, Any]], send: Send) -> None:

@@ -62,8 +62,10 @@ class UserSplit:
 class BaseTraining:
     """How a base model is trained: Adam, softmax cross-entropy, `network` of benchmark.networks.
 
-    A class weighs count ** -balance in the loss: 0 every sample the same, 1 every class the same. `decay`: the learning
-    rate falls to 0 as a cosine. `revision` counts changes of the network and of what is not said here.
+    A class weighs count ** -balance in the loss, 0: every sample the same, 1: every class the same; rare classes then
+    shape the features, and afterwards the head's bias is adjusted so that they are as rare in its outputs as in the
+    samples (logit adjustment, Menon et al. 2021). `decay`: the learning rate falls to 0 as a cosine. `revision` counts
+    changes of the network and of what is not said here.
     """
 
     network: str
