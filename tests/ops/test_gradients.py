@@ -16,7 +16,12 @@ from tinypeft.ir import Purpose
 from tinypeft.ops.parameter_gradient import row_factors
 from tinypeft.stages.autodiff import TrainingConfig
 
-CONFIGS = {"lora": AdapterConfig(r=3, lora_alpha=6.0), "lora everywhere": AdapterConfig(r=2, modules_to_save=())}
+CONFIGS = {
+    "lora": AdapterConfig(r=3, lora_alpha=6.0),
+    "lora everywhere": AdapterConfig(r=2, modules_to_save=()),
+    "channels": AdapterConfig("bitfit+ia3"),
+    "lora and channels everywhere": AdapterConfig("lora+bitfit+ia3", r=2, modules_to_save=()),
+}
 
 
 def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
@@ -24,14 +29,22 @@ def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
 
 
 def _trained_state(model: CompiledModel, seed: int) -> dict[str, np.ndarray]:
-    """A fresh adapter whose masters have moved: B is no longer zero, channels of different size."""
+    """A fresh adapter whose masters have moved: B is no longer zero, channels of different size, biases shifted."""
     rng = np.random.default_rng(seed)
     state = model.fresh_state(seed)
+    steps = {
+        id(op.inputs["bias"]): op.output.scale[0]
+        for op in model.inference.operations
+        if "trained_bias" in op.attributes and op.output.scale is not None
+    }
     for parameter in model.parameters:
         master = state[parameter.master.name]
         if parameter.name.endswith("lora_B"):
             spread = np.exp(rng.uniform(-2, 1, (len(master), 1)))
             state[parameter.master.name] = (rng.normal(0, 0.05, master.shape) * spread).astype(np.float32)
+        elif id(parameter.quantized) in steps:
+            change = rng.normal(0, 10, master.shape) * steps[id(parameter.quantized)]
+            state[parameter.master.name] = change.astype(np.float32)
         else:
             state[parameter.master.name] = (master * rng.uniform(0.8, 1.3, master.shape)).astype(np.float32)
     assert model.requantize is not None

@@ -54,12 +54,12 @@ def conv_fields(op: Operation) -> dict[str, Any]:
 class Conv2D(Op):
     """Convolution of input (1,H,W,Cin) with filter (Cout,KH,KW,Cin/groups), requantisation and clamp.
 
-    A LoRA adds to its accumulators.
+    A LoRA adds to its accumulators; `multiplier` and `shift` are operands where factors of its channels are trained.
     """
 
     name = "CONV_2D"
     operands = ("input", "filter")
-    optional = ("bias", *LORA_OPERANDS)
+    optional = ("bias", "multiplier", "shift", *LORA_OPERANDS)
     source = "tp_conv.c"
     limits = "Weights must be constant, the batch 1."
 

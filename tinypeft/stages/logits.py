@@ -14,10 +14,12 @@ def attach_logits(graph: Graph) -> tuple[Graph, Tensor]:
     """A copy of `graph` whose last output is the logits, float32 (1,classes), and that tensor.
 
     The logits are the accumulators of the final linear dense layer, in front of a SOFTMAX where there is one; for a
-    model that ends otherwise, its dequantised int8 output. Raises ModelError where the output is no vector of classes.
+    model that ends otherwise, and where factors of its classes are trained, its dequantised int8 output. Raises
+    ModelError where the output is no vector of classes.
     """
     final = _final_operation(graph)
-    if final.kind == "FULLY_CONNECTED" and final.attributes["activation"] == "NONE":
+    linear = final.kind == "FULLY_CONNECTED" and final.attributes["activation"] == "NONE"
+    if linear and "factors" not in final.attributes:
         operation = _dense_logits(final)
     else:
         source = final.output
