@@ -43,6 +43,10 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "conv_mean": ("conv_mean", AdapterConfig(), TrainingConfig()),
     "no_bias": ("no_bias", AdapterConfig(), TrainingConfig()),
     "dense_reshape": ("dense_reshape", AdapterConfig(), TrainingConfig()),
+    "bitfit": ("softmax_end", AdapterConfig("bitfit", modules_to_save=()), TrainingConfig(momentum=0.5)),
+    "ia3": ("plain", AdapterConfig("ia3", modules_to_save=()), TrainingConfig()),
+    "channels": ("forms", AdapterConfig("bitfit+ia3"), TrainingConfig(momentum=0.9, batch_size=4)),
+    "lora_channels": ("plain", AdapterConfig("lora+bitfit+ia3", r=2), TrainingConfig()),
     "layout": ("layout", AdapterConfig(r=2), TrainingConfig()),
 }
 TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]
