@@ -54,6 +54,10 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "adam": ("residual", AdapterConfig(r=3), TrainingConfig("adam", weight_decay=0.1)),
     "adam8": ("plain", AdapterConfig(r=2), TrainingConfig("adam8")),
     "clipped": ("mlp", AdapterConfig(r=2), TrainingConfig("adam8", batch_size=3, clip_norm=0.5)),
+    "bitfit": ("softmax_end", AdapterConfig("bitfit", modules_to_save=()), TrainingConfig(momentum=0.5)),
+    "ia3": ("plain", AdapterConfig("ia3", modules_to_save=()), TrainingConfig()),
+    "channels": ("forms", AdapterConfig("bitfit+ia3"), TrainingConfig(momentum=0.9, batch_size=4)),
+    "lora_channels": ("plain", AdapterConfig("lora+bitfit+ia3", r=2), TrainingConfig()),
     "layout": ("layout", AdapterConfig(r=2), TrainingConfig()),
     "smoothed": (
         "plain",

@@ -57,7 +57,8 @@ class Reference:
         d_output = self.gradients.get(op.output.name)
         if d_output is None:
             return
-        if op.output.dtype == "int8" and op.kind not in (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED):
+        unclamped = (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED)
+        if op.output.dtype == "int8" and op.kind not in unclamped and not _keeps_range(op):
             low, high = output_range(op)
             q = self.values[op.output.name]
             d_output = np.where((q > low) & (q < high), d_output, 0.0)
@@ -67,6 +68,18 @@ class Reference:
                 self.add(op.inputs[name], gradient)
             return
         getattr(self, f"_{op.kind.lower()}")(op, d_output)
+
+    def _channels(self, op: Operation, d: np.ndarray) -> np.ndarray:
+        """The gradient of the accumulators; adds those of what is trained a channel: output = factor * (sum + bias)."""
+        axes = tuple(range(d.ndim - 1))
+        if "factors" in op.attributes:
+            factor = self.values[op.attributes["factors"].factor.name].astype(np.float64)
+            sums = real(op.output, self.values[op.output.name]).reshape(d.shape) / factor
+            self.add(op.inputs["multiplier"], (d * sums).sum(axes))
+            d = d * factor
+        if "trained_bias" in op.attributes:
+            self.add(op.inputs["bias"], d.sum(axes))
+        return d
 
     def _weighted(self, op: Operation, d: np.ndarray, taps: list[Any]) -> None:
         """A layer that is a matrix product for each of its taps: (input slice, output slice, filter slice)."""
@@ -115,10 +128,11 @@ class Reference:
         return self.values["lora_A of hidden"]
 
     def _conv_2d(self, op: Operation, d: np.ndarray) -> None:
-        self._weighted(op, d, _taps(op))
+        self._weighted(op, self._channels(op, d), _taps(op))
 
     def _fully_connected(self, op: Operation, d: np.ndarray) -> None:
-        self._weighted(op, d.reshape(-1, d.shape[-1]), [(slice(None), slice(None), slice(None))])
+        d = self._channels(op, d.reshape(-1, d.shape[-1]))
+        self._weighted(op, d, [(slice(None), slice(None), slice(None))])
 
     _dense_logits = _fully_connected
 
@@ -126,7 +140,7 @@ class Reference:
         raise AssertionError("its gradients are those of the layer that it belongs to")
 
     def _depthwise_conv_2d(self, op: Operation, d: np.ndarray) -> None:
-        x, w = self.real(op, "input"), self.real(op, "filter")
+        x, w, d = self.real(op, "input"), self.real(op, "filter"), self._channels(op, d)
         d_x = np.zeros_like(x)
         for of_x, of_y, (_, ky, kx) in _taps(op):
             d_x[of_x] += (d[of_y] * w[0, ky, kx]).reshape(*d_x[of_x].shape, -1).sum(-1)
@@ -138,7 +152,7 @@ class Reference:
         self.add(op.inputs["input"], op.attributes["beta"] * p * (d - mean))
 
     def _transpose_conv(self, op: Operation, d: np.ndarray) -> None:
-        x, w = op.inputs["input"], self.real(op, "filter")
+        x, w, d = op.inputs["input"], self.real(op, "filter"), self._channels(op, d)
         d_x = np.zeros(x.shape)
         for of_y, of_x, (_, ky, kx) in _taps(op):  # the window goes from output to input
             d_x[of_x] += d[of_y] @ w[:, ky, kx]
@@ -194,6 +208,11 @@ class Reference:
 
     def _average_pool_2d(self, op: Operation, d: np.ndarray) -> None:
         self._pool(op, d, False)
+
+
+def _keeps_range(op: Operation) -> bool:
+    """Whether it cannot leave the range of int8: a reshape, or a pool without an activation."""
+    return op.kind == "RESHAPE" or ("POOL" in op.kind and op.attributes["activation"] == "NONE")
 
 
 def _without_groups(w: np.ndarray, channels: int) -> np.ndarray:

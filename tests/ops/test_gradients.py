@@ -12,12 +12,21 @@ from small_models import MODELS, load, samples
 from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.interpreter import run_graph
-from tinypeft.ir import Purpose
+from tinypeft.ir import Operation, Purpose
 from tinypeft.ops.loss import LossOp
 from tinypeft.ops.parameter_gradient import row_factors
 from tinypeft.stages.autodiff import TrainingConfig
 
-CONFIGS = {"lora": AdapterConfig(r=3, lora_alpha=6.0), "lora everywhere": AdapterConfig(r=2, modules_to_save=())}
+CONFIGS = {
+    "lora": AdapterConfig(r=3, lora_alpha=6.0),
+    "lora everywhere": AdapterConfig(r=2, modules_to_save=()),
+    "channels": AdapterConfig("bitfit+ia3"),
+    "lora and channels everywhere": AdapterConfig("lora+bitfit+ia3", r=2, modules_to_save=()),
+}
+
+
+#: Where all logits' gradients are smaller, a float32 loss has lost more of them than the backward behind it.
+MIN_LOSS_GRADIENT = 1e-4
 
 
 def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
@@ -25,14 +34,22 @@ def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
 
 
 def _trained_state(model: CompiledModel, seed: int) -> dict[str, np.ndarray]:
-    """A fresh adapter whose masters have moved: B is no longer zero, channels of different size."""
+    """A fresh adapter whose masters have moved: B is no longer zero, channels of different size, biases shifted."""
     rng = np.random.default_rng(seed)
     state = model.fresh_state(seed)
+    steps = {
+        id(op.inputs["bias"]): op.output.scale[0]
+        for op in model.inference.operations
+        if "trained_bias" in op.attributes and op.output.scale is not None
+    }
     for parameter in model.parameters:
         master = state[parameter.master.name]
         if parameter.name.endswith("lora_B"):
             spread = np.exp(rng.uniform(-2, 1, (len(master), 1)))
             state[parameter.master.name] = (rng.normal(0, 0.05, master.shape) * spread).astype(np.float32)
+        elif id(parameter.quantized) in steps:
+            change = rng.normal(0, 10, master.shape) * steps[id(parameter.quantized)]
+            state[parameter.master.name] = change.astype(np.float32)
         else:
             state[parameter.master.name] = (master * rng.uniform(0.8, 1.3, master.shape)).astype(np.float32)
     assert model.requantize is not None
@@ -66,6 +83,11 @@ def _integer_gradients(
     return computed, values
 
 
+def _loss(model: CompiledModel) -> Operation:
+    assert model.training is not None
+    return next(op for op in model.training.operations if op.kind == "SOFTMAX_CROSS_ENTROPY")
+
+
 def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: int) -> dict[str, np.ndarray]:
     assert model.training is not None
     operations = model.training.operations
@@ -90,6 +112,8 @@ def test_gradients_follow_float64(name: str, config: str) -> None:
         sample = x.reshape(model.inference.inputs[0].shape)
         actual, values = _integer_gradients(model, sample, int(label), state)
         expected = _reference_gradients(model, values, int(label))
+        if np.abs(expected[_loss(model).inputs["logits"].name]).max() < MIN_LOSS_GRADIENT:
+            continue
         assert len(actual) == len(model.parameters)
         for parameter in model.parameters:
             weight = parameter.quantized.name

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from cases import random_int8
+from channel_cases import channel_case, quantizer_case, trained_logits_case
 from layer_cases import (
     Case,
     conv_backward_input,
@@ -29,11 +30,15 @@ from tinypeft.ops.base import Value
 from tinypeft.ops.output_logits import exponent_for, logits_tensor
 
 KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
-    "CONV_2D": lambda rng, name: lora_case(rng, name, "CONV_2D")["layer"],
+    "CONV_2D": lambda rng, name: _one_of(rng, lora_case, channel_case)(rng, name, "CONV_2D")["layer"],
+    "DEPTHWISE_CONV_2D": lambda rng, name: channel_case(rng, name, "DEPTHWISE_CONV_2D")["layer"],
+    "TRANSPOSE_CONV": lambda rng, name: channel_case(rng, name, "TRANSPOSE_CONV")["layer"],
     "FULLY_CONNECTED": lambda rng, name: (
-        retrained_case(rng, name)["layer"] if rng.random() < 0.5 else lora_case(rng, name, "FULLY_CONNECTED")["layer"]
+        retrained_case(rng, name)["layer"]
+        if rng.random() < 0.3
+        else _one_of(rng, lora_case, channel_case)(rng, name, "FULLY_CONNECTED")["layer"]
     ),
-    "DENSE_LOGITS": logits_case,
+    "DENSE_LOGITS": lambda rng, name: _one_of(rng, logits_case, logits_case, trained_logits_case)(rng, name),
     "LORA_BACKWARD_HIDDEN": lora_backward,
     "DENSE_RETRAIN": retrain_case,
     "DENSE_QUANTIZE": lambda rng, name: retrained_case(rng, name)["DENSE_QUANTIZE"],
@@ -42,6 +47,10 @@ KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "DEPTHWISE_CONV_2D_BACKWARD_INPUT": depthwise_backward_input,
     "TRANSPOSE_CONV_BACKWARD_INPUT": transpose_conv_backward_input,
 }
+
+
+def _one_of(rng: np.random.Generator, *makes: Any) -> Any:
+    return makes[int(rng.integers(len(makes)))]
 
 
 #: kind -> (rng, name, shape) -> the case of an optimiser's operation
@@ -59,6 +68,11 @@ def _lora(kind: str) -> Callable[[np.random.Generator, str], Case]:
     return lambda rng, name: lora_case(rng, name, str(rng.choice(layers)))[kind]
 
 
+def _channel(kind: str) -> Callable[[np.random.Generator, str], Case]:
+    return lambda rng, name: quantizer_case(rng, name, kind)
+
+
+KERNEL_CASES |= {kind: _channel(kind) for kind in ("BITFIT_QUANTIZE", "BITFIT_RESTORE", "IA3_QUANTIZE", "IA3_RESTORE")}
 KERNEL_CASES |= {kind: _lora(kind) for kind in ("LORA_DOWN", "LORA_QUANTIZE", "LORA_RESTORE")}
 
 

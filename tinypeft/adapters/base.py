@@ -85,8 +85,9 @@ class AdapterConfig:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds' names, none for "none"."""
-        return () if self.adapter == "none" else tuple(self.adapter.split("+"))
+        """The kinds' names in the order in which they come on a layer; none for "none"."""
+        names = () if self.adapter == "none" else self.adapter.split("+")
+        return tuple(sorted(names, key=lambda name: ADAPTERS[name].order if name in ADAPTERS else 0))
 
     def targets_of(self, kind: str) -> Targets | None:
         """The layers that `kind` is to adapt; None for all that it can."""
@@ -227,6 +228,8 @@ class AdapterKind:
     """A kind of adapter; stateless, one instance lives in ADAPTERS.
 
     options    settings of its own
+    order      where it comes among the kinds on one layer, inserted and merged: 0 what changes the bias, of which the
+               bounds of others depend; 1 what adds to the accumulators; 2 what scales them
     on_input   whether it adapts the model's input instead of layers: `operation` is then the first that reads it
     peft_type  PEFT's name of it, or ours where PEFT has none
     unmerged   why it has no merged form, as a clause ("adds an activation of its own"); empty where it has
@@ -234,6 +237,7 @@ class AdapterKind:
 
     name: str = ""
     options: tuple[Option, ...] = ()
+    order: int = 1
     on_input: bool = False
     peft_type: str = ""
     unmerged: str = ""

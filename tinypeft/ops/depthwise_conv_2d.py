@@ -16,7 +16,7 @@ from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     check_requantization,
     frozen_vjp,
-    multipliers,
+    requantization,
     requantization_arguments,
     tap_bytes,
     weight_operands,
@@ -31,11 +31,14 @@ def _spread(window: Window, patches: np.ndarray) -> np.ndarray:
 
 @register
 class DepthwiseConv2D(Op):
-    """Depthwise convolution of input (1,H,W,C) with filter (1,KH,KW,C*m), requantisation and clamp."""
+    """Depthwise convolution of input (1,H,W,C) with filter (1,KH,KW,C*m), requantisation and clamp.
+
+    `multiplier` and `shift` are operands where factors of its channels are trained.
+    """
 
     name = "DEPTHWISE_CONV_2D"
     operands = ("input", "filter")
-    optional = ("bias",)
+    optional = ("bias", "multiplier", "shift")
     source = "tp_depthwise_conv.c"
     limits = "Weights must be constant, the batch 1."
 
@@ -61,7 +64,7 @@ class DepthwiseConv2D(Op):
         acc = (_spread(window, window.patches(x)) * values["filter"][0].astype(np.int64)).sum((2, 3))
         if "bias" in op.inputs:
             acc = acc + values["bias"].astype(np.int64)
-        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *multipliers(op)))}
+        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         return frozen_vjp("DEPTHWISE_CONV_2D_BACKWARD_INPUT", op, d_output, builder)

@@ -75,7 +75,7 @@ def _macs(op: Operation) -> int:
 class FullyConnected(Op):
     """Dense layer: input (...,Cin) and filter (Cout,Cin) to (...,Cout), a LoRA's addend, requantisation and clamp.
 
-    `multiplier` and `shift` are operands where the layer is retrained, so that its scales change.
+    `multiplier` and `shift` are operands where the layer is retrained or factors of its channels are trained.
     """
 
     name = "FULLY_CONNECTED"

@@ -16,7 +16,7 @@ from tinypeft.ops.conv_2d import clamp_output, conv_fields
 from tinypeft.ops.weighted import (
     check_requantization,
     frozen_vjp,
-    multipliers,
+    requantization,
     requantization_arguments,
     weight_operands,
 )
@@ -27,12 +27,13 @@ from tinypeft.ops.window import Window, make_window
 class TransposeConv(Op):
     """The adjoint of a convolution: input (1,H,W,Cin), filter (Cout,KH,KW,Cin) to (1,OH,OW,Cout), requantised, clamped.
 
-    The attribute `window` is that of the convolution, from (OH,OW,Cout) to (H,W,Cin).
+    The attribute `window` is that of the convolution, from (OH,OW,Cout) to (H,W,Cin). `multiplier` and `shift` are
+    operands where factors of its channels are trained.
     """
 
     name = "TRANSPOSE_CONV"
     operands = ("input", "filter")
-    optional = ("bias",)
+    optional = ("bias", "multiplier", "shift")
     source = "tp_transpose_conv.c"
     limits = "Weights and output shape must be constant, the batch 1."
 
@@ -68,7 +69,7 @@ class TransposeConv(Op):
         acc = window.scatter(taps.transpose(0, 1, 3, 4, 2)).astype(np.int64)
         if "bias" in op.inputs:
             acc = acc + values["bias"].astype(np.int64)
-        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *multipliers(op)))}
+        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         return frozen_vjp("TRANSPOSE_CONV_BACKWARD_INPUT", op, d_output, builder)

@@ -43,6 +43,27 @@ class FoldState:
     exponent: Tensor
 
 
+@dataclass(frozen=True)
+class BiasState:
+    """What a trained bias is besides its operand: base + folded + a change of at most `room`.
+
+    base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what a kernel that reads directly has the
+    operand hold as well, see `zero_point_bias`; zeros for others. room: a power of two for which the accumulators have room.
+    """
+
+    base: np.ndarray
+    folded: np.ndarray
+    room: int
+
+
+@dataclass(frozen=True)
+class FactorState:
+    """The trained factors of a layer's output channels and one over them, float32 (Cout,), as integers hold them."""
+
+    factor: Tensor
+    inverse: Tensor
+
+
 def pointwise(positions: int, input_c: int, output_c: int) -> Window:
     """The 1x1 window that a fully connected layer over `positions` rows is."""
     return Window(positions, 1, input_c, positions, 1, output_c, 1, 1)
@@ -72,13 +93,34 @@ def reads_directly(window: Window, filters: Tensor) -> bool:
     return filters.data is not None and one_tap and inside
 
 
-def direct_bias(op: Operation) -> CArray:
-    """The bias of a kernel that reads directly: with what the input's zero point adds to each accumulator."""
-    weights, bias = op.inputs["filter"].data, op.inputs["bias"].data if "bias" in op.inputs else None
+def zero_point_bias(op: Operation) -> np.ndarray:
+    """int64 (Cout,): what the input's zero point adds to each accumulator of a convolution or dense layer."""
+    weights = op.inputs["filter"].data
     assert weights is not None
-    sums = weights.astype(np.int64).reshape(len(weights), -1).sum(1)
-    folded = (0 if bias is None else bias.astype(np.int64)) - op.inputs["input"].zero_point * sums
+    return -op.inputs["input"].zero_point * weights.astype(np.int64).reshape(len(weights), -1).sum(1)
+
+
+def direct_bias(op: Operation) -> Tensor | CArray:
+    """The bias of a kernel that reads directly: with `zero_point_bias`, which a trained one holds by itself."""
+    bias = op.inputs.get("bias")
+    if "trained_bias" in op.attributes:
+        assert bias is not None
+        return bias
+    folded = zero_point_bias(op) + (0 if bias is None else _constant_bias(bias))
     return CArray("int32_t", folded.astype(np.int32), "bias")
+
+
+def _constant_bias(bias: Tensor) -> np.ndarray:
+    assert bias.data is not None
+    return bias.data.astype(np.int64)
+
+
+def layer_bias(op: Operation) -> np.ndarray:
+    """int64 (Cout,): the bias of the frozen layer, zeros where it has none."""
+    trained: BiasState | None = op.attributes.get("trained_bias")
+    if trained is not None:
+        return trained.base
+    return _constant_bias(op.inputs["bias"]) if "bias" in op.inputs else np.zeros(op.output.shape[-1], np.int64)
 
 
 def tap_bytes(window: Window) -> int:
@@ -102,14 +144,15 @@ def filter_scales(op: Operation) -> np.ndarray:
 
 
 def frozen_vjp(kind: str, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-    """The gradient of a convolution's input by the operator `kind`, where its filter is frozen and has no adapter."""
-    if not builder.needs(op.inputs["input"]):
-        return {}
-    _, d_acc = output_gradients(op, d_output, builder)
-    d_input = builder.gradient(op.inputs["input"])
-    operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
-    builder.emit(kind, op, operands, {"d_input": d_input}, {"window": op.attributes["window"]})
-    return {"input": d_input}
+    """The gradients of a convolution with a frozen filter and no LoRA; that of its input by the operator `kind`."""
+    d_real, d_acc = output_gradients(op, d_output, builder)
+    gradients = channel_gradients(op, d_real, builder)
+    if builder.needs(op.inputs["input"]):
+        d_input = builder.gradient(op.inputs["input"])
+        operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
+        builder.emit(kind, op, operands, {"d_input": d_input}, {"window": op.attributes["window"]})
+        gradients["input"] = d_input
+    return gradients
 
 
 def multipliers(op: Operation) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +163,7 @@ def multipliers(op: Operation) -> tuple[np.ndarray, np.ndarray]:
 
 
 def requantization(op: Operation, values: dict[str, Value]) -> tuple[np.ndarray, np.ndarray]:
-    """The multipliers and shifts in force: operands of a retrained layer, else the base layer's constants."""
+    """The multipliers and shifts in force: operands where they are trained, else the base layer's constants."""
     if "multiplier" in op.inputs:
         return values["multiplier"], values["shift"]
     return multipliers(op)
@@ -145,6 +188,8 @@ def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.nd
     acc = acc.transpose(1, 0, 2).reshape(len(patches), -1).astype(np.int64)
     if "bias" in op.inputs:
         acc = acc + values["bias"].astype(np.int64)
+    if "trained_bias" in op.attributes:
+        acc = acc - op.attributes["trained_bias"].folded  # which the inputs above have by themselves
     if "hidden" in op.inputs:
         hidden = values["hidden"].reshape(acc.shape[0], -1).astype(np.int64)
         acc = acc + round_half_up_shift(hidden @ values["lora_B"].astype(np.int64).T, values["lora_shift"])
@@ -152,13 +197,14 @@ def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.nd
 
 
 def accumulator_bound(op: Operation) -> int:
-    """The largest |accumulator| of the frozen layer over all int8 inputs."""
-    weights, bias = op.inputs["filter"].data, op.inputs["bias"].data if "bias" in op.inputs else None
+    """The largest |accumulator| over all int8 inputs and all that a bias may be trained to, without a LoRA."""
+    weights = op.inputs["filter"].data
     assert weights is not None
     if op.kind == "DEPTHWISE_CONV_2D":  # (1,KH,KW,Cout)
         weights = weights.reshape(-1, weights.shape[-1]).T
     l1 = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1)
-    return int((l1 * input_range(op.inputs["input"]) + (0 if bias is None else np.abs(bias.astype(np.int64)))).max())
+    room = op.attributes["trained_bias"].room if "trained_bias" in op.attributes else 0
+    return int((l1 * input_range(op.inputs["input"]) + np.abs(layer_bias(op))).max()) + room
 
 
 def input_range(tensor: Tensor) -> int:
@@ -213,15 +259,31 @@ def weighted_vjp(op: Operation, window: Window, d_output: Tensor, builder: Build
         d_filter = builder.parameter_gradient(op.inputs["filter"])
         emit_filter_gradient(builder, op, op.inputs["input"], d_real, d_filter, window)
         gradients["filter"] = d_filter
-    if builder.needs(op.inputs.get("bias")):
-        d_bias = builder.parameter_gradient(op.inputs["bias"])
-        builder.emit("BIAS_BACKWARD", op, {"d_output": d_real}, {"gradient": d_bias})
-        gradients["bias"] = d_bias
+    gradients |= channel_gradients(op, d_real, builder)
     if builder.needs(op.inputs["input"]):
         d_input = builder.gradient(op.inputs["input"])
         operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
         builder.emit("CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, {"window": window})
         gradients["input"] = d_input
+    return gradients
+
+
+def channel_gradients(op: Operation, d_real: Tensor, builder: Builder) -> dict[str, Tensor]:
+    """The gradients of what a layer has one of for each output channel: output = factor * (sum + bias)."""
+    factors: FactorState | None = op.attributes.get("factors")
+    gradients: dict[str, Tensor] = {}
+    if factors is not None and builder.needs(op.inputs["multiplier"]):
+        d_factor = builder.parameter_gradient(op.inputs["multiplier"])
+        operands = {"d_output": d_real, "source": op.output, "channel_unit": factors.inverse}
+        assert op.output.scale is not None
+        scale = np.asarray(op.output.scale[:1], np.float32)
+        builder.emit("IA3_BACKWARD", op, operands, {"gradient": d_factor}, {"scale": scale})
+        gradients["multiplier"] = d_factor
+    if builder.needs(op.inputs.get("bias")):
+        d_bias = builder.parameter_gradient(op.inputs["bias"])
+        operands = {"d_output": d_real} | ({} if factors is None else {"channel_unit": factors.factor})
+        builder.emit("BIAS_BACKWARD", op, operands, {"gradient": d_bias})
+        gradients["bias"] = d_bias
     return gradients
 
 

@@ -4,6 +4,7 @@
 
 #include "tp_kernels_backward.h"
 #include "tp_kernels_binary.h"
+#include "tp_kernels_channel.h"
 #include "tp_kernels_conv.h"
 #include "tp_kernels_elementwise.h"
 #include "tp_kernels_layout.h"
