@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import click
 import numpy as np
@@ -83,9 +82,8 @@ def command(
             progress=show,
         )
     if output is not None:
-        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "steps": trained.steps}
-        how["schedule"] = asdict(rates)
-        write_adapter(output, project.model, trained.state, trained.package, how)
+        how = {"epochs": epochs, "learning_rate": learning_rate, "schedule": asdict(rates), "seed": seed}
+        write_adapter(output, project.model, trained.state, trained.package, {**how, "steps": trained.steps})
     if as_json:
         print_json(
             {

@@ -48,7 +48,8 @@ class BiasState:
     """What a trained bias is besides its operand: base + folded + a change of at most `room`.
 
     base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what a kernel that reads directly has the
-    operand hold as well, see `zero_point_bias`; zeros for others. room: a power of two for which the accumulators have room.
+    operand hold as well, see `zero_point_bias`; zeros for others. room: a power of two for which the accumulators have
+    room.
     """
 
     base: np.ndarray
