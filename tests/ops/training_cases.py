@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from bottleneck_cases import BOTTLENECK_CASES
 from cases import random_int8
 from layer_cases import (
     Case,
@@ -53,6 +54,7 @@ def _lora(kind: str) -> Callable[[np.random.Generator, str], Case]:
 
 
 KERNEL_CASES |= {kind: _lora(kind) for kind in ("LORA_DOWN", "LORA_QUANTIZE", "LORA_RESTORE")}
+KERNEL_CASES |= BOTTLENECK_CASES
 
 
 def _shape(rng: np.random.Generator) -> tuple[int, ...]:
