@@ -32,7 +32,8 @@ CONFIGS = {
     ),
     "input_offset": AdapterConfig("input_offset"),
     "input_offset, a bottleneck on each side": AdapterConfig(
-        "bottleneck+parallel_bottleneck+input_offset", options=(("input_offset_shape", "channel"), ("reduction_factor", 1))
+        "bottleneck+parallel_bottleneck+input_offset",
+        options=(("input_offset_shape", "channel"), ("reduction_factor", 1)),
     ),
 }
 

@@ -20,8 +20,9 @@ from tinypeft.arithmetic import ACCUMULATOR_MAX
 from tinypeft.errors import AdapterError
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
+from tinypeft.ops.constraints import per_tensor
 from tinypeft.ops.fully_connected import dense_window
-from tinypeft.ops.weighted import LoraState, accumulator_bound, filter_scales, input_range, input_scale, pointwise
+from tinypeft.ops.weighted import LoraState, accumulator_bound, filter_scales, input_range, pointwise
 from tinypeft.ops.window import Window
 
 REDUCTION_FACTOR = Option("reduction_factor", 8, "channels of a layer over those of its bottleneck.", limits=(1, 65536))
@@ -94,10 +95,8 @@ def _project(
     if config.option(NON_LINEARITY) == "hard_swish":
         operands["gate"] = insertion.weight(f"{name}_gate", (2,), "int16")
         inputs = {"a_scale": weights["a_scale"], "hidden_shift": weights["hidden_shift"]}
-        attributes = {"input_scale": _scale(site.x)}
-        gate = Operation(
-            OPS["HIDDEN_GATE"], f"{name}_gate", inputs, {"gate": operands["gate"]}, attributes, site.layer
-        )
+        attributes = {"input_scale": np.float32(per_tensor(site.x)[0])}
+        gate = Operation(OPS["HIDDEN_GATE"], f"{name}_gate", inputs, {"gate": operands["gate"]}, attributes, site.layer)
         insertion.adapted.quantizers.append(gate)
     activated = Tensor(f"{name}_activated", hidden.shape, "int16", Purpose.ACTIVATION)
     activation = Operation(
@@ -109,14 +108,9 @@ def _project(
     return [down, activation], up, state, trained
 
 
-def _scale(x: Tensor) -> np.float32:
-    assert x.scale is not None
-    return np.float32(x.scale[0])
-
-
 @register
 class Bottleneck(AdapterKind):
-    """output + up(f(down(output))) of each position, behind the layer's activation; the up-projection starts at zero."""
+    """output + up(f(down(output))) at each position, behind the layer's activation; up starts at zero."""
 
     name = "bottleneck"
     options = _OPTIONS
@@ -146,9 +140,7 @@ class Bottleneck(AdapterKind):
         )
         insertion.after += operations
         insertion.adapted.parameters += [
-            Parameter(
-                f"{name}_{part}", operation.layer, master, weight, f"{operation.layer}.adapter_{part}.weight"
-            )
+            Parameter(f"{name}_{part}", operation.layer, master, weight, f"{operation.layer}.adapter_{part}.weight")
             for part, (master, weight) in trained.items()
         ]
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Option, Parameter, register
 from tinypeft.errors import AdapterError
-from tinypeft.ir import Operation, Purpose, Tensor
+from tinypeft.ir import Operation, Purpose
 from tinypeft.ops import OPS
+from tinypeft.ops.constraints import per_tensor
 
 SHAPE = Option(
     "input_offset_shape",
@@ -50,7 +51,6 @@ class InputOffset(AdapterKind):
             if len(readers) > 1:
                 raise AdapterError(f"{len(readers)} operations quantise the float32 input; {self.name} takes one")
             x, moved = insertion.follow(operation)
-        assert x.scale is not None
         per_channel = config.option(SHAPE) == "channel" and x.size > x.shape[-1]
         shape = x.shape[-1:] if per_channel else _rows(x.size)
         shown = x.shape[-1:] if per_channel else x.shape[1:]
@@ -60,7 +60,7 @@ class InputOffset(AdapterKind):
         operands = {"input": x, "offset": offset}
         added = Operation(OPS["INPUT_OFFSET"], "input_offset", operands, {"output": moved}, {}, self.name)
         kinds = "INPUT_OFFSET_QUANTIZE", "INPUT_OFFSET_RESTORE"
-        attributes = {"scale": np.float32(x.scale[0])}
+        attributes = {"scale": np.float32(per_tensor(x)[0])}
         insertion.quantize(added, kinds, {"master": master}, {"offset": offset}, attributes)
         if in_front:
             insertion.before.insert(0, added)
