@@ -58,6 +58,31 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "ia3": ("plain", AdapterConfig("ia3", modules_to_save=()), TrainingConfig()),
     "channels": ("forms", AdapterConfig("bitfit+ia3"), TrainingConfig(momentum=0.9, batch_size=4)),
     "lora_channels": ("plain", AdapterConfig("lora+bitfit+ia3", r=2), TrainingConfig()),
+    "bottleneck": (
+        "plain",
+        AdapterConfig("bottleneck", options=(("reduction_factor", 3),)),
+        TrainingConfig(momentum=0.5),
+    ),
+    "bottleneck_swish": (
+        "softmax_end",
+        AdapterConfig("bottleneck+lora", modules_to_save=(), options=(("non_linearity", "hard_swish"),)),
+        TrainingConfig(),
+    ),
+    "parallel_bottleneck": (
+        "residual",
+        AdapterConfig(
+            "parallel_bottleneck+bottleneck", options=(("reduction_factor", 3), ("non_linearity", "hard_swish"))
+        ),
+        TrainingConfig(),
+    ),
+    "parallel_bottleneck_mlp": ("mlp", AdapterConfig("parallel_bottleneck"), TrainingConfig(batch_size=4)),
+    "input_offset": ("plain", AdapterConfig("input_offset"), TrainingConfig()),
+    "input_offset_first_classifier": (
+        "dense_reshape",
+        AdapterConfig("lora+input_offset", options=(("input_offset_shape", "channel"),)),
+        TrainingConfig(momentum=0.9),
+    ),
+    "input_offset_float": ("float_edges", AdapterConfig("input_offset+bottleneck"), TrainingConfig(batch_size=3)),
     "layout": ("layout", AdapterConfig(r=2), TrainingConfig()),
     "smoothed": (
         "plain",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from bottleneck_cases import BOTTLENECK_CASES
 from cases import random_int8
 from channel_cases import channel_case, quantizer_case, trained_logits_case
 from layer_cases import (
@@ -74,6 +75,7 @@ def _channel(kind: str) -> Callable[[np.random.Generator, str], Case]:
 
 KERNEL_CASES |= {kind: _channel(kind) for kind in ("BITFIT_QUANTIZE", "BITFIT_RESTORE", "IA3_QUANTIZE", "IA3_RESTORE")}
 KERNEL_CASES |= {kind: _lora(kind) for kind in ("LORA_DOWN", "LORA_QUANTIZE", "LORA_RESTORE")}
+KERNEL_CASES |= BOTTLENECK_CASES
 
 
 def _shape(rng: np.random.Generator) -> tuple[int, ...]:

@@ -213,6 +213,20 @@ class Insertion:
             operations.append(Operation(op, name, sources, results, attributes, operation.layer))
 
 
+def add_in_accumulator(operation: Operation, kind: str, operands: dict[str, Tensor]) -> None:
+    """Give a layer the operands (LORA_OPERANDS) of what `kind` adds in its accumulators.
+
+    Raises AdapterError where another kind adds there.
+    """
+    other = operation.attributes.setdefault("addend", kind)
+    if other != kind:
+        raise AdapterError(
+            f"{operation.layer} has a {other}: its accumulators have no room for a {kind} beside it",
+            f"give them different layers: --targets {other}=... --targets {kind}=...",
+        )
+    operation.inputs |= operands
+
+
 @dataclass(eq=False)
 class MergedLayer:
     """A layer's weights in real units, float64, into which kinds merge one after the other.

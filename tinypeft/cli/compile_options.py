@@ -107,16 +107,17 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def _click_option(kind: str, option: Option) -> Callable[[_Command], _Command]:
-    """The flag of a setting that an adapter kind declares."""
-    text = f"{kind}: {option.help} Default {option.default}."
+def _click_option(option: Option) -> Callable[[_Command], _Command]:
+    """The flag of a setting that one or several adapter kinds declare."""
+    kinds = ", ".join(kind.name for kind in ADAPTERS.values() if option in kind.options)
+    text = f"{kinds}: {option.help} Default {option.default}."
     if isinstance(option.default, bool):
         return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=text)
     choice = click.Choice(option.choices) if option.choices else type(option.default)
     return click.option(option.flag, option.name, type=choice, help=text)
 
 
-_OPTIONS += tuple(_click_option(kind.name, option) for kind in ADAPTERS.values() for option in kind.options)
+_OPTIONS += tuple(_click_option(option) for option in _ADAPTER_OPTIONS.values())
 
 
 @dataclass(frozen=True, eq=False)

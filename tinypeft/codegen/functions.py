@@ -135,7 +135,7 @@ def _comment(position: int, operation: Operation) -> str:
     results = ", ".join(_describe(t) for t in operation.outputs.values() if t.in_arena) or "state"
     layer = f" of {operation.layer}" if operation.layer and operation.layer != operation.name else ""
     rank = lora_rank(operation) if "hidden" in operation.inputs else 0
-    lora = f" + lora(r={rank})" if rank else ""
+    lora = f" + {operation.attributes.get('addend', 'lora')}(r={rank})" if rank else ""
     return f"op {position}: {operation.kind}{lora}{layer}: {shown or 'state'} -> {results}"
 
 

@@ -37,7 +37,7 @@ def differentiate(
     operations = [*builder.operations, *([] if updates.batched else updates.quantizers())]
     arguments = [t for t in (target,) if t.purpose is Purpose.ARGUMENT] + ([] if updates.batched else [learning_rate])
     training = Graph("training", [*forward.inputs, *arguments], [loss], operations)
-    training = _keep_masks(_prune(training))
+    training = _masks_first(_keep_masks(_prune(training)))
     update = None
     if updates.batched:
         inputs = [learning_rate, updates.count]
@@ -190,4 +190,15 @@ def _keep_masks(graph: Graph) -> Graph:
     for op in graph.operations:
         operations.append(op)
         operations += [masks[id(t)] for t in op.outputs.values() if id(t) in masks]
+    return Graph(graph.name, graph.inputs, graph.outputs, operations)
+
+
+def _masks_first(graph: Graph) -> Graph:
+    """Masks that the backward pass makes move to the operands they are made of, which may then be overwritten."""
+    moved = [op for op in graph.operations if op.output.dtype == "bits"]
+    operations = [op for op in graph.operations if op not in moved]
+    for mask in moved:
+        operands = [t for t in mask.inputs.values() if not t.persistent]
+        made = [i for i, op in enumerate(operations) if any(t in operands for t in op.outputs.values())]
+        operations.insert(max(made, default=-1) + 1, mask)
     return Graph(graph.name, graph.inputs, graph.outputs, operations)

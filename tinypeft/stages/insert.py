@@ -22,13 +22,19 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
     kinds = _kinds(config)
     operations = adapted.graph.operations
     saved = _modules_to_save(operations, config)
-    targets = {kind.name: _targets(operations, config, kind, saved) for kind in kinds}
+    first = adapted.graph.consumers(adapted.graph.inputs[0])[:1]
+    targets = {
+        kind.name: _on_input(first, kind) if kind.on_input else _targets(operations, config, kind, saved)
+        for kind in kinds
+    }
     insertion = Insertion(adapted)
     insertion.classifier = _classifier(operations, saved)
     result: list[Operation] = []
     for operation in operations:
-        for kind in [ADAPTERS["modules_to_save"]] if operation in saved else kinds:
-            if operation in saved or operation in targets[kind.name]:
+        if operation in saved:
+            ADAPTERS["modules_to_save"].insert(operation, config, insertion)
+        for kind in kinds:
+            if operation in targets[kind.name]:
                 kind.insert(operation, config, insertion)
         result += [*insertion.before, operation, *insertion.after]
         insertion.before, insertion.after = [], []
@@ -122,14 +128,20 @@ def _carry_scale(graph: Graph, retrained: Operation) -> None:
             )
 
 
+def _on_input(first: list[Operation], kind: AdapterKind) -> list[Operation]:
+    """The first operation that reads the model's input, for a kind that adapts that; a retrained one, too."""
+    for operation in first:
+        if (reason := kind.refuses(operation)) is not None:
+            raise AdapterError(f"{kind.name} cannot adapt the input: {operation.layer or operation.name} {reason}")
+    return first
+
+
 def _targets(
     operations: list[Operation], config: AdapterConfig, kind: AdapterKind, saved: list[Operation]
 ) -> list[Operation]:
     """The layers to adapt."""
     candidates = [op for op in operations if kind.refuses(op) is None and op not in saved]
     wanted = config.targets_of(kind.name)
-    if kind.on_input:
-        return candidates[:1]
     if wanted is None:
         return candidates
     found = [op for op in operations if matches(op.layer, wanted) and op not in saved]
