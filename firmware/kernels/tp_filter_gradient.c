@@ -82,7 +82,7 @@ CORRELATE(correlate_s64, int64_t)
     const tp_filter_gradient_params *p = params;                                                                       \
     const tp_window *w = &p->window;                                                                                   \
     const int16_t *g = d_output->mantissa + row;                                                                       \
-    const int8_t *input = source;                                                                                      \
+    const int8_t *input = (const int8_t *)source + (p->first_channel != NULL ? p->first_channel[row] : 0);             \
     int32_t any = 0;                                                                                                   \
     for (int32_t i = 0; i < w->kernel_h; i++) {                                                                        \
       tap_range tap;                                                                                                   \

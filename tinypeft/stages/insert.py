@@ -23,9 +23,12 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
     operations = adapted.graph.operations
     saved = _modules_to_save(operations, config)
     targets = {kind.name: _targets(operations, config, kind, saved) for kind in kinds}
+    for kind in kinds:
+        kind.check(targets[kind.name], config)
     insertion = Insertion(adapted)
     result: list[Operation] = []
-    for operation in operations:
+    for base, operation in zip(graph.operations, operations, strict=True):
+        insertion.base = base
         for kind in [ADAPTERS["modules_to_save"]] if operation in saved else kinds:
             if operation in saved or operation in targets[kind.name]:
                 kind.insert(operation, config, insertion)
