@@ -19,6 +19,7 @@ from layer_cases import (
     tensor,
     transpose_conv_backward_input,
 )
+from sparse_cases import SPARSE_CASES
 
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
@@ -38,6 +39,7 @@ KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "DEPTHWISE_CONV_2D_BACKWARD_INPUT": depthwise_backward_input,
     "CONV_2D_BACKWARD_FILTER": conv_backward_filter,
     "TRANSPOSE_CONV_BACKWARD_INPUT": transpose_conv_backward_input,
+    **SPARSE_CASES,
 }
 
 

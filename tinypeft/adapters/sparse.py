@@ -53,8 +53,9 @@ class Sparse(AdapterKind):
         fan_in = filters.size // channels
         if 127 * fan_in * input_range(operation.inputs["input"]) > ACCUMULATOR_LIMIT:
             return f"reads {fan_in} inputs an output, more than the int32 accumulators of retrained rows hold"
-        if max(channels, _window(operation).input_c) > MAX_CHANNELS:
-            return f"has {max(channels, _window(operation).input_c)} channels, the limit is {MAX_CHANNELS}"
+        numbered = channels if _reads_all(operation) else max(channels, _window(operation).input_c)
+        if numbered > MAX_CHANNELS:
+            return f"has {numbered} channels, the limit is {MAX_CHANNELS}"
         if filters.min() < -127:
             return "has weights of -128, retrained rows lie within 127"
         largest = 0 if bias is None or bias.data is None else int(np.abs(bias.data.astype(np.int64)).max())
@@ -241,15 +242,19 @@ def _row_shape(operation: Operation, rows: int) -> tuple[int, ...]:
     return (rows, *shape[1:3], 1) if operation.kind == "DEPTHWISE_CONV_2D" else (rows, *shape[1:])
 
 
+def _reads_all(operation: Operation) -> bool:
+    """Whether every output channel reads all input channels."""
+    window = _window(operation)
+    return operation.kind != "DEPTHWISE_CONV_2D" and group_count(window, operation.inputs["filter"]) == 1
+
+
 def _first_channel(operation: Operation, channel: np.ndarray) -> np.ndarray | None:
     """int16 (k,): the first input channel that each row reads; None where each reads all."""
-    window = _window(operation)
-    if operation.kind == "DEPTHWISE_CONV_2D":
-        return (channel // (window.output_c // window.input_c)).astype(np.int16)
-    groups = group_count(window, operation.inputs["filter"])
-    if groups == 1:
+    if _reads_all(operation):
         return None
-    return (channel // (window.output_c // groups) * operation.inputs["filter"].shape[-1]).astype(np.int16)
+    window = _window(operation)
+    each = 1 if operation.kind == "DEPTHWISE_CONV_2D" else operation.inputs["filter"].shape[-1]
+    return (channel.astype(np.int64) * (window.input_c // each) // window.output_c * each).astype(np.int16)
 
 
 def _parameters(
