@@ -101,6 +101,14 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
         TrainingConfig(loss="mean_squared_error", target="vector", batch_size=3),
     ),
     "autoencoder": ("autoencoder", AdapterConfig(r=2), TrainingConfig(loss="mean_squared_error", target="input")),
+    "sparse": ("plain", AdapterConfig("sparse", options=(("density", 0.3),)), TrainingConfig(momentum=0.5)),
+    "sparse_forms": (
+        "forms",
+        AdapterConfig("sparse", modules_to_save=(), options=(("channels", "grouped=1,6;head=0"), ("density", 0.4))),
+        TrainingConfig(batch_size=2),
+    ),
+    "sparse_whole": ("no_bias", AdapterConfig("sparse", options=(("density", 1.0),)), TrainingConfig()),
+    "sparse_lora": ("residual", AdapterConfig("lora+sparse", r=2, options=(("density", 0.4),)), TrainingConfig()),
 }
 TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -141,9 +141,11 @@ class AdaptedGraph:
 class Insertion:
     """What a kind inserts through: it adds to an AdaptedGraph under names derived from the layer.
 
-    `before` and `after` collect the operations to run right before and behind the layer that is being adapted.
-    `classifier` is the retrained layer whose output are the logits, if there is one.
+    `before` and `after` collect the operations to run right before and behind the layer that is being adapted; `base`
+    is that layer as no kind has changed it. `classifier` is the retrained layer whose output are the logits, if any.
     """
+
+    base: Operation
 
     def __init__(self, adapted: AdaptedGraph):
         self.adapted = adapted
@@ -259,6 +261,9 @@ class AdapterKind:
     def refuses(self, operation: Operation) -> str | None:
         """None where the kind can adapt `operation`, else the reason as a clause ("is a depthwise layer: …")."""
         raise NotImplementedError
+
+    def check(self, targets: Sequence[Operation], config: AdapterConfig) -> None:
+        """Raise AdapterError for settings that do not fit the layers that the kind is to adapt."""
 
     def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> None:
         """Give `operation` its adapter operands in place; what runs before or behind it goes into `insertion`."""
