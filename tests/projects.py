@@ -39,6 +39,11 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "regex": ("residual", AdapterConfig(target_modules="branch_.*|again"), TrainingConfig(momentum=0.5)),
     "classifier_only": ("plain", AdapterConfig(target_modules=()), TrainingConfig()),
     "mlp": ("mlp", AdapterConfig(), TrainingConfig()),
+    "latents": (
+        "residual",
+        AdapterConfig(r=2, target_modules="again|head"),
+        TrainingConfig(latents=True, momentum=0.5),
+    ),
     "whole": ("mlp", AdapterConfig("modules_to_save", modules_to_save=("first", "head")), TrainingConfig()),
     "whole_conv": (
         "plain",

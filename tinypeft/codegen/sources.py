@@ -87,6 +87,7 @@ def generate_sources(
         "classes": max(model.output.shape[-1:], default=1),
         "ctypes": CTYPES,
         "batch_size": model.training_config.batch_size,
+        "latents": _latents(model),
     }
     files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
     return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
@@ -110,6 +111,27 @@ def _target_check(target: Tensor | None, classes: str) -> str:
     if target is None:
         return ""
     return f" || {target.name} == NULL" if target.shape else f" || {target.name} < 0 || {target.name} >= {classes}"
+
+
+@dataclass(frozen=True)
+class LatentSource:
+    """A latent in C: where it lies among a sample's, and in the arena behind `encode` and in front of training."""
+
+    text: str
+    offset: int
+    nbytes: int
+    encoded: str
+    trained: str
+
+
+def _latents(model: CompiledModel) -> list[LatentSource]:
+    sources: list[LatentSource] = []
+    for tensor in model.latent.latents if model.latent is not None else []:
+        offset = sum(source.nbytes for source in sources)
+        text = f"{tensor.name} ({','.join(map(str, tensor.shape))}) {tensor.dtype}"
+        places = (place_of(model.arena, graph, tensor.name) for graph in ("encode", "latent_training"))
+        sources.append(LatentSource(text, offset, tensor.nbytes, *places))
+    return sources
 
 
 def _arena_parts(model: CompiledModel, ram_bytes: Mapping[str, int] | None) -> list[ArenaPartSource]:
