@@ -47,8 +47,8 @@ class FoldState:
 class BiasState:
     """What a trained bias is besides its operand: base + folded + a change of at most `room`.
 
-    base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what a kernel that reads directly has the operand
-    hold as well, see `zero_point_bias`; zeros for others. room: a power of two for which the accumulators have room.
+    base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what the operand of a kernel that reads directly
+    holds as well, see `zero_point_bias`; zeros for others. room: a power of two for which accumulators have room.
     """
 
     base: np.ndarray
@@ -58,7 +58,7 @@ class BiasState:
 
 @dataclass(frozen=True)
 class FactorState:
-    """The trained factors of a layer's output channels and one over them, float32 (Cout,), as the integers hold them."""
+    """Trained factors of a layer's output channels and one over them, float32 (Cout,), as the integers hold them."""
 
     factor: Tensor
     inverse: Tensor
