@@ -33,7 +33,10 @@ WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsha
 SANITIZE = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-g"]
 SHARED_SOURCES = ("tp_arithmetic.c",)
 GUARD = 64
-_C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "float32": "float", "bits": "uint8_t"}
+_C_TYPES = {
+    **{"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "int32": "int32_t"},
+    **{"float32": "float", "bits": "uint8_t"},
+}
 
 
 class _Bfp16(ctypes.Structure):
@@ -199,7 +202,7 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
     lines: list[str] = []
     arguments: list[str] = []
     if call.params:
-        body = _initialiser(call.fields, name, lines)
+        body = initialiser(call.fields, name, lines)
         lines.append(f"static const {call.params} {name}_params = {body};")
         arguments.append(f"&{name}_params")
     for argument in call.arguments:
@@ -210,7 +213,7 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
         elif isinstance(argument, tuple):
             pointers = ", ".join(f"a[{i + k}]" for k in range(len(argument)))
             arguments.append(f"(const {_C_TYPES[argument[0].dtype]} *const[]){{{pointers}}}")
-        elif isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT:
+        elif isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT and not argument.shape:
             arguments.append(f"*(const {_C_TYPES[argument.dtype]} *)a[{i}]")
         elif isinstance(argument, Tensor | CArray):
             arguments.append(f"a[{i}]")
@@ -227,11 +230,12 @@ def _flat(arguments: Sequence[Any]) -> list[Any]:
     return [each for group in several for each in group]
 
 
-def _initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
+def initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
+    """The C initialiser of a parameter struct; tables that it points to are appended to `lines`."""
     parts = []
     for field, value in fields.items():
         if isinstance(value, dict):
-            text = _initialiser(value, f"{prefix}_{field}", lines)
+            text = initialiser(value, f"{prefix}_{field}", lines)
         elif isinstance(value, CArray):
             text = f"{prefix}_{field}"
             numbers = ", ".join(_number(v) for v in value.values.reshape(-1))
@@ -239,7 +243,7 @@ def _initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
         elif isinstance(value, CFunction):
             text = value.name
         elif isinstance(value, CStruct):
-            body = _initialiser(value.fields, f"{prefix}_{field}", lines)
+            body = initialiser(value.fields, f"{prefix}_{field}", lines)
             lines.append(f"static const {value.ctype} {prefix}_{field} = {body};")
             text = f"&{prefix}_{field}"
         else:

@@ -39,15 +39,68 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "regex": ("residual", AdapterConfig(target_modules="branch_.*|again"), TrainingConfig(momentum=0.5)),
     "classifier_only": ("plain", AdapterConfig(target_modules=()), TrainingConfig()),
     "mlp": ("mlp", AdapterConfig(), TrainingConfig()),
+    "whole": ("mlp", AdapterConfig("modules_to_save", modules_to_save=("first", "head")), TrainingConfig()),
+    "whole_conv": (
+        "plain",
+        AdapterConfig(target_modules=(), modules_to_save=("stem", "head")),
+        TrainingConfig(momentum=0.5),
+    ),
+    "more_classes": ("plain", AdapterConfig(options=(("head_classes", "2,new,0,1,new"),)), TrainingConfig()),
     "float_edges": ("float_edges", AdapterConfig(), TrainingConfig()),
     "conv_mean": ("conv_mean", AdapterConfig(), TrainingConfig()),
     "no_bias": ("no_bias", AdapterConfig(), TrainingConfig()),
     "dense_reshape": ("dense_reshape", AdapterConfig(), TrainingConfig()),
+    "nesterov": ("plain", AdapterConfig(r=2), TrainingConfig(momentum=0.9, nesterov=True, weight_decay=0.01)),
+    "adam": ("residual", AdapterConfig(r=3), TrainingConfig("adam", weight_decay=0.1)),
+    "adam8": ("plain", AdapterConfig(r=2), TrainingConfig("adam8")),
+    "clipped": ("mlp", AdapterConfig(r=2), TrainingConfig("adam8", batch_size=3, clip_norm=0.5)),
     "bitfit": ("softmax_end", AdapterConfig("bitfit", modules_to_save=()), TrainingConfig(momentum=0.5)),
     "ia3": ("plain", AdapterConfig("ia3", modules_to_save=()), TrainingConfig()),
     "channels": ("forms", AdapterConfig("bitfit+ia3"), TrainingConfig(momentum=0.9, batch_size=4)),
     "lora_channels": ("plain", AdapterConfig("lora+bitfit+ia3", r=2), TrainingConfig()),
+    "bottleneck": (
+        "plain",
+        AdapterConfig("bottleneck", options=(("reduction_factor", 3),)),
+        TrainingConfig(momentum=0.5),
+    ),
+    "bottleneck_swish": (
+        "softmax_end",
+        AdapterConfig("bottleneck+lora", modules_to_save=(), options=(("non_linearity", "hard_swish"),)),
+        TrainingConfig(),
+    ),
+    "parallel_bottleneck": (
+        "residual",
+        AdapterConfig(
+            "parallel_bottleneck+bottleneck", options=(("reduction_factor", 3), ("non_linearity", "hard_swish"))
+        ),
+        TrainingConfig(),
+    ),
+    "parallel_bottleneck_mlp": ("mlp", AdapterConfig("parallel_bottleneck"), TrainingConfig(batch_size=4)),
+    "input_offset": ("plain", AdapterConfig("input_offset"), TrainingConfig()),
+    "input_offset_first_classifier": (
+        "dense_reshape",
+        AdapterConfig("lora+input_offset", options=(("input_offset_shape", "channel"),)),
+        TrainingConfig(momentum=0.9),
+    ),
+    "input_offset_float": ("float_edges", AdapterConfig("input_offset+bottleneck"), TrainingConfig(batch_size=3)),
     "layout": ("layout", AdapterConfig(r=2), TrainingConfig()),
+    "smoothed": (
+        "plain",
+        AdapterConfig(r=2),
+        TrainingConfig(label_smoothing=0.1, class_weights=(1.0, 0.2, 3.0, 1.0, 0.0)),
+    ),
+    "binary": ("plain", AdapterConfig(r=2), TrainingConfig(loss="binary_cross_entropy", target="vector")),
+    "binary_end": (
+        "binary_end",
+        AdapterConfig(r=2, modules_to_save=()),
+        TrainingConfig(loss="binary_cross_entropy", target="vector", momentum=0.5),
+    ),
+    "regression": (
+        "conv_mean",
+        AdapterConfig(r=2),
+        TrainingConfig(loss="mean_squared_error", target="vector", batch_size=3),
+    ),
+    "autoencoder": ("autoencoder", AdapterConfig(r=2), TrainingConfig(loss="mean_squared_error", target="input")),
 }
 TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]
 
@@ -68,13 +121,23 @@ class Built:
         return self.opened.model
 
     def samples(self, count: int, seed: int = 0) -> Dataset:
-        """Random samples and labels."""
-        return small_models.samples(self.opened.source, count, seed)
+        """Random samples, and the labels or target vectors that the model learns from, if any."""
+        dataset = small_models.samples(self.opened.source, count, seed)
+        model = self.model
+        if model.training is None or (model.target is not None and not model.target.shape):
+            return dataset
+        if model.target is None:
+            return Dataset(dataset.x, None)
+        low, high = (max(bound, -4.0) for bound in (model.loss.bounds[0], min(model.loss.bounds[1], 4.0)))
+        y = np.random.default_rng(seed + 1).uniform(low, high, (count, model.target.size))
+        return Dataset(dataset.x, y)
 
     def save_samples(self, path: Path, count: int = 20) -> str:
         """The same in a file, as --data takes it."""
         dataset = self.samples(count)
-        assert dataset.y is not None
+        if dataset.y is None:
+            np.savez(path, x=dataset.x)
+            return f"{path}:x"
         np.savez(path, x=dataset.x, y=dataset.y)
         return f"{path}:x:y"
 
@@ -92,7 +155,7 @@ class Built:
 def save_model(name: str, folder: Path) -> Path:
     """The .tflite file of a small model."""
     path = folder / f"{name}.tflite"
-    path.write_bytes(small_models.MODELS[name]())
+    path.write_bytes(small_models.model_bytes(name))
     return path
 
 

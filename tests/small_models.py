@@ -388,6 +388,16 @@ def layout() -> bytes:
 
 
 @model
+def autoencoder() -> bytes:
+    """As many outputs as inputs, through a narrow middle."""
+    net = Net((1, 12), 15)
+    net.dense("encoder", 9, relu=True)
+    net.dense("middle", 5)
+    net.dense("decoder", 12)
+    return net.build()
+
+
+@model
 def gated() -> bytes:
     """Squeeze and excite, slopes and constants a channel, a gate a position, the larger and the smaller of branches."""
     net = Net((1, 6, 5, 3), 12)
@@ -453,9 +463,27 @@ def learning_rate(name: str) -> float:
     return {"residual": 0.002, "forms": 0.001, "gated": 0.5}.get(name, 0.05)
 
 
+def binary_end() -> bytes:
+    """A classifier of outputs that do not exclude each other: its end is a LOGISTIC, so that it is not retrained."""
+    net = Net((1, 10), 14)
+    net.dense("first", 8, relu=True)
+    net.dense("head", 3)
+    net.function("probability", "LOGISTIC", 1 / 256, -128)
+    return net.build()
+
+
+#: models that only some configurations can train
+SPECIAL: dict[str, Callable[[], bytes]] = {"binary_end": binary_end}
+
+
+def model_bytes(name: str) -> bytes:
+    """The .tflite file of MODELS[name] or SPECIAL[name]."""
+    return (MODELS | SPECIAL)[name]()
+
+
 def load(name: str) -> LoadedModel:
-    """MODELS[name] as the compiler takes it."""
-    return load_tflite(name, MODELS[name](), {})
+    """The same as the compiler takes it."""
+    return load_tflite(name, model_bytes(name), {})
 
 
 def samples(source: LoadedModel, count: int, seed: int = 0) -> Dataset:

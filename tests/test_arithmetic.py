@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -34,12 +35,18 @@ _FUNCTIONS = {
         "int32_t", ("int64_t", "int32_t", "int64_t", "int32_t"), "tp_common_exponent(a[i], b[i], c[i], d[i])"
     ),
     "exp2i": ("float", ("int32_t",), "tp_exp2i(a[i])"),
-    "wide_to_f32": ("float", ("int64_t", "int32_t"), "tp_wide_to_f32(a[i], b[i])"),
     "limit": ("float", ("float", "float"), "tp_limit_f32(a[i], b[i])"),
     "round_to_s32": ("int32_t", ("float",), "tp_round_to_s32(a[i])"),
     "float_exponent": ("int32_t", ("float",), "tp_float_exponent(a[i])"),
-    "exp": ("float", ("float",), "tp_exp_f32(a[i])"),
-    "log": ("float", ("float",), "tp_log_f32(a[i])"),
+    "round_wide": ("int64_t", ("int64_t", "int32_t"), "tp_round_wide(a[i], b[i])"),
+    "saturate": ("int32_t", ("int64_t",), "tp_saturate_s32(a[i])"),
+    "fixed_point": ("int32_t", ("int32_t", "int32_t", "int32_t"), "tp_fixed_point(a[i], b[i], c[i])"),
+    "float_multiplier": ("int32_t", ("float",), "(tp_float_multiplier(&a[i], &y[i]), y[i])"),
+    "multiplier_exponent": ("int32_t", ("float",), "tp_float_multiplier(&a[i], &(int32_t){0})"),
+    "exponential": ("int32_t", ("int64_t", "int32_t"), "tp_exponential(a[i], b[i])"),
+    "log": ("int32_t", ("int64_t",), "tp_log_fixed((uint64_t)a[i])"),
+    "sqrt": ("float", ("float",), "tp_sqrt_f32(a[i])"),
+    "cos_pi": ("float", ("float",), "tp_cos_pi_f32(a[i])"),
 }  # fmt: skip
 
 
@@ -178,27 +185,11 @@ def test_common_exponent() -> None:
     assert (exponents[zero] == eb[zero]).all()
 
 
-def test_exp2i_and_wide_to_float() -> None:
-    rng = np.random.default_rng(6)
+def test_exp2i() -> None:
     exponents = np.arange(-200, 200)
     powers = _each(arithmetic.exp2i, exponents)
     _assert_same("exp2i", powers, exponents)
     assert powers[200] == 1.0 and powers[200 - 127] == 0.0 and powers[-1] == 2.0**127
-
-    near = np.array([(1 << 52) + k for k in (-2, -1, 0, 1, 2)] + [(1 << 53) - 1, (1 << 24) - 1, 1 << 24, (1 << 24) + 1])
-    totals = np.concatenate([_integers(rng, 150, 53), near, -near])
-    total, exponent = _grid(totals, [-170, -150, -127, -126, -100, -20, 0, 20, 100])
-    with np.errstate(over="ignore"):
-        result = np.concatenate([arithmetic.wide_to_float(t, int(e[0])) for t, e in _by_exponent(total, exponent)])
-    order = np.argsort(exponent, kind="stable")
-    _assert_same("wide_to_f32", result, total[order], exponent[order])
-    exact = total[order] * 2.0 ** exponent[order]
-    normal = (np.abs(exact) > 2.0**-102) & (np.abs(exact) < 2.0**127)
-    np.testing.assert_allclose(result[normal].astype(np.float64), exact[normal], rtol=2.0**-24)
-
-
-def _by_exponent(total: np.ndarray, exponent: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(total[exponent == e], exponent[exponent == e]) for e in np.unique(exponent)]
 
 
 def _floats(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -246,23 +237,80 @@ def test_float_to_integer() -> None:
     np.testing.assert_array_equal(exponents[normal], np.frexp(positive[normal])[1] - 1)
 
 
-def test_exp() -> None:
-    x = np.concatenate([np.linspace(-90, 0, 100001), -np.logspace(-30, 0, 2000), [-np.inf, np.nan, -87, 0]]).astype(F32)
-    result = arithmetic.exp_f32(x)
-    _assert_same("exp", result, x)
-    inside = x >= -87
-    exact = np.exp(x[inside].astype(np.float64))
-    error = np.abs(result[inside] / exact - 1)
-    assert error.max() < 3e-7, f"at {x[inside][error.argmax()]}: {error.max()}"
-    assert (result[~inside] == 0).all() and arithmetic.exp_f32(F32(0.0)) == 1
+def test_round_wide_and_saturate() -> None:
+    x, shift = _grid(_integers(np.random.default_rng(8), 500, 62), np.arange(64))
+    result = arithmetic.round_half_up_wide(x, shift)
+    _assert_same("round_wide", result, x, shift)
+    exact = [(int(v) + (1 << int(s) >> 1)) >> int(s) for v, s in zip(x, shift, strict=True)]
+    np.testing.assert_array_equal(result, exact)
+    _assert_same("saturate", arithmetic.saturate_s32(x), x)
+
+
+def test_fixed_point() -> None:
+    rng = np.random.default_rng(9)
+    multipliers = np.concatenate([rng.integers(1 << 30, 1 << 31, 20), [0, 1 << 30, INT32_MAX]])
+    x, multiplier, shift = _grid(np.append(_integers(rng, 60, 31), INT32_MIN), multipliers, np.arange(-40, 100))
+    result = arithmetic.fixed_point(x, multiplier, shift)
+    _assert_same("fixed_point", result, x, multiplier, shift)
+    exact = [Fraction(int(v) * int(m)) / Fraction(2) ** int(s) for v, m, s in zip(x, multiplier, shift, strict=True)]
+    rounded = [min(max(math.floor(e + Fraction(1, 2)), INT32_MIN), INT32_MAX) for e in exact]
+    np.testing.assert_array_equal(result, rounded)
+
+
+def test_float_multiplier() -> None:
+    scale = np.concatenate([np.exp(np.linspace(-87, 88, 4000)), [1.0, 0.5, 2.0**-126]]).astype(F32)
+    multiplier, exponent = arithmetic.float_multiplier(scale)
+    _assert_same("float_multiplier", multiplier, scale)
+    _assert_same("multiplier_exponent", exponent, scale)
+    assert ((multiplier >= 1 << 30) & (multiplier <= INT32_MAX)).all()
+    np.testing.assert_array_equal(multiplier * 2.0**exponent, scale.astype(np.float64))
+    multiplier, exponent = arithmetic.float_multiplier(F32(0.0))
+    assert arithmetic.fixed_point(INT32_MAX, multiplier, -24 - exponent) == 0
+
+
+def test_exponential() -> None:
+    for exponent in range(-24, 1):
+        x = np.concatenate([np.linspace(-40, 0, 4001) / 2.0**exponent, [-1, -2, -3, 0, -(1 << 32) + 1]])
+        x = np.clip(np.floor(x), -(1 << 32) + 1, 0).astype(np.int64)
+        result = arithmetic.exponential(x, exponent)
+        _assert_same("exponential", result, x, exponent)
+        exact = np.exp(x * 2.0**exponent) * 2.0**31
+        assert np.abs(result - exact).max() <= 2.0**31 * 3e-7
+        assert (np.abs(result - exact) <= 4e-7 * exact + 4).all(), "small values keep their relative precision"
+        assert (result[x * 2.0**exponent <= -32] == 0).all() and result[x == 0].max() == INT32_MAX
 
 
 def test_log() -> None:
-    x = np.concatenate([np.logspace(0, 30, 8000), np.linspace(1, 3, 4000)]).astype(F32)
-    result = _each(arithmetic.log_f32, x)
+    x = np.concatenate([2.0 ** np.linspace(31, 61.9, 4000), np.linspace(2.0**31, 2.0**33, 2000)]).astype(np.int64)
+    result = _each(arithmetic.log_fixed, x)
     _assert_same("log", result, x)
-    np.testing.assert_allclose(result, np.log(x.astype(np.float64)), rtol=3e-6, atol=3e-7)
-    assert arithmetic.log_f32(1.0) == 0
+    np.testing.assert_allclose(result * 2.0**-26, np.log(x * 2.0**-31), rtol=0, atol=3e-8)
+    assert arithmetic.log_fixed(1 << 31) == 0
+
+
+def test_sqrt() -> None:
+    """Of every exponent, subnormal too, and next to squares, where rounding is decided."""
+    rng = np.random.default_rng(3)
+    random = rng.integers(0, 0xFF800001, 200000, dtype=np.uint32).view(F32)
+    squares = (np.arange(4000, 4400, dtype=np.int64) ** 2).astype(F32)
+    near = np.concatenate([np.nextafter(squares, F32(end)) for end in (0, np.inf)])
+    edges = np.array([0, -0.0, 1e-45, 1.1754942e-38, 1.1754944e-38, 3.4028235e38, np.inf, -np.inf, np.nan, -1], F32)
+    x = np.concatenate([random, squares, near, edges])
+    result = arithmetic.sqrt_f32(x)
+    _assert_same("sqrt", result, x)
+    exact = [math.sqrt(v) if v > 0 else 0.0 for v in x.tolist()]  # 53 digits: enough for 24 to round as the exact root
+    np.testing.assert_array_equal(result, np.array(exact, F32))
+    np.testing.assert_array_equal(arithmetic.sqrt_f32(squares), np.arange(4000, 4400))
+
+
+def test_cos_pi() -> None:
+    x = np.concatenate([np.linspace(0, 1, 100001), np.logspace(-40, 0, 1000)]).astype(F32)
+    result = arithmetic.cos_pi_f32(x)
+    _assert_same("cos_pi", result, x)
+    assert np.abs(result - np.cos(np.pi * x.astype(np.float64))).max() < 3e-7
+    ends = arithmetic.cos_pi_f32(np.array([0, 0.5, 1], F32))
+    np.testing.assert_allclose(ends, [1, 0, -1], atol=2e-7)
+    assert ends[0] <= 1 and ends[2] >= -1
 
 
 @pytest.mark.parametrize("state", [1, 2, 0x80000000, 0xFFFFFFFF, 2654435761])

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 F32 = np.float32
+INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
 #: What masters and velocities are kept within; beyond it training has diverged.
 MASTER_LIMIT = F32(2.0**20)
@@ -75,7 +76,7 @@ def rounding_shift_right(x: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
     return (x >> shift) + (remainder > threshold)
 
 
-def saturating_doubling_high_mul(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
+def saturating_doubling_high_mul(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
     """High half of 2*a*b, rounded (gemmlowp's SaturatingRoundingDoublingHighMul)."""
     product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
     nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
@@ -123,6 +124,88 @@ def round_half_up_shift(x: np.ndarray | int, shift: np.ndarray | int) -> np.ndar
     right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
     half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
     return ((x + half) >> right) << left
+
+
+def round_half_up_wide(x: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
+    """floor(x / 2**shift + 1/2) of |x| <= 2**62 and 0 <= shift <= 63."""
+    x, shift = np.asarray(x, np.int64), np.asarray(shift, np.int64)
+    half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
+    return (x + half) >> shift
+
+
+def saturate_s32(x: np.ndarray | int) -> np.ndarray:
+    """x limited to int32."""
+    return np.clip(x, INT32_MIN, INT32_MAX).astype(np.int32)
+
+
+def fixed_point(x: np.ndarray | int, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
+    """x * multiplier / 2**shift as int32, rounded once, half up, and saturated.
+
+    x is an int32, the multiplier 0 or from 2**30 to 2**31 - 1, so that a shift to the left always saturates.
+    """
+    shift = np.clip(np.asarray(shift, np.int64), -1, 63)
+    product = np.asarray(x, np.int64) * np.asarray(multiplier, np.int64) << np.where(shift < 0, 1, 0)
+    return saturate_s32(round_half_up_wide(product, np.maximum(shift, 0)))
+
+
+def float_multiplier(scale: np.ndarray | np.floating) -> tuple[np.ndarray, np.ndarray]:
+    """(multiplier, exponent), int64, with multiplier * 2**exponent the positive normal float32 `scale`, from its bits.
+
+    The multiplier is at least 2**30. The exponent of 0 is that of 2**-127, small enough for any product to become 0.
+    """
+    bits = np.asarray(scale, np.float32).view(np.uint32).astype(np.int64)
+    return (bits & 0x7FFFFF | 0x800000) << 7, (bits >> 23 & 0xFF) - 157
+
+
+#: e**-(1/4), e**-(1/2), e**-1 ... e**-16 as Q0.31
+_EXP_POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+
+
+def exp_on_negative_values(a: np.ndarray) -> np.ndarray:
+    """e**a of Q5.26 values in (-32, 0], as Q0.31: a Taylor series on the last quarter, times stored powers."""
+    mul = saturating_doubling_high_mul
+    quarter = 1 << 24
+    last = (a & (quarter - 1)) - quarter
+    x = (last << 5) + (1 << 28)  # around -1/8
+    x2 = mul(x, x)
+    x3, x4 = mul(x2, x), mul(x2, x2)
+    series = rounding_shift_right(mul(rounding_shift_right(x4, 2) + x3, 715827883) + x2, 1)
+    result = 1895147668 + mul(x + series, 1895147668)
+    for i, power in enumerate(_EXP_POWERS):
+        result = np.where((last - a) & (quarter << i), mul(result, power), result)
+    return np.where(a == 0, INT32_MAX, result)
+
+
+def exponential(x: np.ndarray, exponent: int) -> np.ndarray:
+    """e**(x * 2**exponent) as Q0.31, of -2**32 < x <= 0 and -24 <= exponent <= 0; 0 from e**-32 on."""
+    scaled = np.asarray(x, np.int64) << (26 + exponent)
+    counted = scaled > INT32_MIN
+    return np.where(counted, exp_on_negative_values(np.where(counted, scaled, 0)), 0)
+
+
+_LN2 = 1488522236  # as Q0.31
+_SQRT2 = 3037000500  # as Q1.31
+#: 1/3, 1/5, 1/7, 1/9 as Q0.31
+_ATANH_COEFFICIENTS = (715827883, 429496730, 306783378, 238609294)
+
+
+def log_fixed(x: int) -> int:
+    """ln(x / 2**31) in units of 2**-26, of 2**31 <= x < 2**62: 2*atanh((m-1)/(m+1)) of m in [sqrt(1/2), sqrt(2)].
+
+    Error below 3e-8.
+    """
+    power = x.bit_length() - 32
+    m, one = x >> power, 1 << 31
+    if m > _SQRT2:
+        power, one = power + 1, 1 << 32
+    f = (abs(m - one) << 31) // (m + one)
+    f = f if m >= one else -f
+    square = saturating_doubling_high_mul(f, f)
+    p = np.zeros_like(square)
+    for coefficient in reversed(_ATANH_COEFFICIENTS):
+        p = saturating_doubling_high_mul(square, p + coefficient)
+    series = f + int(saturating_doubling_high_mul(f, p))
+    return int(round_half_up_shift(2 * series + power * _LN2, 5))
 
 
 # Block floating point
@@ -201,38 +284,23 @@ def float_exponent(x: float | np.float32) -> int:
     return int(np.float32(x).view(np.uint32) >> 23 & 0xFF) - 127
 
 
-_EXP_COEFFICIENTS = [F32(c) for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0)]
-_LN2_HIGH, _LN2_LOW, _LOG2_E = F32(0.693359375), F32(-2.12194440e-4), F32(1.44269504)
-
-
-def exp_f32(x: np.ndarray) -> np.ndarray:
-    """e**x for x <= 0 in float32: range reduction by ln 2 in two parts, then a polynomial of degree 6.
-
-    Relative error below 3e-7 on [-87, 0]; below -87, and of not a number, the result is 0.
-    """
+def sqrt_f32(x: np.ndarray) -> np.ndarray:
+    """The square root, correctly rounded; 0 for what is not above 0."""
     x = np.asarray(x, np.float32)
-    safe = np.where(x >= F32(-87.0), x, F32(-87.0))
-    n = np.floor(safe * _LOG2_E + F32(0.5))
-    r = (safe - n * _LN2_HIGH) - n * _LN2_LOW
-    p = np.full_like(r, _EXP_COEFFICIENTS[0])
-    for coefficient in _EXP_COEFFICIENTS[1:]:
-        p = p * r + coefficient
-    scale = np.array([exp2i(int(e)) for e in n.reshape(-1)], np.float32).reshape(n.shape)
-    return np.where(x >= F32(-87.0), p * scale, F32(0.0))
+    return np.sqrt(np.where(x > 0, x, F32(0.0)))
 
 
-def log_f32(x: float) -> np.float32:
-    """Natural logarithm of a float32 >= 1: mantissa in [sqrt(1/2), sqrt(2)), then 2*atanh((m-1)/(m+1)) by a series."""
-    mantissa, exponent = math.frexp(float(x))
-    m = F32(mantissa)
-    if m < F32(0.70710678):
-        m, exponent = m * F32(2.0), exponent - 1
-    f = (m - F32(1.0)) / (m + F32(1.0))
-    s = f * f
-    p = F32(1 / 9)
-    for coefficient in (F32(1 / 7), F32(1 / 5), F32(1 / 3), F32(1.0)):
-        p = p * s + coefficient
-    return (F32(2.0) * f) * p + F32(exponent) * F32(0.69314718)
+_SIN_PI_COEFFICIENTS = [F32(c) for c in (-7.3704309e-3, 8.2145887e-2, -5.9926453e-1, 2.5501640, -5.1677128, 3.1415927)]
+
+
+def cos_pi_f32(x: np.ndarray) -> np.ndarray:
+    """cos(pi * x) for 0 <= x <= 1 in float32: sin(pi * (1/2 - x)) by its series to the 11th power, limited to +-1."""
+    r = F32(0.5) - np.asarray(x, np.float32)
+    square = r * r
+    p = np.full_like(r, _SIN_PI_COEFFICIENTS[0])
+    for coefficient in _SIN_PI_COEFFICIENTS[1:]:
+        p = p * square + coefficient
+    return limit_float(p * r, F32(1.0))
 
 
 # Pseudo-random numbers

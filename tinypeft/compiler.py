@@ -11,6 +11,7 @@ from tinypeft.adapters import AdaptedGraph, AdapterConfig, Parameter
 from tinypeft.errors import FitError
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import DTYPES, Graph, Purpose, Tensor, verify
+from tinypeft.losses import LABEL, LOSSES, Loss
 from tinypeft.planner import WHOLE, ArenaPlan, ArenaRegion
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.insert import insert_adapters
@@ -68,8 +69,24 @@ class CompiledModel:
 
     @property
     def logits(self) -> Tensor | None:
-        """The float32 logits of a retrained classifier, else None."""
+        """The int32 logits of a retrained classifier, whose scale is a power of two; else None."""
         return self.inference.outputs[1] if len(self.inference.outputs) > 1 else None
+
+    @property
+    def loss(self) -> Loss:
+        """What training minimises."""
+        return LOSSES[self.training_config.loss]
+
+    @property
+    def target(self) -> Tensor | None:
+        """The argument that training compares with: `label`, or `target` (outputs,) in Q16.16; None without one."""
+        arguments = self.training.inputs if self.training is not None else []
+        return next((t for t in arguments if t.name in ("label", "target") and t.purpose is Purpose.ARGUMENT), None)
+
+    @property
+    def target_bytes(self) -> int:
+        """Size of a target vector, 0 where training takes none."""
+        return self.target.nbytes if self.target is not None and self.target.shape else 0
 
     @property
     def package_bytes(self) -> int:
@@ -114,17 +131,22 @@ def compile_model(
     runs forward operations again instead of keeping what they gave; raises FitError where that is not enough.
     """
     verify(base, "read")
+    loss = LOSSES[training_config.loss]
+    if adapter.modules_to_save is None and not loss.classifies:
+        adapter = replace(adapter, modules_to_save=())
     adapted = insert_adapters(base, adapter)
     verify(_with_quantizers(adapted), "insert")
     trains = bool(adapted.parameters)
-    forward, logits = attach_logits(adapted.graph) if trains else (adapted.graph, None)
+    forward, logits = adapted.graph, None
+    if trains:
+        forward, logits = attach_logits(adapted.graph, loss.passed_over, classes=training_config.target == LABEL)
     training, update = differentiate(forward, logits, adapted, training_config) if logits is not None else (None, None)
     source = forward if "logit_range" in adapted.observers else adapted.graph  # a retrained classifier gives logits
     inference = Graph("inference", source.inputs, source.outputs, source.operations)
     reset = requantize = restore = None
     if trains:
         reset = Graph("reset", [adapted.seed], [], [*adapted.initializers, *adapted.quantizers])
-        requantize = Graph("requantize", [], [], adapted.quantizers)
+        requantize = Graph("requantize", [], [], [*adapted.marks, *adapted.quantizers])
         restore = Graph("restore", [], [], adapted.restorers)
     inference = schedule(verify(inference, "differentiate"))
     training = schedule(verify(training, "differentiate")) if training is not None else None
@@ -138,6 +160,8 @@ def compile_model(
     adapter_bytes = sum(t.nbytes for t in adapter_weights)
     package_bytes = PACKAGE_OVERHEAD + adapter_bytes if trains else 0
     state_bytes = adapter_bytes + sum(t.nbytes for t in training_state)
+    vectors = [t for t in training.inputs if t.purpose is Purpose.ARGUMENT and t.shape] if training is not None else []
+    state_bytes += sum(t.nbytes for t in vectors)
 
     def plan(changed: Graph | None) -> ArenaPlan:
         graphs = [changed if graph is training and changed is not None else graph for graph in present]

@@ -37,9 +37,20 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "targets": (dict,),
         **_ADAPTER_OPTIONS,
     },
-    "training": {"optimizer": (str,), "momentum": (int, float), "batch_size": (int,)},
+    "training": {
+        "optimizer": (str,),
+        "batch_size": (int,),
+        "nesterov": (bool,),
+        **dict.fromkeys(("momentum", "weight_decay", "beta_1", "beta_2", "epsilon", "clip_norm"), (int, float)),
+        "loss": (str,),
+        "label_smoothing": (int, float),
+        "class_weights": (str, list),
+        "target": (str,),
+    },
     "output": {"directory": (str,)},
 }
+#: keys whose lists hold numbers
+_NUMBERS = ("training.class_weights",)
 _PATHS = ("model.path", "model.calibration", "output.directory")
 
 
@@ -66,11 +77,14 @@ def load_config(path: Path | str) -> dict[str, Any]:
             dotted = f"{section}.{key}"
             if key not in KEYS[section]:
                 raise ConfigError(f"{file}: unknown key {dotted}", suggestion(key, KEYS[section]))
-            if not isinstance(value, KEYS[section][key]) or isinstance(value, bool) > (bool in KEYS[section][key]):
-                wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
+            accepted = KEYS[section][key]
+            if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+                wanted = " or ".join(kind.__name__ for kind in accepted)
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}", "correct that line")
-            if isinstance(value, list) and not all(isinstance(name, str) for name in value):
-                raise ConfigError(f"{file}: {dotted} is {value!r}, expected a list of str", "correct that line")
+            element = (int, float) if dotted in _NUMBERS else (str,)
+            if isinstance(value, list) and not all(isinstance(e, element) and not isinstance(e, bool) for e in value):
+                wanted = "numbers" if dotted in _NUMBERS else "str"
+                raise ConfigError(f"{file}: {dotted} is {value!r}, expected a list of {wanted}", "correct that line")
             values[dotted] = str(file.parent / str(value)) if dotted in _PATHS else value
     return values
 

@@ -15,7 +15,10 @@ from tinypeft.ir import Tensor
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples `x` (N, ...) of the model input's shape and dtype, labels `y` (N,) int64 or None."""
+    """Samples `x` (N, ...) of the model input's shape and dtype.
+
+    `y`: labels (N,) int64, target vectors (N, outputs) float64 of real values, or None.
+    """
 
     x: np.ndarray
     y: np.ndarray | None
@@ -24,17 +27,27 @@ class Dataset:
         return len(self.x)
 
 
+@dataclass(frozen=True)
+class VectorForm:
+    """What the targets of a loss without labels are: `outputs` real values a sample, from `low` to `high`."""
+
+    outputs: int
+    low: float
+    high: float
+
+
 def load_array(spec: str) -> np.ndarray:
     """The numeric array that `F.npz:KEY` names; DataError for a missing file or key, or an array of another kind."""
     arrays = _load(spec, 1)
     return arrays[0]
 
 
-def load_dataset(spec: str, graph_input: Tensor, classes: int | None) -> Dataset:
-    """The samples, and perhaps labels, that `F.npz:X` or `F.npz:X:Y` names.
+def load_dataset(spec: str, graph_input: Tensor, classes: int | None, vectors: VectorForm | None = None) -> Dataset:
+    """The samples, and perhaps labels or target vectors, that `F.npz:X` or `F.npz:X:Y` names.
 
     int8 samples are taken as they are; other numbers are real values and quantised by `graph_input`'s scale. A trailing
-    axis of length 1 may be there or not. Labels are 0 to `classes` - 1; None checks no upper bound.
+    axis of length 1 may be there or not. Labels are 0 to `classes` - 1; None checks no upper bound. With `vectors`, Y
+    holds those instead.
     """
     arrays = _load(spec, 2)
     x = fit_samples(arrays[0], graph_input.shape[1:], f"samples {spec}")
@@ -42,7 +55,11 @@ def load_dataset(spec: str, graph_input: Tensor, classes: int | None) -> Dataset
         x = x.astype(np.float32)
     elif x.dtype != np.int8:
         x = quantize(x, graph_input)
-    y = _labels(arrays[1], len(x), classes, spec) if len(arrays) == 2 else None
+    y = None
+    if len(arrays) == 2 and vectors is not None:
+        y = _vectors(arrays[1], len(x), vectors, spec)
+    elif len(arrays) == 2:
+        y = _labels(arrays[1], len(x), classes, spec)
     return Dataset(np.ascontiguousarray(x), y)
 
 
@@ -88,6 +105,11 @@ def choose_fraction(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarr
     if not 0 < fraction < 1:
         raise DataError(f"the train split is {fraction}, it must lie between 0 and 1", "try --train-split 0.5")
     return _split(y, seed, lambda count: max(1, int(count * fraction + 0.5)))
+
+
+def choose_share(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(train indices, test indices) of `count` samples without classes: the `fraction` to train, at least one."""
+    return choose_fraction(np.zeros(count, np.int64), fraction, seed)
 
 
 def _split(y: np.ndarray, seed: int, wanted: Callable[[int], int]) -> tuple[np.ndarray, np.ndarray]:
@@ -141,6 +163,24 @@ def _check_keys(spec: str, path: Path, keys: list[str], keys_max: int, present: 
     for key in keys:
         if key not in present:
             raise DataError(f"{path} has no array {key!r}; it has: {listed}", "choose one of these keys")
+
+
+def _vectors(y: np.ndarray, count: int, form: VectorForm, spec: str) -> np.ndarray:
+    if y.shape[:1] != (count,) or y.size != count * form.outputs:
+        raise DataError(
+            f"targets {spec} have shape {y.shape}, the samples need ({count}, {form.outputs})",
+            "give one value an output of the model",
+        )
+    y = y.reshape(count, form.outputs).astype(np.float64)
+    outside = ~((y >= form.low) & (y <= form.high))  # of not a number too
+    if outside.any():
+        sample, output = (int(i) for i in np.argwhere(outside)[0])
+        raise DataError(
+            f"target {output} of sample {sample} of {spec} is {y[sample, output]:g}, the loss takes {form.low:g} to "
+            f"{form.high:g}",
+            "scale the targets",
+        )
+    return y
 
 
 def _labels(y: np.ndarray, count: int, classes: int | None, spec: str) -> np.ndarray:

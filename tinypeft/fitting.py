@@ -51,7 +51,12 @@ class Way:
 
 def ram_needed(model: CompiledModel, stack_bytes: int) -> int:
     """The most RAM that the firmware of `model` takes, stack and runtime included."""
-    return model.arena.arena_bytes + model.adapter_bytes + model.training_bytes + stack_bytes + runtime_ram(model)
+    return model.arena.arena_bytes + state_bytes(model) + stack_bytes + runtime_ram(model)
+
+
+def state_bytes(model: CompiledModel) -> int:
+    """What lies in RAM between calls: adapter, masters, optimiser, and the target vector that a host writes."""
+    return model.adapter_bytes + model.training_bytes + model.target_bytes
 
 
 def runtime_ram(model: CompiledModel) -> int:
@@ -61,7 +66,7 @@ def runtime_ram(model: CompiledModel) -> int:
 
 def ram_use(model: CompiledModel, board: Board, stack_bytes: int) -> dict[str, int]:
     """The most that the firmware takes of each RAM of `board` that it uses, by name, that of ordinary data first."""
-    use = {board.ram.name: model.adapter_bytes + model.training_bytes + stack_bytes + RUNTIME_RAM}
+    use = {board.ram.name: state_bytes(model) + stack_bytes + RUNTIME_RAM}
     for part in model.arena.parts:
         name = board.ram.name if part.name == WHOLE else part.name
         use[name] = use.get(name, GUARDS) + part.size
@@ -110,7 +115,7 @@ def check_fit(model: CompiledModel, board: Board, stack_bytes: int, recipe: Reci
     ways.sort(key=lambda way: way.board.name != board.name)
     raise FitError(
         f"{model.name} needs {needed:,} B of RAM (arena {model.arena.arena_bytes:,}, adapter and optimiser "
-        f"{model.adapter_bytes + model.training_bytes:,}, stack {stack_bytes:,}, "
+        f"{state_bytes(model):,}, stack {stack_bytes:,}, "
         f"runtime {runtime_ram(model):,}), {board.name} has "
         f"{board.ram.length:,} B in {board.ram.name}; the arena peaks at op {plan.peak_operation} of {largest.name}, "
         f"{peak.name}",

@@ -42,7 +42,8 @@ _Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, Memory
 class Report:
     """What a project needs, in bytes; `flash_bytes`, `ram_bytes`, `ram_regions` are None for the host board.
 
-    ram_bytes: arena, adapter, optimizer (masters included), stack, data_bss (the rest), total (what the ELF says).
+    ram_bytes: arena, adapter, optimizer (masters included), target (of a loss against vectors), stack, data_bss (the
+    rest), total (what the ELF says).
     ram_regions: how much of it lies in each RAM of the board that is used, by name.
     recomputed_operations, recomputed_macs: what a training step runs again to stay within the RAM budget.
     """
@@ -225,7 +226,7 @@ def _configuration(kind: type[_Configuration], values: Any) -> _Configuration:
     if not isinstance(values, dict):
         raise TypeError(f"manifest.json has {values!r} for a {kind.__name__}")
     given: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
-    simple: dict[Any, Any] = {"str": str, "int": int, "float": (int, float)}
+    simple: dict[Any, Any] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
     for field in fields(kind):
         expected = simple.get(field.type, (str, tuple, type(None)))
         if field.name in given and not isinstance(given[field.name], expected):
@@ -243,11 +244,12 @@ def _report(model: CompiledModel, source: LoadedModel, board: Board, sizes: ElfS
     adapter = model.adapter_bytes
     optimizer = model.training_bytes
     if sizes is not None:
-        planned = model.arena.arena_bytes + adapter + optimizer
+        planned = model.arena.arena_bytes + adapter + optimizer + model.target_bytes
         ram = {
             "arena": model.arena.arena_bytes,
             "adapter": adapter,
             "optimizer": optimizer,
+            **({"target": model.target_bytes} if model.target_bytes else {}),
             "stack": sizes.stack_bytes,
             "data_bss": sizes.data_bss_bytes - planned,
             "total": sizes.ram_bytes,

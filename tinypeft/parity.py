@@ -14,6 +14,7 @@ from tinypeft.device import Device, Dump, Run, trace_crc32
 from tinypeft.errors import DeviceError
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import DTYPES, Graph, Operation, Tensor
+from tinypeft.losses import target_argument, target_on_device
 from tinypeft.ops.base import BlockFloat, Value
 from tinypeft.oracle import LiteRtOracle
 from tinypeft.state import pack_tensors, unpack_tensors
@@ -69,7 +70,8 @@ def check_parity(
     """Compare a fresh adapter's inference on every sample, then `train_steps` training steps from `seed`.
 
     Inference: LiteRT's reference kernels, the interpreter and the device. Training: interpreter and device, every
-    output of every operation, and all of the adapter and training state after each step; it needs `dataset.y`.
+    output of every operation, and all of the adapter and training state after each step; it needs `dataset.y` where
+    the loss compares with a label or a vector.
     """
     comparison = _Comparison(model, device, device_name)
     steps = 0
@@ -80,9 +82,9 @@ def check_parity(
             comparison.inference(number, sample, oracle)
             progress("inference", number + 1, len(dataset.x))
         for step in range(train_steps):
-            assert dataset.y is not None
             chosen = step % len(dataset.x)
-            comparison.training_step(step, dataset.x[chosen], int(dataset.y[chosen]), learning_rate)
+            target = None if dataset.y is None else dataset.y[chosen]
+            comparison.training_step(step, dataset.x[chosen], target, learning_rate)
             steps += 1
             progress("training", steps, train_steps)
     except _Diverged as diverged:
@@ -124,15 +126,15 @@ class _Comparison:
                     self._compare("inference", number, op, tensor, reference, value, "LiteRT and interpreter")
                     self.layers += 1
 
-    def training_step(self, step: int, sample: np.ndarray, label: int, learning_rate: float) -> None:
-        """One training step, and the update where the batch is complete."""
+    def training_step(self, step: int, sample: np.ndarray, y: Any, learning_rate: float) -> None:
+        """One training step towards `y`, a label or vector, and the update where the batch is complete."""
         graph, update = self.model.training, self.model.update
         assert graph is not None
         rate = np.float32(learning_rate)
-        arguments = {graph.inputs[0].name: sample, "label": np.int32(label), "learning_rate": rate}
-        data = np.ascontiguousarray(sample).tobytes()
+        arguments = {graph.inputs[0].name: sample, **target_argument(self.model.target, y), "learning_rate": rate}
+        data, target = np.ascontiguousarray(sample).tobytes(), target_on_device(self.model.target, y)
         self._both(
-            graph, "training", step, arguments, lambda **o: self.device.train_step(data, label, float(rate), **o)
+            graph, "training", step, arguments, lambda **o: self.device.train_step(data, target, float(rate), **o)
         )
         self.samples += 1
         if update is not None and self.samples == self.model.training_config.batch_size:
@@ -140,11 +142,11 @@ class _Comparison:
 
             def update_again(**options: Any) -> Run:
                 """The update, behind as many samples as the device has forgotten; they leave the state as it is."""
-                state = {target: self.device.read(target) for target in ("adapter", "training")}
+                state = {place: self.device.read(place) for place in ("adapter", "training")}
                 for _ in range(self.samples):
-                    self.device.train_step(data, label, float(rate))
-                for target, values in state.items():
-                    self.device.write(target, values)
+                    self.device.train_step(data, target, float(rate))
+                for place, values in state.items():
+                    self.device.write(place, values)
                 return self.device.update(float(rate), **options)
 
             self._both(update, "update", step, count, lambda **o: self.device.update(float(rate), **o), update_again)

@@ -11,7 +11,9 @@ import numpy as np
 from tinypeft.compiler import CompiledModel
 from tinypeft.device import Device
 from tinypeft.errors import AdapterError, DataError, DeviceError
-from tinypeft.ir import DTYPES
+from tinypeft.ir import DTYPES, Tensor
+from tinypeft.losses import INPUT, target_on_device
+from tinypeft.schedule import Schedule
 from tinypeft.state import pack_adapter, unpack_tensors
 
 Progress = Callable[[str, int, int], None]
@@ -19,13 +21,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Outputs:
-    """`outputs` (N, ...) in the model's dtype; `predictions` (N,): the largest logit, or output where there are none.
+    """`outputs` (N, ...) in the model's dtype; `scores` (N, outputs): real logits, or real outputs without them.
 
-    `instructions`: mean per inference, None where nothing counts them.
+    `threshold`: the score above which an output of its own is a yes. `instructions`: mean per inference, None where
+    nothing counts them.
     """
 
     outputs: np.ndarray
-    predictions: np.ndarray
+    scores: np.ndarray
+    threshold: float
     instructions: int | None
 
     @property
@@ -34,19 +38,35 @@ class Outputs:
         return hashlib.sha256(np.ascontiguousarray(self.outputs).tobytes()).hexdigest()
 
     def accuracy(self, y: np.ndarray) -> float:
-        """The share of predictions that are their label."""
-        return float(np.mean(self.predictions == y))
+        """The share of labels (N,) with the largest score, or of values of vectors that are a right yes or no."""
+        if y.ndim == 1:
+            return float(np.mean(self.scores.argmax(1) == y))
+        return float(np.mean((self.scores > self.threshold) == (y > 0.5)))
+
+    def error(self, y: np.ndarray) -> float:
+        """The mean squared error against real values (N, outputs)."""
+        return float(np.mean((self.scores - y) ** 2))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good outputs are: `accuracy` of a loss that decides, `error` (mean squared) of one that does not."""
+
+    accuracy: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
     """What training gave: the adapter `package`, the persistent tensors `state`, and how it went.
 
-    Accuracies are of the samples that were not trained on; `losses` is the mean per epoch.
+    Accuracies and mean squared errors are of the samples that were not trained on; `losses` is the mean per epoch.
     """
 
     accuracy_before: float | None
     accuracy_after: float | None
+    error_before: float | None
+    error_after: float | None
     losses: list[float]
     steps: int
     package: bytes
@@ -63,36 +83,57 @@ class Trained:
 
 def infer_all(model: CompiledModel, device: Device, x: np.ndarray, progress: Callable[[int], None]) -> Outputs:
     """Every sample of x (N, ...) through the device; `progress` is called with the number done."""
-    outputs, predictions, counts = [], [], []
+    outputs, scores, counts = [], [], []
     for number, sample in enumerate(x):
         run = device.infer(np.ascontiguousarray(sample).tobytes())
         output = np.frombuffer(run.output, np.dtype(DTYPES[model.output.dtype]).newbyteorder("<"))
-        scores = np.frombuffer(device.read("logits"), "<f4") if model.logits is not None else output
+        logits = np.frombuffer(device.read("logits"), "<i4") if model.logits is not None else output
         outputs.append(output.reshape(model.output.shape[1:]))
-        predictions.append(int(scores.argmax()))
+        scores.append(_real(model.logits or model.output, logits))
         counts.append(device.instructions())
         progress(number + 1)
     known = [count for count in counts if count is not None]
     mean = round(sum(known) / len(known)) if known else None
-    return Outputs(np.stack(outputs), np.array(predictions), mean)
+    final = model.inference.producer(model.output)
+    probable = model.logits is None and final is not None and final.kind == "LOGISTIC"
+    return Outputs(np.stack(outputs), np.stack(scores), 0.5 if probable else 0.0, mean)
+
+
+def quality(model: CompiledModel, outputs: Outputs, x: np.ndarray, y: np.ndarray | None) -> Quality:
+    """How well `outputs` of the samples x (N, ...) meet y, or x itself where the model is trained to give that."""
+    if model.training is not None and model.training_config.target == INPUT:
+        return Quality(error=outputs.error(_real(model.inference.inputs[0], x.reshape(len(x), -1))))
+    if y is None:
+        return Quality()
+    if y.ndim == 2 and not model.loss.classifies:
+        return Quality(error=outputs.error(y))
+    return Quality(accuracy=outputs.accuracy(y))
+
+
+def _real(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+    if tensor.scale is None:
+        return values.astype(np.float64)
+    return (values.astype(np.float64) - tensor.zero_point) * float(tensor.scale[0])
 
 
 def train_adapter(
     model: CompiledModel,
     device: Device,
     x: np.ndarray,
-    y: np.ndarray,
+    y: np.ndarray | None,
     train: np.ndarray,
     test: np.ndarray,
     *,
     epochs: int,
-    learning_rate: float,
+    learning_rate: Schedule | float,
     seed: int,
     progress: Progress = lambda phase, done, total: None,
 ) -> Trained:
     """Train a fresh adapter on the device from the samples `train`, in an order that `seed` shuffles every epoch.
 
-    `test` are the samples that accuracy is measured on, before and after. Raises AdapterError for a model without
+    `y` holds labels or target vectors as `Dataset` does; it may be None where the loss compares with the input.
+    `test` are the samples that are measured before and after. A float as learning rate is a constant one; a schedule
+    counts updates, of which there are `update_count`. Raises AdapterError for a model without
     adapters, DataError for nothing to train on, DeviceError where memory was overrun.
     """
     if model.training is None:
@@ -102,23 +143,29 @@ def train_adapter(
             f"{len(train)} samples and {epochs} epochs leave nothing to train on", "give --shots and --epochs"
         )
     device.reset_adapter(seed)
-    before = _accuracy(model, device, x, y, test, "accuracy before", progress)
+    before = _quality(model, device, x, y, test, "accuracy before", progress)
     losses, steps, counts = [], 0, []
     shuffle, batch = np.random.RandomState(seed), model.training_config.batch_size
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else Schedule(learning_rate)
+    updates = 0
     for _ in range(epochs):
         order = shuffle.permutation(train)
         total = 0.0
         for position, index in enumerate(order):
-            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), int(y[index]), learning_rate)
+            rate = float(schedule.rate(updates))
+            target = target_on_device(model.target, None if y is None else y[index])
+            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), target, rate)
             assert run.loss is not None
             total += run.loss
             counts.append(device.instructions())
-            if batch > 1 and ((position + 1) % batch == 0 or position + 1 == len(order)):
-                device.update(learning_rate)
+            if (position + 1) % batch == 0 or position + 1 == len(order):
+                if batch > 1:
+                    device.update(rate)
+                updates += 1
             steps += 1
             progress("training", steps, epochs * len(train))
         losses.append(total / len(order))
-    after = _accuracy(model, device, x, y, test, "accuracy after", progress)
+    after = _quality(model, device, x, y, test, "accuracy after", progress)
     state = _read_state(model, device)
     package = device.export_adapter()
     if package != pack_adapter(model, state):
@@ -128,16 +175,39 @@ def train_adapter(
         raise DeviceError("the words around the arena were overwritten", "generate and build the project again")
     known = [count for count in counts if count is not None]
     mean = round(sum(known) / len(known)) if known else None
-    return Trained(before, after, losses, steps, package, state, mean, stats.stack_high_water, stats.guards_intact)
+    return Trained(
+        before.accuracy,
+        after.accuracy,
+        before.error,
+        after.error,
+        losses,
+        steps,
+        package,
+        state,
+        mean,
+        stats.stack_high_water,
+        stats.guards_intact,
+    )
 
 
-def _accuracy(
-    model: CompiledModel, device: Device, x: np.ndarray, y: np.ndarray, test: np.ndarray, phase: str, progress: Progress
-) -> float | None:
+def update_count(model: CompiledModel, samples: int, epochs: int) -> int:
+    """How many updates `train_adapter` makes; the last of each epoch may be of fewer samples than a batch."""
+    return -(-samples // model.training_config.batch_size) * epochs
+
+
+def _quality(
+    model: CompiledModel,
+    device: Device,
+    x: np.ndarray,
+    y: np.ndarray | None,
+    test: np.ndarray,
+    phase: str,
+    progress: Progress,
+) -> Quality:
     if len(test) == 0:
-        return None
+        return Quality()
     outputs = infer_all(model, device, x[test], lambda done: progress(phase, done, len(test)))
-    return outputs.accuracy(y[test])
+    return quality(model, outputs, x[test], None if y is None else y[test])
 
 
 def _read_state(model: CompiledModel, device: Device) -> dict[str, np.ndarray]:

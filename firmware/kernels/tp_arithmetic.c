@@ -1,5 +1,65 @@
 #include "tinypeft/tp_arithmetic.h"
 
+/* e^a of a Q0.31 in [-1/4, 0): a Taylor series around -1/8. */
+static int32_t exp_last_quarter(int32_t a) {
+  const int32_t exp_minus_eighth = 1895147668, third = 715827883;
+  const int32_t x = a + ((int32_t)1 << 28);
+  const int32_t x2 = tp_doubling_high_mul(x, x);
+  const int32_t x3 = tp_doubling_high_mul(x2, x);
+  const int32_t x4 = tp_doubling_high_mul(x2, x2);
+  const int32_t cubic = tp_doubling_high_mul(tp_rounding_shift_right(x4, 2) + x3, third);
+  const int32_t series = tp_rounding_shift_right(cubic + x2, 1);
+  return exp_minus_eighth + tp_doubling_high_mul(exp_minus_eighth, x + series);
+}
+
+int32_t tp_exp_on_negative_values(int32_t a) {
+  /* e^-(1/4), e^-(1/2), e^-1 ... e^-16 as Q0.31 */
+  static const int32_t powers[] = {1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242};
+  const int32_t quarter = (int32_t)1 << 24;
+  if (a == 0) {
+    return INT32_MAX;
+  }
+  const int32_t last = (a & (quarter - 1)) - quarter;
+  const int32_t remainder = last - a;
+  int32_t result = exp_last_quarter(last * (1 << 5));
+  for (int32_t i = 0; i < 7; i++) {
+    if ((remainder & (quarter << i)) != 0) {
+      result = tp_doubling_high_mul(result, powers[i]);
+    }
+  }
+  return result;
+}
+
+int32_t tp_exponential(int64_t x, int32_t exponent) {
+  const int64_t scaled = x * ((int64_t)1 << (26 + exponent));
+  return scaled > INT32_MIN ? tp_exp_on_negative_values((int32_t)scaled) : 0;
+}
+
+int32_t tp_log_fixed(uint64_t x) {
+  static const int32_t coefficients[] = {238609294, 306783378, 429496730, 715827883}; /* 1/9, 1/7, 1/5, 1/3 */
+  const int64_t ln2 = 1488522236, sqrt2 = 3037000500;
+  int32_t power = 0;
+  while (x >> power >= (uint64_t)1 << 32) {
+    power++;
+  }
+  const int64_t m = (int64_t)(x >> power);
+  int64_t one = (int64_t)1 << 31;
+  if (m > sqrt2) {
+    power++;
+    one *= 2;
+  }
+  const int64_t difference = m > one ? m - one : one - m;
+  const int32_t quotient = (int32_t)(difference * ((int64_t)1 << 31) / (m + one));
+  const int32_t f = m >= one ? quotient : -quotient;
+  const int32_t square = tp_doubling_high_mul(f, f);
+  int32_t p = 0;
+  for (size_t i = 0; i < sizeof coefficients / sizeof coefficients[0]; i++) {
+    p = tp_doubling_high_mul(square, p + coefficients[i]);
+  }
+  const int64_t series = (int64_t)f + tp_doubling_high_mul(f, p);
+  return (int32_t)tp_round_shift_s64(2 * series + power * ln2, 5);
+}
+
 int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b) {
   const int32_t ea = bound_a == 0 ? exponent_b : exponent_a;
   const int32_t eb = bound_b == 0 ? ea : exponent_b;
@@ -12,42 +72,55 @@ int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b,
   return exponent;
 }
 
-float tp_exp_f32(float x) {
-  static const float coefficients[] = {1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f};
-  if (!(x >= -87.0f)) {
-    return 0.0f;
-  }
-  const float scaled = x * 1.44269504f;
-  const int32_t n = tp_round_to_s32(scaled);
-  const float high = (float)n * 0.693359375f;
-  const float low = (float)n * -2.12194440e-4f;
-  const float r = (x - high) - low;
-  float p = 1.0f / 720.0f;
-  for (size_t i = 0; i < sizeof coefficients / sizeof coefficients[0]; i++) {
-    const float product = p * r;
-    p = product + coefficients[i];
-  }
-  return p * tp_exp2i(n);
-}
 
-float tp_log_f32(float x) {
-  static const float coefficients[] = {1.0f / 7.0f, 1.0f / 5.0f, 1.0f / 3.0f, 1.0f};
-  int32_t exponent = tp_float_exponent(x) + 1;
-  float m = x * tp_exp2i(-exponent);
-  if (m < 0.70710678f) {
-    m = m * 2.0f;
+float tp_sqrt_f32(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (!(x > 0.0f) || bits == 0x7F800000u) {
+    return x > 0.0f ? x : 0.0f;
+  }
+  int32_t exponent = (int32_t)(bits >> 23) - 150;
+  uint32_t mantissa = bits & 0x7FFFFFu;
+  if (exponent == -150) { /* subnormal */
+    exponent = -149;
+    while (mantissa < 0x800000u) {
+      mantissa <<= 1;
+      exponent--;
+    }
+  }
+  mantissa = (mantissa | 0x800000u) << 1;
+  exponent--;
+  if (exponent % 2 != 0) {
+    mantissa <<= 1;
     exponent--;
   }
-  const float f = (m - 1.0f) / (m + 1.0f);
-  const float s = f * f;
-  float p = 1.0f / 9.0f;
+  /* x = mantissa * 2^exponent with 2^24 <= mantissa < 2^26: 25 digits of its root, the last of which rounds. None of
+   * 25 digits is exact with a last digit of 1, since its square would be odd. */
+  uint32_t root = 0;
+  uint32_t remainder = 0;
+  for (int32_t digit = 0; digit < 25; digit++) {
+    remainder = (remainder << 2) | ((mantissa >> 24) & 3u);
+    mantissa <<= 2;
+    const uint32_t trial = (root << 2) | 1u;
+    root <<= 1;
+    if (remainder >= trial) {
+      remainder -= trial;
+      root |= 1u;
+    }
+  }
+  return (float)(int32_t)((root + 1u) >> 1) * tp_exp2i(exponent / 2 - 11);
+}
+
+float tp_cos_pi_f32(float x) {
+  static const float coefficients[] = {8.2145887e-2f, -5.9926453e-1f, 2.5501640f, -5.1677128f, 3.1415927f};
+  const float r = 0.5f - x;
+  const float square = r * r;
+  float p = -7.3704309e-3f;
   for (size_t i = 0; i < sizeof coefficients / sizeof coefficients[0]; i++) {
-    const float product = p * s;
+    const float product = p * square;
     p = product + coefficients[i];
   }
-  const float mantissa_part = (2.0f * f) * p;
-  const float exponent_part = (float)exponent * 0.69314718f;
-  return mantissa_part + exponent_part;
+  return tp_limit_f32(p * r, 1.0f);
 }
 
 uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound) {

@@ -131,11 +131,22 @@ int tp_dense_gradient_s32(const void *params, const tp_bfp16 *d_output, const vo
 int tp_bias_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
                          int32_t *gradient) {
   const tp_position_sum_params *p = params;
-  int64_t sum = 0;
-  (void)source;
-  for (int32_t i = 0; i < p->positions; i++) {
-    sum += d_output->mantissa[i * p->channels + row];
+  int32_t any = 0;
+  (void)source, (void)row;
+  if (p->positions == 1) {
+    for (int32_t c = 0; c < p->channels; c++) {
+      gradient[c] = d_output->mantissa[c];
+      any |= gradient[c];
+    }
+    return any != 0;
   }
-  gradient[0] = (int32_t)tp_round_shift_s64(sum, shift);
-  return gradient[0] != 0;
+  for (int32_t c = 0; c < p->channels; c++) {
+    int64_t sum = 0;
+    for (int32_t i = 0; i < p->positions; i++) {
+      sum += d_output->mantissa[i * p->channels + c];
+    }
+    gradient[c] = (int32_t)tp_round_shift_s64(sum, shift);
+    any |= gradient[c];
+  }
+  return any != 0;
 }

@@ -45,7 +45,7 @@ void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t
 
 void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                         const int32_t *bias, const float *scale, const int16_t *hidden, const int8_t *lora_B,
-                        const int8_t *lora_shift, float *logits, void *column) {
+                        const int8_t *lora_shift, int32_t *logits, void *column) {
   if (column != NULL) {
     tp_widen_s8(input, params->input_c, params->input_offset, column);
   }
@@ -54,7 +54,9 @@ void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *i
     const int32_t filters = tp_min_s32(params->output_c - c, TP_BLOCK);
     accumulate(params, input, column, c, filters, filter, bias, hidden, lora_B, lora_shift, acc);
     for (int32_t j = 0; j < filters; j++) {
-      *logits++ = (float)acc[j] * scale[c + j];
+      int32_t multiplier;
+      const int32_t exponent = tp_float_multiplier(&scale[c + j], &multiplier);
+      *logits++ = tp_fixed_point(acc[j], multiplier, params->logit_exponent - exponent);
     }
   }
 }

@@ -65,14 +65,19 @@ void tp_ia3_restore_f32(const tp_ia3_params *params, const int32_t *multiplier, 
 int tp_ia3_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
                         int32_t *gradient) {
   const tp_ia3_gradient_params *p = params;
-  const int16_t *g = d_output->mantissa + row;
-  const int8_t *output = (const int8_t *)source + row;
-  int64_t sum = 0;
-  for (int32_t i = 0; i < p->positions; i++) {
-    sum += *g * (*output + p->source_offset);
-    g += p->channels;
-    output += p->channels;
+  int32_t any = 0;
+  (void)row;
+  for (int32_t c = 0; c < p->channels; c++) {
+    const int16_t *g = d_output->mantissa + c;
+    const int8_t *output = (const int8_t *)source + c;
+    int64_t sum = 0;
+    for (int32_t i = 0; i < p->positions; i++) {
+      sum += *g * (*output + p->source_offset);
+      g += p->channels;
+      output += p->channels;
+    }
+    gradient[c] = (int32_t)tp_round_shift_s64(sum, shift);
+    any |= gradient[c];
   }
-  gradient[0] = (int32_t)tp_round_shift_s64(sum, shift);
-  return gradient[0] != 0;
+  return any != 0;
 }

@@ -6,10 +6,24 @@ void tp_initialize_uniform_f32(const tp_initialize_uniform_params *params, int32
   tp_uniform_f32(mixed != 0u ? mixed : 1u, master, params->size, params->bound);
 }
 
-void tp_initialize_constant_f32(const tp_initialize_constant_params *params, float *state) {
+void tp_initialize_constant_f32(const tp_initialize_constant_f32_params *params, float *state) {
   for (int32_t i = 0; i < params->size; i++) {
     state[i] = params->value;
   }
+}
+
+void tp_initialize_constant_s32(const tp_initialize_constant_s32_params *params, int32_t *state) {
+  for (int32_t i = 0; i < params->size; i++) {
+    state[i] = params->value;
+  }
+}
+
+void tp_mark_rows_s8(int32_t rows, int32_t value, int8_t *row_changed) {
+  memset(row_changed, value, (size_t)rows);
+}
+
+void tp_initialize_zero(const tp_initialize_zero_params *params, void *state) {
+  memset(state, 0, (size_t)params->size);
 }
 
 void tp_initialize_from_base_s8(const tp_initialize_from_base_params *params, const int8_t *weights, float *master) {

@@ -1,19 +1,27 @@
+#include "tinypeft/tp_optimizer.h"
+
 #include "tinypeft/tp_arithmetic.h"
-#include "tinypeft/tp_kernels.h"
 
 void tp_sgd_f32(const void *params, int32_t first, int32_t count, const float *gradient, float learning_rate,
                 float *master, void *const *states) {
-  const tp_sgd_params *p = params;
+  const tp_sgd_params *sgd = params;
   float *velocity = states != NULL ? states[0] : NULL;
   for (int32_t i = 0; i < count; i++) {
+    float *weight = &master[first + i];
     float step = gradient[i];
+    if (sgd->weight_decay != 0.0f) {
+      const float decay = sgd->weight_decay * *weight;
+      step = step + decay;
+    }
     if (velocity != NULL) {
-      const float kept = p->momentum * velocity[first + i];
-      velocity[first + i] = tp_limit_f32(kept + gradient[i], TP_MASTER_LIMIT);
-      step = velocity[first + i];
+      const float kept = sgd->momentum * velocity[first + i];
+      const float moved = tp_limit_f32(kept + step, TP_MASTER_LIMIT);
+      const float ahead = sgd->momentum * moved;
+      velocity[first + i] = moved;
+      step = sgd->nesterov != 0 ? step + ahead : moved;
     }
     const float change = learning_rate * step;
-    master[first + i] = tp_limit_f32(master[first + i] - change, TP_MASTER_LIMIT);
+    *weight = tp_limit_f32(*weight - change, TP_MASTER_LIMIT);
   }
 }
 

@@ -3,39 +3,7 @@
 #include "tinypeft/tp_arithmetic.h"
 
 /* Fixed point Qm.n holds m integer and n fractional bits: Q5.26 differences, Q0.31 exponentials, Q12.19 their sum. */
-#define DIFF_INTEGER_BITS 5
 #define SUM_INTEGER_BITS 12
-
-/* e^a of a Q0.31 in [-1/4, 0): a Taylor series around -1/8. */
-static int32_t exp_last_quarter(int32_t a) {
-  const int32_t exp_minus_eighth = 1895147668, third = 715827883;
-  const int32_t x = a + ((int32_t)1 << 28);
-  const int32_t x2 = tp_doubling_high_mul(x, x);
-  const int32_t x3 = tp_doubling_high_mul(x2, x);
-  const int32_t x4 = tp_doubling_high_mul(x2, x2);
-  const int32_t cubic = tp_doubling_high_mul(tp_rounding_shift_right(x4, 2) + x3, third);
-  const int32_t series = tp_rounding_shift_right(cubic + x2, 1);
-  return exp_minus_eighth + tp_doubling_high_mul(exp_minus_eighth, x + series);
-}
-
-/* e^a of a Q5.26 in (-32, 0], as Q0.31. */
-static int32_t exp_on_negative_values(int32_t a) {
-  /* e^-(1/4), e^-(1/2), e^-1 ... e^-16 as Q0.31 */
-  static const int32_t powers[] = {1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242};
-  const int32_t quarter = (int32_t)1 << 24;
-  if (a == 0) {
-    return INT32_MAX;
-  }
-  const int32_t last = (a & (quarter - 1)) - quarter;
-  const int32_t remainder = last - a;
-  int32_t result = exp_last_quarter(last * (1 << DIFF_INTEGER_BITS));
-  for (int32_t i = 0; i < 7; i++) {
-    if ((remainder & (quarter << i)) != 0) {
-      result = tp_doubling_high_mul(result, powers[i]);
-    }
-  }
-  return result;
-}
 
 static int32_t saturating_shift_left(int32_t x, int32_t bits) {
   const int32_t threshold = ((int32_t)1 << (31 - bits)) - 1;
@@ -82,7 +50,7 @@ void tp_softmax_s8(const tp_softmax_params *params, const int8_t *input, const i
     for (int32_t i = 0; i < params->depth; i++) {
       if (x[i] - largest >= diff_min) {
         const int32_t diff = tp_requantize(x[i] - largest, params->input_multiplier, left_shift);
-        sum += tp_rounding_shift_right(exp_on_negative_values(diff), SUM_INTEGER_BITS);
+        sum += tp_rounding_shift_right(tp_exp_on_negative_values(diff), SUM_INTEGER_BITS);
       }
     }
     const int32_t headroom = leading_zeros((uint32_t)sum);
@@ -92,7 +60,7 @@ void tp_softmax_s8(const tp_softmax_params *params, const int8_t *input, const i
       int32_t result = INT8_MIN;
       if (x[i] - largest >= diff_min) {
         const int32_t diff = tp_requantize(x[i] - largest, params->input_multiplier, left_shift);
-        const int32_t product = tp_doubling_high_mul(reciprocal, exp_on_negative_values(diff));
+        const int32_t product = tp_doubling_high_mul(reciprocal, tp_exp_on_negative_values(diff));
         /* 32 bits and more leave less than a half */
         const int32_t probability = shift < 32 ? tp_rounding_shift_right(product, shift) : 0;
         result = tp_min_s32(probability + INT8_MIN, INT8_MAX);

@@ -8,7 +8,7 @@
 #define STATUS_BYTES 4u
 #define RUN_BYTES 8u
 #define TRACE_RECORD_BYTES 12u
-#define INFO_FIXED_BYTES (STATUS_BYTES + 9u * 4u + 32u)
+#define INFO_FIXED_BYTES (STATUS_BYTES + 10u * 4u + 32u)
 _Static_assert(INFO_FIXED_BYTES < TP_MAX_PAYLOAD, "INFO must fit a payload");
 
 /* A finite learning rate that is not negative. */
@@ -103,6 +103,10 @@ static tp_status object_find(const tp_model *model, uint32_t object, uint32_t of
       locate = model->arena;
       bytes = model->arena_bytes;
       break;
+    case TP_OBJECT_TARGET:
+      locate = model->target;
+      bytes = model->target_bytes;
+      break;
     default:
       return TP_ERR_COMMAND;
   }
@@ -132,6 +136,7 @@ static tp_status command_info(tp_server *server, const uint8_t *request, uint32_
   tp_response_append_u32(&server->response, model->training_bytes);
   tp_response_append_u32(&server->response, model->package_bytes);
   tp_response_append_u32(&server->response, model->arena_bytes);
+  tp_response_append_u32(&server->response, model->target_bytes);
   tp_response_append(&server->response, model->fingerprint, sizeof model->fingerprint);
   tp_response_append_text(&server->response, model->name);
   return TP_OK;
@@ -186,7 +191,7 @@ static tp_status command_train_step(tp_server *server, const uint8_t *request, u
   if (model->train_step == NULL || model->training_bytes == 0) {
     return TP_ERR_UNSUPPORTED;
   }
-  if (label < 0 || (model->logits_bytes > 0 && (uint32_t)label >= model->logits_bytes / sizeof(float))) {
+  if (label < 0 || (model->logits_bytes > 0 && (uint32_t)label >= model->logits_bytes / sizeof(int32_t))) {
     return TP_ERR_ARGUMENT;
   }
   tp_status status = get_learning_rate(request + 4, &learning_rate);

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invocation import invoke, succeeded
+from invocation import invoke, refused, succeeded
 from projects import TRAINABLE, Built
 from safetensors.numpy import load_file
 
+from tinypeft.device import Device
 from tinypeft.frontend.lowering import LOWERINGS
 from tinypeft.frontend.unsupported import UNSUPPORTED
 from tinypeft.interpreter import run_graph
 from tinypeft.ops import OPS
+from tinypeft.schedule import Schedule
 from tinypeft.state import unpack_adapter
 
 
@@ -122,6 +124,33 @@ def test_the_files_masters_are_what_the_package_quantises(plain: Built, data: st
     run_graph(plain.model.requantize, {}, state)
     for p in plain.model.parameters:
         assert (state[p.quantized.name] == package[p.quantized.name]).all(), p.name
+
+
+@pytest.mark.parametrize("name", ["plain", "clipped"])
+def test_a_schedule_counts_updates(
+    project: Callable[[str], Built], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The device is given the rate of each update, which all samples of a batch share; the files tell the schedule."""
+    built = project(name)
+    data, given = built.save_samples(tmp_path / "data.npz", 28), []
+    step, update = Device.train_step, Device.update
+    monkeypatch.setattr(Device, "train_step", lambda d, x, y, r, **o: (given.append(r), step(d, x, y, r, **o))[1])
+    monkeypatch.setattr(Device, "update", lambda d, r, **o: (given.append(("update", r)), update(d, r, **o))[1])
+    options = ["--schedule", "cosine", "--warmup", "0.25", "--final-fraction", "0.1", "--lr", "0.01"]
+    arguments = ["train", built.directory, "--data", data, "--train-split", "0.5", "--epochs", "2"]
+    report = succeeded(*arguments, *options, "-o", tmp_path / "adapter")
+    samples, batch = report["steps"] // 2, built.model.training_config.batch_size
+    updates = [list(range(i, min(i + batch, samples))) for i in range(0, samples, batch)] * 2
+    schedule = Schedule(0.01, "cosine", round(0.25 * len(updates)), len(updates), 0.1)
+    expected: list = []
+    for number, members in enumerate(updates):
+        rate = float(schedule.rate(number))
+        expected += [rate] * len(members) + ([("update", rate)] if batch > 1 else [])
+    assert given == expected and len(updates) > 4
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["tinypeft"]
+    assert Schedule(**config["schedule"]) == schedule
+    assert succeeded(*arguments, "--lr", "0.01")["adapter_sha256"] != report["adapter_sha256"]
+    refused(invoke(*arguments, "--warmup", "1.5"), "the warm-up is 1.5")
 
 
 def test_commands_for_people(plain: Built, data: str, tmp_path: Path) -> None:

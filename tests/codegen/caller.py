@@ -9,6 +9,8 @@ import numpy as np
 from projects import Built
 
 from tinypeft.interpreter import run_graph
+from tinypeft.ir import Tensor
+from tinypeft.losses import target_argument
 from tinypeft.resources import resource_path
 from tinypeft.state import pack_tensors
 
@@ -52,7 +54,7 @@ int main(void) {
 #ifdef UPPER_ADAPTER_BYTES
     float loss;
     memcpy(NAME_input(&m), samples[i], UPPER_INPUT_BYTES);
-    CHECK(NAME_train_step(&m, labels[i], RATE, &loss));
+    CHECK(NAME_train_step(&m, TARGET(i) RATE, &loss));
     show("loss", &loss, sizeof loss);
 #if BATCH > 1
     if (i % BATCH == BATCH - 1) CHECK(NAME_update(&m, RATE));
@@ -70,12 +72,14 @@ int main(void) {
   show("restored", training, UPPER_TRAINING_BYTES);
   show("kept", adapter, UPPER_ADAPTER_BYTES);
   float loss;
-  if (NAME_train_step(&m, UPPER_CLASSES, RATE, &loss) != TP_ERR_ARGUMENT) return 3;
-  if (NAME_train_step(&m, -1, RATE, &loss) != TP_ERR_ARGUMENT) return 4;
-  if (NAME_train_step(&m, 0, RATE, NULL) != TP_ERR_ARGUMENT) return 5;
+#ifdef BAD_TARGET
+  if (NAME_train_step(&m, BAD_TARGET RATE, &loss) != TP_ERR_ARGUMENT) return 3;
+  if (NAME_train_step(&m, ANOTHER_BAD_TARGET RATE, &loss) != TP_ERR_ARGUMENT) return 4;
+#endif
+  if (NAME_train_step(&m, TARGET(0) RATE, NULL) != TP_ERR_ARGUMENT) return 5;
   CHECK(NAME_init(&m, arena, adapter, NULL));  /* a device that only infers */
   CHECK(NAME_load_adapter(&m, package, UPPER_PACKAGE_BYTES));
-  if (NAME_train_step(&m, 0, RATE, &loss) != TP_ERR_ARGUMENT) return 6;
+  if (NAME_train_step(&m, TARGET(0) RATE, &loss) != TP_ERR_ARGUMENT) return 6;
   if (NAME_reset_adapter(&m, 0) != TP_ERR_ARGUMENT || NAME_requantize(&m) != TP_ERR_ARGUMENT) return 7;
   if (NAME_init(&m, arena + 4, adapter, training) != TP_ERR_ARGUMENT) return 8;
   free(package), free(adapter), free(training);
@@ -104,14 +108,13 @@ def compile_library(folder: Path, flags: list[str]) -> list[Path]:
 def run_program(built: Built, folder: Path, library: list[Path], flags: list[str], count: int) -> list[str]:
     """Compile the model with gcc and `flags`, link it with `library` into a program; the lines it prints."""
     dataset, name = built.samples(count), built.model.name
-    assert dataset.y is not None
     rows = [np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8) for x in dataset.x]
     values = ", ".join(f"{{{', '.join(map(str, row))}}}" for row in rows)
     batch = built.model.training_config.batch_size
     (folder / "samples.h").write_text(
         f"#define COUNT {count}\n#define BATCH {batch}\n#define RATE {built.learning_rate}f\n"
         f"static const unsigned char samples[{count}][{name.upper()}_INPUT_BYTES] = {{{values}}};\n"
-        f"static const int labels[{count}] = {{{', '.join(map(str, dataset.y))}}};\n"
+        + _targets(built.model.target, dataset.y, built.model.output.shape[-1])
     )
     (folder / "main.c").write_text(_PROGRAM.replace("UPPER", name.upper()).replace("NAME", name))
     sources = [folder / "main.c", *(built.directory / "src" / f"{name}{part}.c" for part in ("", "_weights")), *library]
@@ -123,22 +126,36 @@ def run_program(built: Built, folder: Path, library: list[Path], flags: list[str
     return run.stdout.splitlines()
 
 
+def _targets(target: Tensor | None, y: np.ndarray | None, classes: int) -> str:
+    """What the program gives to training steps, right and wrong, each with the comma behind it."""
+    if target is None:
+        return "#define TARGET(i)\n"
+    assert y is not None
+    if not target.shape:
+        bad = f"#define BAD_TARGET {classes},\n#define ANOTHER_BAD_TARGET -1,\n"
+        return f"static const int labels[] = {{{', '.join(map(str, y))}}};\n#define TARGET(i) labels[i],\n{bad}"
+    rows = ", ".join(f"{{{', '.join(f'TP_Q16({v:.17g})' for v in row)}}}" for row in y)
+    bad = "#define BAD_TARGET NULL,\n#define ANOTHER_BAD_TARGET NULL,\n"
+    return f"static const int32_t targets[][{target.size}] = {{{rows}}};\n#define TARGET(i) targets[i],\n{bad}"
+
+
 def expected_lines(built: Built, count: int) -> list[str]:
     """What the interpreter computes for the same calls."""
     model, dataset = built.model, built.samples(count)
-    assert dataset.y is not None
     state, lines = model.fresh_state(3), []
     rate, sample = np.float32(built.learning_rate), model.inference.inputs[0].name
 
     def show(what: str, data: bytes) -> None:
         lines.append(f"{what} {data.hex()}")
 
-    for i, (x, y) in enumerate(zip(dataset.x, dataset.y, strict=True)):
+    for i, x in enumerate(dataset.x):
         show("output", run_graph(model.inference, {sample: x}, state)[0].tobytes())
         if model.training is None:
             continue
-        arguments = {sample: x, "label": np.int32(y), "learning_rate": rate}
-        show("loss", run_graph(model.training, arguments, state)[0].tobytes())
+        target = target_argument(model.target, None if dataset.y is None else dataset.y[i])
+        arguments = {sample: x, **target, "learning_rate": rate}
+        loss = run_graph(model.training, arguments, state)[0].astype(np.float32) / np.float32(65536)
+        show("loss", loss.tobytes())
         batch = model.training_config.batch_size
         if model.update is not None and i % batch == batch - 1:
             run_graph(model.update, {"learning_rate": rate, "count": np.int32(batch)}, state)

@@ -11,9 +11,10 @@ enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5 };
 typedef struct {
   int8_t input[16];
   int8_t output[4];
-  float logits[3];
+  int32_t logits[3];
   int32_t adapter[6];
   float training[10];
+  int32_t target[2];
   uint32_t guard_low;
   uint8_t arena[2048];
   uint32_t guard_high;
@@ -28,6 +29,7 @@ static void *output(void *self) { return ((fake_model *)self)->output; }
 static void *logits(void *self) { return ((fake_model *)self)->logits; }
 static void *adapter(void *self) { return ((fake_model *)self)->adapter; }
 static void *training(void *self) { return ((fake_model *)self)->training; }
+static void *target(void *self) { return ((fake_model *)self)->target; }
 static void *arena(void *self) { return ((fake_model *)self)->arena; }
 
 static int guards_intact(void *self) {
@@ -69,7 +71,7 @@ static tp_status forward(void *self) {
   for (int i = 0; i < 4; i++) {
     model->output[i] = (int8_t)(model->input[i] / 2 + model->adapter[0] % 1000);
   }
-  model->logits[0] = (float)model->input[0];
+  model->logits[0] = model->input[0];
   if (model->input[0] == -128) {
     model->guard_high = 0;
   }
@@ -87,7 +89,7 @@ static void set_trace(void *self, tp_trace_function function, void *context) {
 static tp_status train_step(void *self, int32_t label, float learning_rate, float *loss) {
   fake_model *model = self;
   model->training[label] += learning_rate;
-  *loss = 0.5f + (float)label;
+  *loss = 0.5f + (float)label + (float)model->target[1] / 65536.0f;
   trace_all(model);
   return TP_OK;
 }
@@ -154,6 +156,7 @@ const tp_model tp_device_model = {
     .adapter = adapter,
     .training = training,
     .arena = arena,
+    .target = target,
     .forward = forward,
     .guards_intact = guards_intact,
 #ifndef FAKE_INFERENCE_ONLY
@@ -161,6 +164,7 @@ const tp_model tp_device_model = {
     .adapter_bytes = sizeof fake.adapter,
     .training_bytes = sizeof fake.training,
     .package_bytes = sizeof fake.adapter + 4,
+    .target_bytes = sizeof fake.target,
     .train_step = train_step,
     .update = update,
     .requantize = requantize,

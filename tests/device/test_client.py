@@ -23,11 +23,11 @@ def expected_trace() -> list[TraceRecord]:
 
 def test_info(device):
     info = device.info()
-    assert (info.name, info.protocol, info.max_payload) == ("fake", 1, 512)
+    assert (info.name, info.protocol, info.max_payload) == ("fake", 2, 512)
     assert info.fingerprint == bytes([1, 2, 3]) + bytes(29)
     sizes = (info.input_bytes, info.output_bytes, info.logits_bytes, info.adapter_bytes)
     assert sizes == (16, 4, 12, 24)
-    assert (info.training_bytes, info.package_bytes, info.arena_bytes) == (40, 28, 2048)
+    assert (info.training_bytes, info.package_bytes, info.arena_bytes, info.target_bytes) == (40, 28, 2048, 8)
 
 
 def test_stats(device):
@@ -49,7 +49,7 @@ def test_objects_larger_than_a_payload(device):
 
 def test_infer(device):
     assert device.infer(bytes([10, 20, 30, 40] + [0] * 12)) == Run(output=bytes([5, 10, 15, 20]))
-    assert struct.unpack("<3f", device.read("logits")) == (10.0, 0.0, 0.0)
+    assert struct.unpack("<3i", device.read("logits")) == (10, 0, 0)
     assert device.infer().output == bytes([5, 10, 15, 20])
 
 
@@ -88,6 +88,16 @@ def test_training(device):
     assert device.read("adapter") == struct.pack("<6i", 0, 0, 0, 0, 0, 77)
 
 
+def test_training_towards_a_vector(device):
+    """The vector is written in front of the step, and stays for steps without one."""
+    vector = struct.pack("<2i", 7, 3 << 16)
+    assert device.train_step(bytes(16), vector, 0.25).loss == 3.5
+    assert device.read("target") == vector
+    assert device.train_step(None, None, 0.25).loss == 3.5
+    device.write("target", struct.pack("<i", -1 << 15), 4)
+    assert device.train_step(None, 0, 0.25).loss == 0.0
+
+
 def test_adapter_packages(device):
     device.reset_adapter(5)
     package = device.export_adapter()
@@ -117,6 +127,7 @@ ERRORS = {
     "range": (lambda device: device.read("adapter", 20, 5), r"READ\(adapter, offset=20, length=5\): .*out of range"),
     "offset": (lambda device: device.write("adapter", b"x", -1), "offset -1 is not an unsigned"),
     "input": (lambda device: device.infer(bytes(15)), "the input has 15 bytes, fake takes 16"),
+    "target": (lambda device: device.train_step(None, bytes(4), 0.1), "the target has 4 bytes, fake takes 8"),
     "dump": (lambda device: device.infer(dump=-3), "no output has index -3"),
     "seed": (lambda device: device.reset_adapter(-1), "seed -1 is not an unsigned"),
 }
@@ -147,8 +158,8 @@ class Script:
         return received
 
 
-def info_response(request: Message, protocol: int = 1) -> bytes:
-    payload = struct.pack("<i9I", 0, protocol, 512, 1, 1, 0, 0, 0, 0, 64) + bytes(32) + b"scripted"
+def info_response(request: Message, protocol: int = 2) -> bytes:
+    payload = struct.pack("<i10I", 0, protocol, 512, 1, 1, 0, 0, 0, 0, 64, 0) + bytes(32) + b"scripted"
     return encode(Message(READ_RESPONSE, 0, request.sequence, payload))
 
 
@@ -188,7 +199,7 @@ def test_sequence_numbers_wrap():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda request: info_response(request, protocol=2), "the firmware speaks protocol 2, this tinypeft 1"),
+        (lambda request: info_response(request, protocol=1), "the firmware speaks protocol 1, this tinypeft 2"),
         (
             lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\0\0\0\0\1\0\0\0")),
             "an answer of 0 bytes",

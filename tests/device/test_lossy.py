@@ -122,7 +122,7 @@ def final(request: Message, payload: bytes = bytes(4), flags: int = 0) -> bytes:
     return encode(Message(op, request.command, request.sequence, payload, flags))
 
 
-INFO = struct.pack("<i9I", 0, 1, 512, 0, 0, 0, 0, 8, 0, 64) + bytes(32) + b"scripted"
+INFO = struct.pack("<i10I", 0, 2, 512, 0, 0, 0, 0, 8, 0, 64, 0) + bytes(32) + b"scripted"
 
 
 def commands(script: Script) -> list[Command]:

@@ -38,12 +38,13 @@ ERRORS = {
     "infer without options": (WRITE, Command.INFER, b"", SIZE),
     "train step without options": (WRITE, Command.TRAIN_STEP, words(0, 0), SIZE),
     "load without a size": (WRITE, Command.LOAD_ADAPTER, b"", SIZE),
-    "write of an unknown object": (WRITE, Command.WRITE, words(6, 0), COMMAND),
+    "write of an unknown object": (WRITE, Command.WRITE, words(7, 0), COMMAND),
     "write of the output": (WRITE, Command.WRITE, words(1, 0) + b"x", ARGUMENT),
     "write of the logits": (WRITE, Command.WRITE, words(2, 0) + b"x", ARGUMENT),
     "write behind the input": (WRITE, Command.WRITE, words(0, 16) + b"x", ARGUMENT),
     "write over the end": (WRITE, Command.WRITE, words(0, 10) + b"1234567", ARGUMENT),
     "write at a huge offset": (WRITE, Command.WRITE, words(0, 0xFFFFFFFF) + b"x", ARGUMENT),
+    "write over the end of the target": (WRITE, Command.WRITE, words(6, 4) + bytes(5), ARGUMENT),
     "read of an unknown object": (READ, Command.READ, words(99, 0, 1), COMMAND),
     "read behind the adapter": (READ, Command.READ, words(3, 25, 0), ARGUMENT),
     "read over the end": (READ, Command.READ, words(3, 8, 17), ARGUMENT),
@@ -74,6 +75,7 @@ INFERENCE_ONLY_ERRORS = {
     "dump": (WRITE, Command.INFER, struct.pack("<Ii", 0, 0), UNSUPPORTED),
     "read of logits": (READ, Command.READ, words(2, 0, 1), UNSUPPORTED),
     "read of the adapter": (READ, Command.READ, words(3, 0, 0), UNSUPPORTED),
+    "write of a target": (WRITE, Command.WRITE, words(6, 0), UNSUPPORTED),
     "write of the training state": (WRITE, Command.WRITE, words(4, 0), UNSUPPORTED),
 }
 

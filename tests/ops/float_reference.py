@@ -9,12 +9,16 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import bottleneck_reference
 import elementwise_reference
 import layout_reference
 import numpy as np
 
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import output_range
+
+#: Operators that pass -128 and 127 on as they are, or whose clamp is told otherwise.
+UNCLAMPED = ("RESHAPE", "INPUT_OFFSET")
 
 
 def real(tensor: Tensor, q: np.ndarray) -> np.ndarray:
@@ -46,7 +50,7 @@ class Reference:
 
     def loss(self, logits: Tensor, label: int) -> None:
         """The gradient of the cross entropy."""
-        z = self.values[logits.name].astype(np.float64).reshape(-1)
+        z = real(logits, self.values[logits.name]).reshape(-1)
         p = np.exp(z - z.max())
         p /= p.sum()
         p[label] -= 1
@@ -57,7 +61,7 @@ class Reference:
         d_output = self.gradients.get(op.output.name)
         if d_output is None:
             return
-        unclamped = (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED)
+        unclamped = (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED, *UNCLAMPED)
         if op.output.dtype == "int8" and op.kind not in unclamped and not _keeps_range(op):
             low, high = output_range(op)
             q = self.values[op.output.name]
@@ -108,24 +112,30 @@ class Reference:
         factor = state.b_unit.astype(np.float64) * a_scale * 2.0**shift
         shifts = self.values[op.inputs["lora_shift"].name].astype(np.float64)
         b = self.values[op.inputs["lora_B"].name] / (factor * 2.0**shifts)[:, None]
-        scale = state.b_unit.astype(np.float64) * op.inputs["filter"].scale  # alpha / r
-        hidden = np.zeros((*d.shape[:-1], len(a)))
-        for of_x, of_y, of_w in taps:
-            hidden[of_y] += x[of_x] @ a[of_w].T
-        d_scaled = d * scale
-        d_hidden = d_scaled @ b
-        d_a = np.zeros(a.shape)
-        for of_x, of_y, of_w in taps:
-            d_x[of_x] += d_hidden[of_y] @ a[of_w]
-            axes = range(x[of_x].ndim - 1)
-            d_a[of_w] += np.tensordot(d_hidden[of_y], x[of_x], (axes, axes))
+        scale = state.b_unit.astype(np.float64)  # alpha / r, or the scaling of a bottleneck
+        if "filter" in op.inputs:
+            scale = scale * op.inputs["filter"].scale
+        name = op.inputs["hidden"].name
+        value, slope = bottleneck_reference.hidden_of(x, a, taps, d.shape[:-1]), np.ones(1)
+        if name in self.functions:
+            function, before = self.functions[name]
+            unit = float(units[1]) * float(op.inputs["input"].scale[0])  # type: ignore[index]
+            slope = function[1](self.values[before.name].reshape(value.shape) * unit)
+            value = self.values[name].reshape(value.shape) * unit
+        through, d_a, d_b = bottleneck_reference.gradients(d, x, a, b, scale, value, slope, taps)
+        d_x += through
         self.add(lora_a, d_a)
-        self.add(op.inputs["lora_B"], d_scaled.reshape(-1, d.shape[-1]).T @ hidden.reshape(-1, len(a)))
+        self.add(op.inputs["lora_B"], d_b)
 
     @property
     def lora_a(self) -> dict[str, Tensor]:
         """hidden -> A, filled by LORA_DOWN's place in the forward pass."""
         return self.values["lora_A of hidden"]
+
+    @property
+    def functions(self) -> dict[str, Any]:
+        """Result of a HIDDEN_ACTIVATION -> ((the function, its slope), the tensor in front of it)."""
+        return self.values["functions of hidden"]
 
     def _conv_2d(self, op: Operation, d: np.ndarray) -> None:
         self._weighted(op, self._channels(op, d), _taps(op))
@@ -138,6 +148,18 @@ class Reference:
 
     def _lora_down(self, op: Operation, d: np.ndarray) -> None:
         raise AssertionError("its gradients are those of the layer that it belongs to")
+
+    def _residual_up(self, op: Operation, d: np.ndarray) -> None:
+        x = self.real(op, "input")
+        d_x = d.copy()
+        position = (..., slice(None))
+        self._lora(op, d, x, d_x, [(position, position, slice(None))])
+        self.add(op.inputs["input"], d_x)
+
+    def _input_offset(self, op: Operation, d: np.ndarray) -> None:
+        x, offset = (self.values[op.inputs[name].name] for name in ("input", "offset"))
+        passed = np.where(bottleneck_reference.offset_inside(x, offset), d, 0.0)
+        self.add(op.inputs["offset"], passed if offset.size == x.size else passed.reshape(-1, len(offset)).sum(0))
 
     def _depthwise_conv_2d(self, op: Operation, d: np.ndarray) -> None:
         x, w, d = self.real(op, "input"), self.real(op, "filter"), self._channels(op, d)

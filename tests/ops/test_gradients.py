@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bottleneck_reference import FUNCTIONS
 from float_reference import Reference
 from small_models import MODELS, load, samples
 
@@ -13,6 +14,7 @@ from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import Operation, Purpose
+from tinypeft.ops.loss import LossOp
 from tinypeft.ops.parameter_gradient import row_factors
 from tinypeft.stages.autodiff import TrainingConfig
 
@@ -21,6 +23,21 @@ CONFIGS = {
     "lora everywhere": AdapterConfig(r=2, modules_to_save=()),
     "channels": AdapterConfig("bitfit+ia3"),
     "lora and channels everywhere": AdapterConfig("lora+bitfit+ia3", r=2, modules_to_save=()),
+    "bottleneck": AdapterConfig("bottleneck", options=(("reduction_factor", 2), ("bottleneck_scaling", 0.5))),
+    "hard swish bottleneck": AdapterConfig(
+        "bottleneck", modules_to_save=(), options=(("reduction_factor", 1), ("non_linearity", "hard_swish"))
+    ),
+    "parallel_bottleneck": AdapterConfig(
+        "parallel_bottleneck", options=(("reduction_factor", 2), ("bottleneck_scaling", 4.0))
+    ),
+    "hard swish parallel_bottleneck": AdapterConfig(
+        "parallel_bottleneck", modules_to_save=(), options=(("reduction_factor", 1), ("non_linearity", "hard_swish"))
+    ),
+    "input_offset": AdapterConfig("input_offset"),
+    "input_offset, a bottleneck on each side": AdapterConfig(
+        "bottleneck+parallel_bottleneck+input_offset",
+        options=(("input_offset_shape", "channel"), ("reduction_factor", 1)),
+    ),
 }
 
 
@@ -33,7 +50,7 @@ def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
 
 
 def _trained_state(model: CompiledModel, seed: int) -> dict[str, np.ndarray]:
-    """A fresh adapter whose masters have moved: B is no longer zero, channels of different size, biases shifted."""
+    """A fresh adapter whose masters have moved: what starts at zero no longer is, channels of different size."""
     rng = np.random.default_rng(seed)
     state = model.fresh_state(seed)
     steps = {
@@ -43,8 +60,8 @@ def _trained_state(model: CompiledModel, seed: int) -> dict[str, np.ndarray]:
     }
     for parameter in model.parameters:
         master = state[parameter.master.name]
-        if parameter.name.endswith("lora_B"):
-            spread = np.exp(rng.uniform(-2, 1, (len(master), 1)))
+        if not master.any():
+            spread = np.exp(rng.uniform(-2, 1, (len(master), *[1] * (master.ndim - 1))))
             state[parameter.master.name] = (rng.normal(0, 0.05, master.shape) * spread).astype(np.float32)
         elif id(parameter.quantized) in steps:
             change = rng.normal(0, 10, master.shape) * steps[id(parameter.quantized)]
@@ -90,10 +107,17 @@ def _loss(model: CompiledModel) -> Operation:
 def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: int) -> dict[str, np.ndarray]:
     assert model.training is not None
     operations = model.training.operations
-    loss = next(i for i, op in enumerate(operations) if op.kind == "SOFTMAX_CROSS_ENTROPY")
-    forward = [op for op in operations[:loss] if op.kind not in ("CLAMP_MASK", "LORA_DOWN")]
+    loss = next(i for i, op in enumerate(operations) if isinstance(op.op, LossOp))
+    inside = "CLAMP_MASK", "INPUT_OFFSET_MASK", "LORA_DOWN", "HIDDEN_ACTIVATION"
+    forward = [op for op in operations[:loss] if op.kind not in inside]
     downs = {op.output.name: op.inputs["lora_A"] for op in operations[:loss] if op.kind == "LORA_DOWN"}
-    reference = Reference(values | {"lora_A of hidden": downs})
+    activations = [op for op in operations[:loss] if op.kind == "HIDDEN_ACTIVATION"]
+    downs |= {op.output.name: downs[op.inputs["hidden"].name] for op in activations}
+    functions = {
+        op.output.name: (FUNCTIONS["hard_swish" if "gate" in op.inputs else "relu"], op.inputs["hidden"])
+        for op in activations
+    }
+    reference = Reference(values | {"lora_A of hidden": downs, "functions of hidden": functions})
     reference.loss(operations[loss].inputs["logits"], label)
     for op in reversed(forward):
         reference.backward(op)

@@ -7,7 +7,9 @@ import pytest
 from kernel_harness import compare_kernel, compile_operations
 from layer_cases import narrows
 from training_cases import KERNEL_CASES
+from update_cases import ROW_CASES, held_by
 
+from tinypeft.ir import Operation
 from tinypeft.ops.base import BlockFloat
 
 COUNT = 200
@@ -24,8 +26,24 @@ def test_kernel_equals_evaluate(kind: str) -> None:
         for name, result in results.items():
             if isinstance(result, BlockFloat):
                 assert result.mantissa.min(initial=0) >= -32767, f"{op}: {name} leaves the range of mantissas"
-            elif result.dtype == np.float32 and kind not in ("SOFTMAX_CROSS_ENTROPY", "ACCUMULATE_GRADIENT"):
+            elif result.dtype == np.float32 and not _sums(op):
                 assert np.isfinite(result).all(), f"{op}: {name} is not finite"
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@pytest.mark.parametrize("kind", ROW_CASES)
+def test_rows_equal_evaluate(kind: str) -> None:
+    """Gradients of parameters and optimisers, which updates hold."""
+    rng = np.random.default_rng(12)
+    cases = [ROW_CASES[kind](rng, f"op{i}") for i in range(COUNT)]
+    for compiled, (op, values) in zip(compile_operations([op for op, _ in cases]), cases, strict=True):
+        assert kind in held_by(op)
+        compare_kernel(compiled, values)
+
+
+def _sums(op: Operation) -> bool:
+    """Whether an update only adds to a sum."""
+    return "ACCUMULATE_GRADIENT" in held_by(op)
 
 
 @pytest.mark.parametrize("kind", ["CONV_2D_BACKWARD_INPUT", "DEPTHWISE_CONV_2D_BACKWARD_INPUT", "LORA_BACKWARD_HIDDEN"])

@@ -9,7 +9,7 @@
 
 typedef struct {
   int8_t input[8], output[8];
-  float logits[2];
+  int32_t logits[2];
   int32_t adapter[4];
   float training[4];
   uint8_t arena[FAKE_ARENA_BYTES];
@@ -30,7 +30,7 @@ static tp_status forward(void *self) {
   for (int i = 0; i < 8; i++) {
     fake->output[i] = (int8_t)(fake->input[i] + 1);
   }
-  fake->logits[0] = scale * (float)fake->input[0];
+  fake->logits[0] = (int32_t)(scale * (float)fake->input[0]);
   return TP_OK;
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 from tinypeft.errors import AdapterError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import OPS
+from tinypeft.ops.update_rows import CLEAN, WRITTEN
 
 #: name -> the adapter kind's only instance
 ADAPTERS: dict[str, AdapterKind] = {}
@@ -53,18 +54,18 @@ class Option:
             raise AdapterError(f"{self.name} is {value!r}, expected {kind.__name__}", f"try {self.flag} {self.default}")
         if self.choices and value not in self.choices:
             raise AdapterError(f"there is no {self.name} {value}", f"one of: {', '.join(self.choices)}")
-        if self.limits is not None and not self.limits[0] <= value <= self.limits[1]:
+        if self.limits is not None and not self.limits[0] <= float(value) <= self.limits[1]:
             low, high = self.limits
-            raise AdapterError(
-                f"{self.name} is {value:g}, the limits are {low:g} and {high:g}", f"try {self.flag} {self.default}"
-            )
+            problem = f"{self.name} is {value:g}, the limits are {low:g} and {high:g}"
+            raise AdapterError(problem, f"try {self.flag} {self.default}")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
     """What to train, in PEFT's terms.
 
-    adapter          the kinds, names in ADAPTERS joined by "+", or "none"
+    adapter          the kinds, names in ADAPTERS joined by "+", or "none"; "modules_to_save" alone adds nothing to the
+                     layers that are retrained whole
     r                rank of LoRA's A and B
     lora_alpha       LoRA's output is scaled by lora_alpha / r
     target_modules   list: exact names or suffixes `.name`; str: a regular expression that matches the whole layer
@@ -103,7 +104,7 @@ class Parameter:
 
     `master` is its float32 original, whose first axis is rows that are updated one at a time; `quantized` the adapter
     weight that gradients refer to. `peft_name` is PEFT's key without its prefix; `to_peft` gives the array in PEFT's
-    layout, `from_peft` takes it back. `row_peak`, where the quantiser wants it: see UPDATE_ROWS.
+    layout, `from_peft` takes it back. `row_changed`, where the quantiser wants it: see UPDATE_ROWS.
     """
 
     name: str
@@ -113,7 +114,7 @@ class Parameter:
     peft_name: str
     to_peft: Callable[[np.ndarray], np.ndarray] = field(default=lambda array: array)
     from_peft: Callable[[np.ndarray], np.ndarray] = field(default=lambda array: array)
-    row_peak: Tensor | None = None
+    row_changed: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -123,6 +124,7 @@ class AdaptedGraph:
     parameters    in order of their layers
     quantizers    make the adapter weights from the masters, `restorers` the masters from those, optimiser states zero
     initializers  make a fresh adapter from the argument `seed`
+    marks         tell the quantisers that any master may have changed
     observers     operand name of the loss -> a state that it keeps
     """
 
@@ -131,6 +133,7 @@ class AdaptedGraph:
     quantizers: list[Operation] = field(default_factory=list)
     restorers: list[Operation] = field(default_factory=list)
     initializers: list[Operation] = field(default_factory=list)
+    marks: list[Operation] = field(default_factory=list)
     observers: dict[str, Tensor] = field(default_factory=dict)
     seed: Tensor = field(default_factory=lambda: Tensor("seed", (), "int32", Purpose.ARGUMENT))
 
@@ -139,12 +142,14 @@ class Insertion:
     """What a kind inserts through: it adds to an AdaptedGraph under names derived from the layer.
 
     `before` and `after` collect the operations to run right before and behind the layer that is being adapted.
+    `classifier` is the retrained layer whose output are the logits, if there is one.
     """
 
     def __init__(self, adapted: AdaptedGraph):
         self.adapted = adapted
         self.before: list[Operation] = []
         self.after: list[Operation] = []
+        self.classifier: Operation | None = None
 
     def follow(self, operation: Operation) -> tuple[Tensor, Tensor]:
         """Make room behind the layer: (what it gives from now on, the tensor that readers go on to read).
@@ -181,6 +186,15 @@ class Insertion:
         """Have it start at `value`."""
         self.initialize("INITIALIZE_CONSTANT", tensor, {}, value=value)
 
+    def mark_rows(self, row_changed: Tensor) -> None:
+        """Have `row_changed` (see UPDATE_ROWS) say so of all rows before every master is quantised, of none after."""
+        for operations, value in (
+            (self.adapted.initializers, WRITTEN), (self.adapted.marks, WRITTEN), (self.adapted.restorers, CLEAN),
+        ):  # fmt: skip
+            name = f"{row_changed.name}_mark_{value}"
+            attributes = {"value": value}
+            operations.append(Operation(OPS["MARK_ROWS"], name, {}, {"row_changed": row_changed}, attributes))
+
     def quantize(
         self,
         operation: Operation,
@@ -193,9 +207,24 @@ class Insertion:
         every = masters | outputs
         for kind, operations in zip(kinds, (self.adapted.quantizers, self.adapted.restorers), strict=True):
             op = OPS[kind]
-            sources, results = {k: every[k] for k in op.operands}, {k: every[k] for k in op.results}
+            sources = {k: every[k] for k in (*op.operands, *op.optional) if k in every}
+            results = {k: every[k] for k in op.results if k in every}
             name = f"{operation.name}_{kind.lower()}"
             operations.append(Operation(op, name, sources, results, attributes, operation.layer))
+
+
+def add_in_accumulator(operation: Operation, kind: str, operands: dict[str, Tensor]) -> None:
+    """Give a layer the operands (LORA_OPERANDS) of what `kind` adds in its accumulators.
+
+    Raises AdapterError where another kind adds there.
+    """
+    other = operation.attributes.setdefault("addend", kind)
+    if other != kind:
+        raise AdapterError(
+            f"{operation.layer} has a {other}: its accumulators have no room for a {kind} beside it",
+            f"give them different layers: --targets {other}=... --targets {kind}=...",
+        )
+    operation.inputs |= operands
 
 
 @dataclass(eq=False)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, MergedLayer, Parameter, register
+from tinypeft.adapters.base import (
+    AdapterConfig,
+    AdapterKind,
+    Insertion,
+    MergedLayer,
+    Parameter,
+    add_in_accumulator,
+    register,
+)
 from tinypeft.arithmetic import ACCUMULATOR_MAX
 from tinypeft.errors import AdapterError
 from tinypeft.ir import Operation, Purpose, Tensor
@@ -64,7 +72,7 @@ class Lora(AdapterKind):
         insertion.quantize(operation, ("LORA_QUANTIZE", "LORA_RESTORE"), masters, outputs, attributes)
 
         hidden = Tensor(f"{name}_hidden", down.output_shape, "int16", Purpose.ACTIVATION)
-        operation.inputs |= {"hidden": hidden, "lora_B": lora_b, "lora_shift": lora_shift}
+        add_in_accumulator(operation, self.name, {"hidden": hidden, "lora_B": lora_b, "lora_shift": lora_shift})
         operation.attributes["lora"] = LoraState(hidden_shift, l1, gradient_unit, b_unit)
         insertion.adapted.parameters += self._parameters(operation, master_a, lora_a, master_b, lora_b)
         operands = {"input": x, "lora_A": lora_a, "hidden_shift": hidden_shift}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +13,7 @@ from tinypeft.adapters import ADAPTERS, AdapterConfig, Option
 from tinypeft.config import load_config
 from tinypeft.data import load_array
 from tinypeft.fitting import DEFAULT_STACK
+from tinypeft.losses import LOSSES, TARGETS
 from tinypeft.memory import MemoryConfig
 from tinypeft.optimizers import OPTIMIZERS
 from tinypeft.stages.autodiff import TrainingConfig
@@ -24,9 +25,6 @@ _DEFAULTS: dict[str, Any] = {
     "adapter.kind": "lora",
     "adapter.r": 4,
     "adapter.lora_alpha": 8.0,
-    "training.optimizer": "sgd",
-    "training.momentum": 0.0,
-    "training.batch_size": 1,
     "board.stack_bytes": DEFAULT_STACK,
 }
 #: parameter of a command -> key of tinypeft.toml
@@ -40,9 +38,7 @@ _KEYS = {
     "target_modules": "adapter.target_modules",
     "modules_to_save": "adapter.modules_to_save",
     "targets": "adapter.targets",
-    "optimizer": "training.optimizer",
-    "momentum": "training.momentum",
-    "batch_size": "training.batch_size",
+    **{field.name: f"training.{field.name}" for field in fields(TrainingConfig)},
     "stack_bytes": "board.stack_bytes",
     "arena_regions": "board.arena_regions",
     "weights_region": "board.weights_region",
@@ -54,15 +50,14 @@ _KEYS |= {name: f"adapter.{name}" for name in _ADAPTER_OPTIONS}
 #: The options that a command may require, as its messages call them
 _NAMES = {"model.path": "MODEL", "board.name": "--board", "output.directory": "--output"}
 
-_OPTIONS = (
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", required=False),
     click.option("--board", help="The board to build for; `tinypeft boards` lists them."),
     click.option("--calibration", metavar="F.npz:KEY", help="Samples of the input, to quantise a .keras or .h5."),
     click.option(
         "--adapter",
         metavar="KIND[+KIND…]",
-        help=f"One or more of {', '.join(k for k in ADAPTERS if k != 'modules_to_save')}; or none to infer only. "
-        "Default lora.",
+        help=f"One or more of {', '.join(ADAPTERS)}; or none to infer only. Default lora.",
     ),
     click.option("--r", "rank", type=int, help="LoRA's rank. Default 4."),
     click.option("--lora-alpha", type=float, help="LoRA's output is scaled by lora_alpha / r. Default 8."),
@@ -79,12 +74,22 @@ _OPTIONS = (
     ),
     click.option(
         "--modules-to-save",
-        metavar="NAME",
-        help="The classifier to retrain, or `none`. Default: the last dense layer.",
+        metavar="NAME,…",
+        help="The layers to retrain whole, or `none`. Default: the classifier; none for mean_squared_error.",
     ),
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd."),
     click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0."),
+    click.option("--nesterov/--no-nesterov", default=None, help="SGD steps by gradient + momentum * velocity."),
+    click.option("--weight-decay", type=float, help="Of SGD joins the gradient, of Adam is decoupled. Default 0."),
+    click.option("--beta-1", type=float, help="How much of its first moment Adam keeps. Default 0.9."),
+    click.option("--beta-2", type=float, help="How much of its second moment Adam keeps. Default 0.999."),
+    click.option("--epsilon", type=float, help="Joins the root of Adam's second moment. Default 1e-7."),
     click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1."),
+    click.option("--clip-norm", type=float, help="Largest norm of a batch's whole gradient. Default 0: any."),
+    click.option("--loss", type=click.Choice(sorted(LOSSES)), help="Default softmax_cross_entropy."),
+    click.option("--target", type=click.Choice(TARGETS), help="What the loss compares with. Default: its first."),
+    click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Of labels. Default 0."),
+    click.option("--class-weights", metavar="W,…", help="A weight for each class's loss, in order. Default: all 1."),
     click.option("--stack-bytes", type=click.IntRange(_STACK_MIN, _STACK_MAX), help=f"Default {DEFAULT_STACK}."),
     click.option(
         "--arena-regions",
@@ -102,16 +107,17 @@ _OPTIONS = (
 )
 
 
-def _click_option(kind: str, option: Option) -> Callable[[_Command], _Command]:
-    """The flag of a setting that an adapter kind declares."""
-    text = f"{kind}: {option.help} Default {option.default}."
+def _click_option(option: Option) -> Callable[[_Command], _Command]:
+    """The flag of a setting that one or several adapter kinds declare."""
+    kinds = ", ".join(kind.name for kind in ADAPTERS.values() if option in kind.options)
+    text = f"{kinds}: {option.help} Default {option.default}."
     if isinstance(option.default, bool):
         return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=text)
     choice = click.Choice(option.choices) if option.choices else type(option.default)
     return click.option(option.flag, option.name, type=choice, help=text)
 
 
-_OPTIONS += tuple(_click_option(kind.name, option) for kind in ADAPTERS.values() for option in kind.options)
+_OPTIONS += tuple(_click_option(option) for option in _ADAPTER_OPTIONS.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,10 +160,27 @@ def compile_settings(config: str | None, flags: dict[str, Any], *required: str) 
         values.get("output.directory", ""),
         load_array(values["model.calibration"]) if "model.calibration" in values else None,
         _adapter(values),
-        TrainingConfig(values["training.optimizer"], float(values["training.momentum"]), values["training.batch_size"]),
+        _training(values),
         _memory(values),
         stack,
     )
+
+
+def _training(values: dict[str, Any]) -> TrainingConfig:
+    given: dict[str, Any] = {}
+    for field in fields(TrainingConfig):
+        value = values.get(f"training.{field.name}", field.default)
+        given[field.name] = float(value) if field.type == "float" else value
+    if isinstance(given["class_weights"], str):
+        try:
+            given["class_weights"] = [float(weight) for weight in given["class_weights"].split(",")]
+        except ValueError:
+            text = given["class_weights"]
+            raise click.UsageError(f"--class-weights {text} is no list of numbers such as 1,2,0.5.") from None
+    given["class_weights"] = tuple(float(weight) for weight in given["class_weights"])
+    if "training.target" not in values and given["loss"] in LOSSES:
+        given["target"] = LOSSES[given["loss"]].targets[0]
+    return TrainingConfig(**given)
 
 
 def _memory(values: dict[str, Any]) -> MemoryConfig:
@@ -175,7 +198,7 @@ def _adapter(values: dict[str, Any]) -> AdapterConfig:
     if isinstance(targets, list):
         targets = tuple(targets)
     if isinstance(saved, str):
-        saved = [] if saved == "none" else [saved]
+        saved = [] if saved == "none" else [name.strip() for name in saved.split(",")]
     kinds = values["adapter.kind"]
     return AdapterConfig(
         kinds if isinstance(kinds, str) else "+".join(kinds),

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tinypeft.boards import board_on, describe_twin
 from tinypeft.cli.output import progress_console
-from tinypeft.data import Dataset, load_dataset
+from tinypeft.data import Dataset, VectorForm, load_dataset
 from tinypeft.device import Device
 from tinypeft.device.protocol import Info
 from tinypeft.emulators import EMULATORS, find_emulator
@@ -55,11 +55,21 @@ def check_learning_rate(learning_rate: float) -> None:
 
 
 def open_samples(directory: str, data: str, *, labels: bool, limit: int | None = None) -> tuple[Project, Dataset]:
-    """The project, and the first `limit` samples of `data`; usage error where labels are needed and none are given."""
+    """The project, and the first `limit` samples of `data`, with labels or target vectors where it names them.
+
+    Usage error where `labels` are needed and none are given, or given where the model is trained to give its input.
+    """
     project = open_project(directory)
-    dataset = load_dataset(data, project.model.inference.inputs[0], max(project.model.output.shape[-1:], default=1))
-    if labels and dataset.y is None:
-        raise click.UsageError(f"--data {data} names no labels; write F.npz:X:Y.")
+    model = project.model
+    classes, vectors = max(model.output.shape[-1:], default=1), None
+    if model.target is not None and model.target.shape:
+        vectors = VectorForm(model.target.size, *model.loss.bounds)
+    dataset = load_dataset(data, model.inference.inputs[0], classes, vectors)
+    alone = model.training is not None and model.target is None
+    if labels and dataset.y is None and not alone:
+        raise click.UsageError(f"--data {data} names no {'targets' if vectors else 'labels'}; write F.npz:X:Y.")
+    if alone and dataset.y is not None:
+        raise click.UsageError(f"{model.name} is trained to give its input: --data {data} needs no Y; write F.npz:X.")
     if limit is not None:
         dataset = Dataset(dataset.x[:limit], None if dataset.y is None else dataset.y[:limit])
     return project, dataset

@@ -9,7 +9,7 @@ import click
 from tinypeft.adapter_files import read_package
 from tinypeft.cli.on_device import device_options, open_samples, progress_bars, ran_on, running_device
 from tinypeft.cli.output import console, json_option, print_json
-from tinypeft.personalise import infer_all
+from tinypeft.personalise import infer_all, quality
 from tinypeft.state import unpack_adapter
 
 
@@ -19,7 +19,7 @@ from tinypeft.state import unpack_adapter
 @click.option("--adapter", metavar="ADAPTER_DIR", help="An adapter that `tinypeft train` wrote; else a fresh one.")
 @json_option
 def command(directory: str, on: str, data: str, limit: int | None, adapter: str | None, as_json: bool) -> None:
-    """Run the project DIRECTORY on samples: outputs, and accuracy where labels are given."""
+    """Run the project DIRECTORY on samples: outputs, and how good they are where labels or targets are given."""
     project, dataset = open_samples(directory, data, labels=False, limit=limit)
     package = read_package(Path(adapter)) if adapter is not None else None
     if package is not None:
@@ -28,12 +28,13 @@ def command(directory: str, on: str, data: str, limit: int | None, adapter: str 
         if package is not None:
             device.load_adapter(package)
         result = infer_all(project.model, device, dataset.x, lambda done: show("inference", done, len(dataset)))
-    accuracy = None if dataset.y is None else result.accuracy(dataset.y)
+    measured = quality(project.model, result, dataset.x, dataset.y)
     if as_json:
         print_json(
             {
                 "outputs_sha256": result.sha256,
-                "accuracy": accuracy,
+                "accuracy": measured.accuracy,
+                "mean_squared_error": measured.error,
                 "instructions_per_inference": result.instructions,
                 "ran_on": ran_on(project, on),
             }
@@ -41,7 +42,9 @@ def command(directory: str, on: str, data: str, limit: int | None, adapter: str 
         return
     out = console()
     out.print(f"{len(dataset)} samples on {on}; outputs' SHA-256 {result.sha256}")
-    if accuracy is not None:
-        out.print(f"accuracy {accuracy:.2%}")
+    if measured.accuracy is not None:
+        out.print(f"accuracy {measured.accuracy:.2%}")
+    if measured.error is not None:
+        out.print(f"mean squared error {measured.error:.6g}")
     if result.instructions is not None:
         out.print(f"{result.instructions:,} instructions an inference")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
+import numpy as np
 from rich.table import Table
 
 from tinypeft.adapter_files import check_adapter_folder, write_adapter
@@ -15,9 +18,10 @@ from tinypeft.cli.on_device import (
     running_device,
 )
 from tinypeft.cli.output import console, json_option, print_json
-from tinypeft.data import choose_fraction, choose_shots
+from tinypeft.data import Dataset, choose_fraction, choose_share, choose_shots
 from tinypeft.errors import AdapterError
-from tinypeft.personalise import Trained, train_adapter
+from tinypeft.personalise import Trained, train_adapter, update_count
+from tinypeft.schedule import KINDS, scheduled
 
 
 @click.command("train")
@@ -26,6 +30,13 @@ from tinypeft.personalise import Trained, train_adapter
 @click.option("--train-split", type=float, metavar="F", help="Train on this share of each class. Default 0.5.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate.")
+@click.option("--schedule", type=click.Choice(KINDS), default="constant", show_default=True, help="How the rate falls.")
+@click.option(
+    "--warmup", type=float, default=0.0, metavar="F", help="Updates in which the rate rises: their share, or number."
+)
+@click.option(
+    "--final-fraction", type=float, default=0.0, show_default=True, metavar="F", help="The last rate over the highest."
+)
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split, adapter and order."
 )
@@ -39,11 +50,14 @@ def command(
     train_split: float | None,
     epochs: int,
     learning_rate: float,
+    schedule: str,
+    warmup: float,
+    final_fraction: float,
     seed: int,
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Train a fresh adapter of the project DIRECTORY on labelled samples; accuracy is measured on the others."""
+    """Train a fresh adapter of the project DIRECTORY on some samples; how good it is is measured on the others."""
     if shots is not None and train_split is not None:
         raise click.UsageError("--shots and --train-split exclude each other.")
     check_learning_rate(learning_rate)
@@ -52,9 +66,9 @@ def command(
         raise AdapterError(f"{project.model.name} was generated without adapters", "generate it with --adapter lora")
     if output is not None:
         check_adapter_folder(output)
-    assert dataset.y is not None
-    fraction = 0.5 if train_split is None else train_split
-    split = choose_shots(dataset.y, shots, seed) if shots else choose_fraction(dataset.y, fraction, seed)
+    split = _split(dataset, shots, 0.5 if train_split is None else train_split, seed)
+    updates = update_count(project.model, len(split[0]), epochs)
+    rates = scheduled(learning_rate, schedule, warmup, final_fraction, updates)
     with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
         trained = train_adapter(
             project.model,
@@ -63,18 +77,20 @@ def command(
             dataset.y,
             *split,
             epochs=epochs,
-            learning_rate=learning_rate,
+            learning_rate=rates,
             seed=seed,
             progress=show,
         )
     if output is not None:
-        how = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "steps": trained.steps}
-        write_adapter(output, project.model, trained.state, trained.package, how)
+        how = {"epochs": epochs, "learning_rate": learning_rate, "schedule": asdict(rates), "seed": seed}
+        write_adapter(output, project.model, trained.state, trained.package, {**how, "steps": trained.steps})
     if as_json:
         print_json(
             {
                 "accuracy_before": trained.accuracy_before,
                 "accuracy_after": trained.accuracy_after,
+                "error_before": trained.error_before,
+                "error_after": trained.error_after,
                 "steps": trained.steps,
                 "adapter_sha256": trained.adapter_sha256,
                 "instructions_per_step": trained.instructions_per_step,
@@ -88,6 +104,15 @@ def command(
     _print(trained, on, output)
 
 
+def _split(dataset: Dataset, shots: int | None, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(train indices, test indices), class by class where there are classes."""
+    if dataset.y is not None and dataset.y.ndim == 1:
+        return choose_shots(dataset.y, shots, seed) if shots else choose_fraction(dataset.y, fraction, seed)
+    if shots:
+        raise click.UsageError("--shots counts samples of a class, and this loss has none; use --train-split.")
+    return choose_share(len(dataset), fraction, seed)
+
+
 def _print(trained: Trained, on: str, output: str | None) -> None:
     out = console()
     table = Table("epoch", "loss")
@@ -96,6 +121,10 @@ def _print(trained: Trained, on: str, output: str | None) -> None:
     out.print(table)
     if trained.accuracy_before is not None and trained.accuracy_after is not None:
         out.print(f"accuracy on other samples: {trained.accuracy_before:.2%} -> [bold]{trained.accuracy_after:.2%}[/]")
+    if trained.error_before is not None and trained.error_after is not None:
+        out.print(
+            f"mean squared error on other samples: {trained.error_before:.6g} -> [bold]{trained.error_after:.6g}[/]"
+        )
     counted = f", {trained.instructions_per_step:,} instructions a step" if trained.instructions_per_step else ""
     out.print(f"{trained.steps} steps on {on}{counted}; adapter's SHA-256 {trained.adapter_sha256}")
     if trained.stack_high_water:

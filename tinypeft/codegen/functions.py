@@ -11,7 +11,10 @@ from tinypeft.ops import CArray, CPointers
 from tinypeft.ops.weighted import lora_rank
 from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
-_SHORT = {"int8": "s8", "int16": "s16", "int32": "s32", "float32": "f32", "bits": "bits", "bfp16": "bfp16"}
+_SHORT = {
+    **{"int8": "s8", "uint8": "u8", "int16": "s16", "int32": "s32"},
+    **{"float32": "f32", "bits": "bits", "bfp16": "bfp16"},
+}
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _comment(position: int, operation: Operation) -> str:
     results = ", ".join(_describe(t) for t in operation.outputs.values() if t.in_arena) or "state"
     layer = f" of {operation.layer}" if operation.layer and operation.layer != operation.name else ""
     rank = lora_rank(operation) if "hidden" in operation.inputs else 0
-    lora = f" + lora(r={rank})" if rank else ""
+    lora = f" + {operation.attributes.get('addend', 'lora')}(r={rank})" if rank else ""
     return f"op {position}: {operation.kind}{lora}{layer}: {shown or 'state'} -> {results}"
 
 

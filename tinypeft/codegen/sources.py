@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tinypeft.arithmetic import float_exponent
 from tinypeft.codegen.functions import graph_function, part_name, place_of
 from tinypeft.codegen.tables import CTYPES, Constants, number
 from tinypeft.compiler import CompiledModel
@@ -76,6 +77,10 @@ def generate_sources(
         "output_place": place_of(model.arena, "inference", model.output.name),
         "logits": model.logits,
         "logits_place": place_of(model.arena, "inference", model.logits.name) if model.logits else "",
+        "logit_exponent": _logit_exponent(model),
+        "target": model.target.name if model.target else "",
+        "target_parameter": _target_parameter(model.target),
+        "target_check": _target_check(model.target, f"{model.name.upper()}_CLASSES"),
         "weights_section": weights_section,
         "output_shift": _output_shift(model),
         "scale_text": number(model.output.scale[0]) if model.output.scale is not None else "",
@@ -85,6 +90,26 @@ def generate_sources(
     }
     files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
     return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
+
+
+def _logit_exponent(model: CompiledModel) -> int:
+    """Of the power of two that one step of the logits is."""
+    scale = model.logits.scale if model.logits is not None else None
+    return 0 if scale is None else float_exponent(scale[0])
+
+
+def _target_parameter(target: Tensor | None) -> str:
+    """The parameter that a training step takes of what it compares with."""
+    if target is None:
+        return ""
+    return f"const int32_t *{target.name}, " if target.shape else f"int32_t {target.name}, "
+
+
+def _target_check(target: Tensor | None, classes: str) -> str:
+    """The rest of a condition that is true where that parameter is no valid one."""
+    if target is None:
+        return ""
+    return f" || {target.name} == NULL" if target.shape else f" || {target.name} < 0 || {target.name} >= {classes}"
 
 
 def _arena_parts(model: CompiledModel, ram_bytes: Mapping[str, int] | None) -> list[ArenaPartSource]:

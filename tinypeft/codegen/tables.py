@@ -12,6 +12,7 @@ from tinypeft.ops import CArray, CFunction, CStruct, KernelCall
 
 CTYPES = {
     "int8": "int8_t",
+    "uint8": "uint8_t",
     "int16": "int16_t",
     "int32": "int32_t",
     "float32": "float",

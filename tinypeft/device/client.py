@@ -65,7 +65,7 @@ class Device:
         return self._info if self._info is not None else self._link.repeat(self._read_info)
 
     def write(self, target: str, data: bytes, offset: int = 0) -> None:
-        """Write into an object ("input", "adapter", "training", "staging") from `offset` on."""
+        """Write into an object ("input", "adapter", "training", "staging", "target") from `offset` on."""
         number = _object(target)
         chunk = self.info().max_payload - 8
         for begin in range(0, len(data), chunk):
@@ -101,10 +101,22 @@ class Device:
         return run
 
     def train_step(
-        self, data: bytes | None, label: int, learning_rate: float, *, trace: bool = False, dump: int | None = None
+        self,
+        data: bytes | None,
+        target: int | bytes | None,
+        learning_rate: float,
+        *,
+        trace: bool = False,
+        dump: int | None = None,
     ) -> Run:
-        """One training step with `data`, or the input as it is; `loss` is the sample's, of before the update."""
+        """One training step with `data`, or the input as it is; `loss` is the sample's, of before the update.
+
+        `target` is a label, a vector (little-endian int32 in Q16.16), or None where the model takes none or where a
+        vector was written before.
+        """
         self._write_input(data)
+        self._write_target(target)
+        label = target if isinstance(target, int) else 0
         what = f"label={label}, learning_rate={learning_rate:g}"
         return self._run(
             Command.TRAIN_STEP, _signed("label", label) + _float("learning rate", learning_rate), what, trace, dump
@@ -156,6 +168,14 @@ class Device:
             raise DeviceError(f"the input has {len(data)} bytes, {self.info().name} takes {size}")
         self.write("input", data)
 
+    def _write_target(self, target: int | bytes | None) -> None:
+        if not isinstance(target, bytes):
+            return
+        info = self.info()
+        if len(target) != info.target_bytes:
+            raise DeviceError(f"the target has {len(target)} bytes, {info.name} takes {info.target_bytes}")
+        self.write("target", target)
+
     def _run(self, command: Command, payload: bytes, what: str, trace: bool, dump: int | None) -> Run:
         if dump is not None and not 0 <= dump < 1 << 31:
             raise DeviceError(f"{command.name}({what}): no output has index {dump}")
@@ -195,8 +215,8 @@ class Device:
             raise DeviceError(
                 f"the firmware speaks protocol {protocol}, this tinypeft {PROTOCOL_VERSION}", "build the firmware again"
             )
-        sizes = _fields("<8I", payload[4:36], "INFO()")
-        self._info = Info(payload[68:].decode(errors="replace"), payload[36:68], protocol, *sizes)
+        sizes = _fields("<9I", payload[4:40], "INFO()")
+        self._info = Info(payload[72:].decode(errors="replace"), payload[40:72], protocol, *sizes)
         return self._info
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Command(IntEnum):
@@ -34,6 +34,7 @@ class Object(IntEnum):
     ADAPTER = 3
     TRAINING = 4
     STAGING = 5
+    TARGET = 6
 
 
 #: The commands that are read requests; the others are write requests.
@@ -57,6 +58,7 @@ class Info:
     training_bytes: int
     package_bytes: int
     arena_bytes: int
+    target_bytes: int
 
 
 class Stats(NamedTuple):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: mantissas that share one exponent, value = mantissa * 2**exponent; so is `bfp32`, which no memory ever holds.
 DTYPES: dict[str, type] = {
     "int8": np.int8,
+    "uint8": np.uint8,
     "int16": np.int16,
     "int32": np.int32,
     "float32": np.float32,

@@ -96,11 +96,11 @@ class CPointers:
 class KernelCall:
     """The C call that computes an operation: `function(&params, arguments..., scratch)`.
 
-    `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, CStruct and CFunction
-    for pointers to those, a dict for a nested struct; empty params, no struct. An argument is a Tensor (passed as a pointer; bfp16 as a pointer to its tp_bfp16;
-    purpose ARGUMENT by value), a tuple of arrays of one dtype (passed as an array of pointers), a CArray (a pointer to
-    the table), CPointers, None (a null pointer) or a literal number. The scratch pointer is passed last where the operator asks
-    for scratch bytes.
+    `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, CStruct and
+    CFunction for pointers to those, a dict for a nested struct; empty params, no struct. An argument is a Tensor
+    (passed as a pointer; bfp16 as a pointer to its tp_bfp16; purpose ARGUMENT by value), a tuple of arrays of one dtype
+    (passed as an array of pointers), a CArray (a pointer to the table), CPointers, None (a null pointer) or a literal
+    number. The scratch pointer is passed last where the operator asks for scratch bytes.
     """
 
     function: str
@@ -167,6 +167,10 @@ class Op:
         """Whether `operand` is the name of one of its operands."""
         stem = bool(self.variadic) and operand.startswith(self.variadic) and operand[len(self.variadic) :].isdecimal()
         return stem or operand in self.operands or operand in self.optional
+
+    def gives(self, result: str) -> bool:
+        """Whether `result` is the name of one of its outputs."""
+        return result in self.results
 
     def from_tflite(
         self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
@@ -235,7 +239,9 @@ class Op:
         return (self.source,)
 
     def row_function(self, op: Operation) -> RowFunction:
-        """The C function of an operator that UPDATE_ROWS calls instead of the code generator."""
+        """The C function of a gradient or an optimiser, which UPDATE_ROWS calls: a tp_gradient_function or
+        tp_optimizer_function. An optimiser's `evaluate` equals calls of it for rows after each other, to the bit.
+        """
         raise NotImplementedError
 
     def skips_zero(self, op: Operation) -> bool:

@@ -54,7 +54,7 @@ def conv_fields(op: Operation) -> dict[str, Any]:
 class Conv2D(Op):
     """Convolution of input (1,H,W,Cin) with filter (Cout,KH,KW,Cin/groups), requantisation and clamp.
 
-    A LoRA adds to its accumulators; `multiplier` and `shift` are operands where factors of its channels are trained.
+    A LoRA adds to its accumulators. `multiplier` and `shift` are operands where its scales change with training.
     """
 
     name = "CONV_2D"
@@ -178,7 +178,7 @@ class Conv2DBackwardInput(Op):
 def _filter_l1(op: Operation) -> int:
     """The largest sum of |filter| over one input channel; of a trained filter what it can be."""
     filters = op.inputs["filter"]
-    data = filters.data if filters.data is not None else np.broadcast_to(np.int8(127), filters.shape)
+    data = filters.data if filters.data is not None else np.broadcast_to(np.int8(-128), filters.shape)
     groups = group_count(op.attributes["window"], op.inputs["filter"])
     return int(np.abs(data.astype(np.int64)).reshape(groups, -1, data.shape[-1]).sum(1).max())
 

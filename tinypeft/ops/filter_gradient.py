@@ -1,4 +1,4 @@
-"""CONV_2D_BACKWARD_FILTER and BIAS_BACKWARD: the gradients of weights that fully connected layers and adapters share."""
+"""CONV_2D_BACKWARD_FILTER and BIAS_BACKWARD: the gradients of weights, which dense layers and adapters share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FULLY_CONNECTED, and DENSE_LOGITS: the same accumulators as float32, for the loss and for a retrained classifier."""
+"""FULLY_CONNECTED, and DENSE_LOGITS: the same accumulators as fixed point, for the loss and a retrained classifier."""
 
 from __future__ import annotations
 
@@ -131,11 +131,17 @@ class FullyConnected(Op):
         return _macs(op)
 
 
+def _logit_exponent(op: Operation) -> int:
+    assert op.output.scale is not None
+    return arithmetic.float_exponent(op.output.scale[0])
+
+
 @register
 class DenseLogits(Op):
-    """The accumulators of a final dense layer in real units, float32 (1,classes): acc * scale.
+    """The accumulators of a final dense layer, acc * scale, as int32 (1,classes) whose step is a power of two.
 
-    `scale` is an operand where the layer is retrained; else the constant input scale * filter scale.
+    `scale` is an operand where the layer is retrained; else the constant input scale * filter scale. Rounded half up,
+    saturated.
     """
 
     name = "DENSE_LOGITS"
@@ -159,13 +165,14 @@ class DenseLogits(Op):
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         acc = accumulate(op, dense_window(op), values)
         scale = values["scale"] if "scale" in op.inputs else self._scale(op)
-        return {"logits": acc.astype(np.int32).astype(np.float32) * scale}
+        multiplier, exponent = arithmetic.float_multiplier(scale)
+        return {"logits": arithmetic.fixed_point(acc.astype(np.int32), multiplier, _logit_exponent(op) - exponent)}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         return weighted_vjp(op, dense_window(op), d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
-        fields = _fields(op) | {"output_offset": 0, "activation_min": 0, "activation_max": 0}
+        fields = _fields(op) | {"logit_exponent": _logit_exponent(op)}
         scale = op.inputs.get("scale") or CArray("float", self._scale(op), "scale")
         arguments: list[Any] = [op.inputs["input"], op.inputs["filter"], _bias(op), scale]
         arguments += [*lora_arguments(op), op.output, *_no_column(op)]

@@ -1,11 +1,11 @@
-"""What a fresh adapter starts from: INITIALIZE_UNIFORM, INITIALIZE_CONSTANT and INITIALIZE_FROM_BASE."""
+"""What a fresh adapter starts from: INITIALIZE_UNIFORM, _CONSTANT, _ZERO and _FROM_BASE; MARK_ROWS."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tinypeft import arithmetic
-from tinypeft.ir import Operation
+from tinypeft.ir import DTYPES, Operation
 from tinypeft.ops.base import CArray, KernelCall, Op, Value, register
 
 
@@ -44,7 +44,7 @@ class InitializeUniform(Op):
 
 @register
 class InitializeConstant(Op):
-    """Every float32 element = the attribute `value`."""
+    """Every element, float32 or int32, = the attribute `value`."""
 
     name = "INITIALIZE_CONSTANT"
     results = ("state",)
@@ -54,11 +54,50 @@ class InitializeConstant(Op):
         return {"state": op.output.shape}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        return {"state": np.full(op.output.shape, op.attributes["value"], np.float32)}
+        return {"state": np.full(op.output.shape, op.attributes["value"], DTYPES[op.output.dtype])}
 
     def call(self, op: Operation) -> KernelCall:
-        fields = {"size": op.output.size, "value": np.float32(op.attributes["value"])}
-        return KernelCall("tp_initialize_constant_f32", "tp_initialize_constant_params", fields, [op.output])
+        integer, value = op.output.dtype == "int32", op.attributes["value"]
+        fields = {"size": op.output.size, "value": int(value) if integer else np.float32(value)}
+        form = "s32" if integer else "f32"
+        function, params = f"tp_initialize_constant_{form}", f"tp_initialize_constant_{form}_params"
+        return KernelCall(function, params, fields, [op.output])
+
+
+@register
+class MarkRows(Op):
+    """Every element of row_changed, int8 (rows,), = the attribute `value`; see UPDATE_ROWS."""
+
+    name = "MARK_ROWS"
+    results = ("row_changed",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"row_changed": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"row_changed": np.full(op.output.shape, op.attributes["value"], np.int8)}
+
+    def call(self, op: Operation) -> KernelCall:
+        return KernelCall("tp_mark_rows_s8", "", {}, [op.output.size, op.attributes["value"], op.output])
+
+
+@register
+class InitializeZero(Op):
+    """Every element 0, of any dtype whose zero is all bits 0."""
+
+    name = "INITIALIZE_ZERO"
+    results = ("state",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"state": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"state": np.zeros(op.output.shape, DTYPES[op.output.dtype])}
+
+    def call(self, op: Operation) -> KernelCall:
+        return KernelCall("tp_initialize_zero", "tp_initialize_zero_params", {"size": op.output.nbytes}, [op.output])
 
 
 @register

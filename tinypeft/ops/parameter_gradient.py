@@ -14,8 +14,8 @@ class ParameterGradient(Op):
     """The gradient of a parameter, bfp32 of its master's shape, from the gradient `d_output` and perhaps `source`.
 
     What it gives is in units that the update knows: times the attribute `scale`, float32 (1,) or (rows,), times element
-    `unit_index` of the operand `unit`, times the operand `channel_unit` (rows,), each where there is one. No gradient is
-    stored: UPDATE_ROWS takes one row at a time.
+    `unit_index` of the operand `unit`, times the operand `channel_unit` (rows,), each where there is one. No gradient
+    is stored: UPDATE_ROWS takes one row at a time.
     """
 
     optional = ("unit", "channel_unit")

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from tinypeft.arithmetic import (
+    INT32_MAX,
+    INT32_MIN,
+    exp_on_negative_values,
     narrow_shift,
     quantize_multiplier,
     requantize_double,
@@ -26,13 +29,10 @@ from tinypeft.ops.constraints import per_tensor, require_int8
 DIFF_INTEGER_BITS, SUM_INTEGER_BITS = 5, 12
 #: Most values of which the sum of exponentials fits; from 512 on, LiteRT's reference kernel aborts.
 MAX_DEPTH = (1 << SUM_INTEGER_BITS) - 1
-INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 #: Fractional bits of a gradient minus its mean: with 8 bits of probability and a sign, 31 bits in all.
 MEAN_BITS = 6
 #: Largest |probability * (gradient - mean)| for a gradient of 1: 255 * 2 in the bits above.
 LARGEST = 255 * 2 << MEAN_BITS
-#: e**-(1/4), e**-(1/2), e**-1 ... e**-16 as Q0.31
-_POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 
 
 @register
@@ -72,7 +72,7 @@ class Softmax(Op):
         diff = x - x.max(axis=1, keepdims=True)
         counted = diff >= -((31 << 26) >> shift)
         scaled = requantize_double(np.where(counted, diff, 0), p["input_multiplier"], shift)
-        exponentials = _exp_on_negative_values(scaled)
+        exponentials = exp_on_negative_values(scaled)
         terms = np.where(counted, rounding_shift_right(exponentials, SUM_INTEGER_BITS), 0)
         total = terms.sum(axis=1, keepdims=True)
         headroom = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)
@@ -147,21 +147,6 @@ def _parameters(op: Operation) -> dict[str, int]:
     real = op.attributes["beta"] * per_tensor(op.inputs["input"])[0] * 2.0 ** (31 - DIFF_INTEGER_BITS)
     multiplier, shift = quantize_multiplier(min(real, 2.0**31 - 1))
     return {"rows": op.output.size // depth, "depth": depth, "input_multiplier": multiplier, "input_left_shift": shift}
-
-
-def _exp_on_negative_values(a: np.ndarray) -> np.ndarray:
-    """e**a of Q5.26 values in (-32, 0], as Q0.31: a Taylor series on the last quarter, times stored powers."""
-    mul = saturating_doubling_high_mul
-    quarter = 1 << 24
-    last = (a & (quarter - 1)) - quarter
-    x = (last << DIFF_INTEGER_BITS) + (1 << 28)  # around -1/8
-    x2 = mul(x, x)
-    x3, x4 = mul(x2, x), mul(x2, x2)
-    series = rounding_shift_right(mul(rounding_shift_right(x4, 2) + x3, 715827883) + x2, 1)
-    result = 1895147668 + mul(x + series, 1895147668)
-    for i, power in enumerate(_POWERS):
-        result = np.where((last - a) & (quarter << i), mul(result, power), result)
-    return np.where(a == 0, INT32_MAX, result)
 
 
 def _one_over_one_plus(a: np.ndarray) -> np.ndarray:

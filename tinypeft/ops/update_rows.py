@@ -6,22 +6,28 @@ from typing import Any, cast
 
 import numpy as np
 
-from tinypeft.arithmetic import F32
+from tinypeft.arithmetic import F32, limit_float
 from tinypeft.ir import Operation
 from tinypeft.ops.base import CArray, CFunction, CPointers, CStruct, KernelCall, Op, RowFunction, Value, register
 from tinypeft.ops.parameter_gradient import ParameterGradient, row_factors
+
+#: row_changed: nothing happened since the row was quantised; it was updated; it was written from outside
+CLEAN, CHANGED, WRITTEN = 0, 1, 2
 
 
 class _Update(Op):
     """An operation that holds another, the attribute `update`: that of an optimiser on a whole float32 gradient.
 
-    `row_peak` (rows,), where given, becomes the largest |master| of every row that changed; a quantiser makes it
-    negative once it has seen it.
+    `row_changed` int8 (rows,), where given, tells the quantiser what happened to each row, which it then makes CLEAN.
+    A vector is updated as one row, but marks its elements.
     """
 
     source = "tp_update.c"
 
     def takes(self, operand: str) -> bool:
+        return True
+
+    def gives(self, result: str) -> bool:
         return True
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
@@ -32,7 +38,7 @@ class _Update(Op):
         return tuple(dict.fromkeys([self.source, *(operation.op.source for operation in held)]))
 
     def scratch_bytes(self, op: Operation) -> int:
-        return 4 * (op.inputs["master"].size // op.inputs["master"].shape[0])
+        return 4 * _row_size(op)
 
     @staticmethod
     def _updated(
@@ -45,20 +51,17 @@ class _Update(Op):
         results = update.op.evaluate(update, operands | {"gradient": gradient.reshape(values["master"].shape)})
         updated = results["master"].reshape(gradient.shape)
         results["master"] = np.where(changed[:, None], updated, master).reshape(values["master"].shape)
-        if "row_peak" in op.inputs:
-            peaks = np.where(changed, np.abs(updated).max(1), values["row_peak"])
-            results["row_peak"] = peaks.astype(np.float32)
-        return results
+        return results | _marks(op, values, changed)
 
     @staticmethod
     def _fields(op: Operation) -> tuple[RowFunction, dict[str, Any]]:
         """The optimiser's C function, and the fields of tp_update_params that say how to call it."""
         update: Operation = op.attributes["update"]
-        rows = op.inputs["master"].shape[0]
         function = update.op.row_function(update)
         fields = {
-            "rows": rows,
-            "row_size": op.inputs["master"].size // rows,
+            "rows": op.inputs["master"].size // _row_size(op),
+            "row_size": _row_size(op),
+            "is_vector": int(len(op.inputs["master"].shape) == 1),
             "update": CFunction(function.name),
             "update_params": CStruct.of(function, "update"),
         }
@@ -84,26 +87,30 @@ class UpdateRows(_Update):
         changed = rows.any(1) if update.op.skips_zero(update) else np.ones(len(rows), bool)
         with np.errstate(over="ignore", invalid="ignore"):
             gradient = np.where(changed[:, None], rows.astype(np.float32) * factors[:, None], F32(0.0))
-            return self._updated(op, values, gradient, changed)
+            if len(op.inputs["master"].shape) > 1:
+                return self._updated(op, values, gradient, changed)
+            results = self._updated(op, values, gradient, np.ones(len(rows), bool))
+            return results | _marks(op, values, changed)
 
     def call(self, op: Operation) -> KernelCall:
         producer, update = op.attributes["gradient"], op.attributes["update"]
+        scale = np.asarray(producer.attributes.get("scale", 1.0), np.float32).reshape(-1)
         producing = cast(ParameterGradient, producer.op)
         gradient = producing.row_function(producer)
         function, fields = self._fields(op)
-        scale = np.broadcast_to(np.asarray(producer.attributes.get("scale", 1.0), np.float32), fields["rows"])
         fields |= {
             "reach": producing.reach(producer),
             "skips_zero": int(update.op.skips_zero(update)),
             "gradient": CFunction(gradient.name),
             "gradient_params": CStruct.of(gradient, "gradient"),
-            "scale": CArray("float", scale, "scale") if np.ptp(scale) else None,
+            "scale": CArray("float", scale, "scale") if len(scale) > 1 else None,
             "uniform_scale": scale[0],
             "unit_index": producer.attributes.get("unit_index", 0),
         }
-        names = ("d_output", "source", "unit", "channel_unit", "learning_rate", "master", "row_peak")
+        names = ("d_output", "source", "unit", "channel_unit", "learning_rate", "master", "row_changed")
         arguments = [0 if name == "learning_rate" and name not in op.inputs else op.inputs.get(name) for name in names]
-        return KernelCall("tp_update_rows", "tp_update_params", fields, [*arguments, CPointers(function.states)])
+        kernel = "tp_update_rows" if len(op.inputs["master"].shape) > 1 else "tp_update_vector"
+        return KernelCall(kernel, "tp_update_params", fields, [*arguments, CPointers(function.states)])
 
     def macs(self, op: Operation) -> int:
         producer: Operation = op.attributes["gradient"]
@@ -114,7 +121,7 @@ class UpdateRows(_Update):
 class UpdateFromSums(_Update):
     """The optimiser's operation `update` on sums / count * factor, then sums = 0; where count is 0 the gradient is 0.
 
-    `factor` float32 (1,), where given, is what clipping leaves of the gradient.
+    `factor` float32 (1,), where given, is what clipping leaves of the gradient; the product is limited as masters are.
     """
 
     name = "UPDATE_FROM_SUMS"
@@ -125,15 +132,29 @@ class UpdateFromSums(_Update):
         with np.errstate(over="ignore", invalid="ignore"):
             gradient = mean_gradient(sums, int(values["count"]))
             if "factor" in op.inputs:
-                gradient = gradient * values["factor"][0]
+                gradient = limit_float(gradient * values["factor"][0])
             results = self._updated(op, values, gradient, np.ones(len(sums), bool))
         return results | {"sums": np.zeros_like(values["sums"])}
 
     def call(self, op: Operation) -> KernelCall:
         function, fields = self._fields(op)
-        names = ("count", "factor", "learning_rate", "sums", "master", "row_peak")
+        names = ("count", "factor", "learning_rate", "sums", "master", "row_changed")
         arguments = [*(op.inputs.get(name) for name in names), CPointers(function.states)]
         return KernelCall("tp_update_from_sums", "tp_update_params", fields, arguments)
+
+
+def _row_size(op: Operation) -> int:
+    """Elements of a row; a vector is one."""
+    master = op.inputs["master"]
+    return master.size // master.shape[0] if len(master.shape) > 1 else master.size
+
+
+def _marks(op: Operation, values: dict[str, Value], changed: np.ndarray) -> dict[str, Value]:
+    """row_changed of the rows, or of a vector's elements, where it is kept."""
+    if "row_changed" not in op.inputs:
+        return {}
+    before = values["row_changed"]
+    return {"row_changed": np.where(changed, np.maximum(before, np.int8(CHANGED)), before)}
 
 
 def mean_gradient(sums: np.ndarray, count: int) -> np.ndarray:

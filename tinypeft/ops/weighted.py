@@ -47,8 +47,9 @@ class FoldState:
 class BiasState:
     """What a trained bias is besides its operand: base + folded + a change of at most `room`.
 
-    base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what the operand of a kernel that reads directly
-    holds as well, see `zero_point_bias`; zeros for others. room: a power of two for which accumulators have room.
+    base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what a kernel that reads directly has the
+    operand hold as well, see `zero_point_bias`; zeros for others. room: a power of two for which the accumulators have
+    room.
     """
 
     base: np.ndarray
@@ -58,7 +59,7 @@ class BiasState:
 
 @dataclass(frozen=True)
 class FactorState:
-    """Trained factors of a layer's output channels and one over them, float32 (Cout,), as the integers hold them."""
+    """The trained factors of a layer's output channels and one over them, float32 (Cout,), as integers hold them."""
 
     factor: Tensor
     inverse: Tensor
@@ -243,18 +244,7 @@ def weighted_vjp(op: Operation, window: Window, d_output: Tensor, builder: Build
     Emits those of the adapter first, so that the gradient at the accumulators may then be overwritten by the input's.
     """
     d_real, d_acc = output_gradients(op, d_output, builder)
-    gradients: dict[str, Tensor] = {}
-    if builder.needs(op.inputs.get("hidden")) or builder.needs(op.inputs.get("lora_B")):
-        state: LoraState = op.attributes["lora"]
-        d_hidden = builder.gradient(op.inputs["hidden"])
-        operands = {"d_acc": d_acc, "lora_B": op.inputs["lora_B"], "lora_shift": op.inputs["lora_shift"]}
-        operands |= {"hidden_shift": state.hidden_shift, "l1": state.l1}
-        builder.emit("LORA_BACKWARD_HIDDEN", op, operands, {"d_hidden": d_hidden})
-        d_b = builder.parameter_gradient(op.inputs["lora_B"])
-        operands = {"d_output": d_acc, "source": op.inputs["hidden"], "unit": state.gradient_unit}
-        units = {"scale": state.b_unit * input_scale(op), "unit_index": 1}
-        builder.emit("LORA_BACKWARD_B", op, operands, {"gradient": d_b}, units)
-        gradients |= {"hidden": d_hidden, "lora_B": d_b}
+    gradients = lora_gradients(op, d_acc, builder) if "hidden" in op.inputs else {}
     if builder.needs(op.inputs["filter"]):
         d_filter = builder.parameter_gradient(op.inputs["filter"])
         emit_filter_gradient(builder, op, op.inputs["input"], d_real, d_filter, window)
@@ -285,6 +275,22 @@ def channel_gradients(op: Operation, d_real: Tensor, builder: Builder) -> dict[s
         builder.emit("BIAS_BACKWARD", op, operands, {"gradient": d_bias})
         gradients["bias"] = d_bias
     return gradients
+
+
+def lora_gradients(op: Operation, d_acc: Tensor, builder: Builder) -> dict[str, Tensor]:
+    """The gradients of `hidden` and `lora_B`, given that at the accumulators; A reads the operand `input`."""
+    if not (builder.needs(op.inputs["hidden"]) or builder.needs(op.inputs["lora_B"])):
+        return {}
+    state: LoraState = op.attributes["lora"]
+    d_hidden = builder.gradient(op.inputs["hidden"])
+    operands = {"d_acc": d_acc, "lora_B": op.inputs["lora_B"], "lora_shift": op.inputs["lora_shift"]}
+    operands |= {"hidden_shift": state.hidden_shift, "l1": state.l1}
+    builder.emit("LORA_BACKWARD_HIDDEN", op, operands, {"d_hidden": d_hidden})
+    d_b = builder.parameter_gradient(op.inputs["lora_B"])
+    operands = {"d_output": d_acc, "source": op.inputs["hidden"], "unit": state.gradient_unit}
+    units = {"scale": state.b_unit * input_scale(op), "unit_index": 1}
+    builder.emit("LORA_BACKWARD_B", op, operands, {"gradient": d_b}, units)
+    return {"hidden": d_hidden, "lora_B": d_b}
 
 
 def emit_filter_gradient(

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 from tinypeft.adapters import AdaptedGraph
-from tinypeft.errors import AdapterError, ModelError
+from tinypeft.errors import ModelError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
+from tinypeft.losses import LOSSES
 from tinypeft.ops import OPS
 from tinypeft.ops.activation import output_range
-from tinypeft.optimizers import OPTIMIZERS
-from tinypeft.stages.updates import Updates
-
-MAX_BATCH = 65535
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """optimizer: a name in OPTIMIZERS; batch_size: samples whose gradients are averaged before an update."""
-
-    optimizer: str = "sgd"
-    momentum: float = 0.0
-    batch_size: int = 1
-
-    def __post_init__(self) -> None:
-        """Raise AdapterError for a setting outside its limits."""
-        if self.optimizer not in OPTIMIZERS:
-            raise AdapterError(f"there is no optimizer {self.optimizer}", f"one of: {', '.join(sorted(OPTIMIZERS))}")
-        if not 0 <= self.momentum < 1:
-            raise AdapterError(
-                f"momentum is {self.momentum:g}, it must be at least 0 and below 1", "try --momentum 0.9"
-            )
-        if not 1 <= self.batch_size <= MAX_BATCH:
-            raise AdapterError(
-                f"batch_size is {self.batch_size}, the limits are 1 and {MAX_BATCH}", "try --batch-size 4"
-            )
+from tinypeft.ops.loss import LossOp
+from tinypeft.training import TrainingConfig
+from tinypeft.updates import Updates
 
 
 def differentiate(
@@ -43,24 +21,28 @@ def differentiate(
 ) -> tuple[Graph, Graph | None]:
     """The training graph and, for batches of more than one sample, the update graph.
 
-    The training graph takes (input, label, learning_rate) and gives the loss; each parameter's update follows its
-    gradient, and the adapter is quantised at the end. With a batch size above 1 it sums the gradients instead, and the
-    update graph takes (learning_rate, count). Optimiser states join `adapted.initializers`.
+    The training graph takes (input, label or target vector if any, learning_rate) and gives the loss; each parameter's
+    update follows its gradient, and the adapter is quantised at the end. With a batch size above 1 it sums the
+    gradients instead, and the update graph takes (learning_rate, count). Optimiser states join `adapted.initializers`.
     """
     builder = _Builder(forward, adapted)
-    label = Tensor("label", (), "int32", Purpose.ARGUMENT)
+    target = LOSSES[config.loss].target(forward, logits, config.target)
     learning_rate = Tensor("learning_rate", (), "float32", Purpose.ARGUMENT)
     updates = Updates(adapted, config, learning_rate)
-    loss, d_logits = builder.loss(logits, label, adapted.observers)
+    loss, d_logits = builder.loss(logits, target, adapted.observers, config)
+    at = len(builder.operations)
     builder.backward(forward, logits, d_logits, updates)
-    operations = [*builder.operations, *([] if updates.batched else adapted.quantizers)]
-    arguments = [label] if updates.batched else [label, learning_rate]
+    if not updates.batched:
+        builder.operations[at:at] = updates.first()
+    operations = [*builder.operations, *([] if updates.batched else updates.quantizers())]
+    arguments = [t for t in (target,) if t.purpose is Purpose.ARGUMENT] + ([] if updates.batched else [learning_rate])
     training = Graph("training", [*forward.inputs, *arguments], [loss], operations)
-    training = _keep_masks(_prune(training))
+    training = _masks_first(_keep_masks(_prune(training)))
     update = None
     if updates.batched:
         inputs = [learning_rate, updates.count]
-        update = Graph("update", inputs, [], [*updates.operations, *adapted.quantizers])
+        operations = [*updates.first(), *updates.operations, *adapted.quantizers]
+        update = Graph("update", inputs, [], operations)
     return training, update
 
 
@@ -77,14 +59,15 @@ class _Builder:
             if any(id(t) in self._trained for t in op.inputs.values()):
                 self._trained.update(id(t) for t in op.outputs.values())
 
-    def loss(self, logits: Tensor, label: Tensor, observers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, logits: Tensor, target: Tensor, observers: dict[str, Tensor], config: TrainingConfig
+    ) -> tuple[Tensor, Tensor]:
         """Append the loss; returns it and the logits' gradient."""
-        loss = Tensor("loss", (1,), "float32", Purpose.ACTIVATION)
-        d_logits = self.gradient(logits)
-        inputs = {"logits": logits, "label": label, **observers}
-        outputs = {"loss": loss, "d_logits": d_logits, **observers}
-        self.operations.append(Operation(OPS["SOFTMAX_CROSS_ENTROPY"], self._unique("cross_entropy"), inputs, outputs))
-        return loss, d_logits
+        d_logits, settings = self.gradient(logits), asdict(config)
+        name = self._unique(config.loss)
+        operation = LOSSES[config.loss].operation(name, logits, target, d_logits, observers, settings)
+        self.operations.append(operation)
+        return operation.output, d_logits
 
     def backward(self, forward: Graph, logits: Tensor, d_logits: Tensor, updates: Updates) -> None:
         """Append the gradients of `forward`, last operation first, each parameter's update behind its gradient."""
@@ -105,7 +88,8 @@ class _Builder:
         parameter = self._parameters.get(id(tensor))
         if parameter is not None:
             position = next(i for i, op in enumerate(self.operations) if gradient in op.outputs.values())
-            self.operations[position] = updates.consume(parameter, self.operations[position])
+            update = updates.consume(parameter, self.operations[position])
+            self.operations[position : position + 1] = [] if update is None else [update]
             return
         existing = self._gradients.get(id(tensor))
         if existing is None:
@@ -187,7 +171,7 @@ def _prune(graph: Graph) -> Graph:
 def _keep_masks(graph: Graph) -> Graph:
     """Where the backward pass needs of an output only whether it was clamped, keep a bit mask of it."""
     backward = {id(op) for op in graph.operations if op.kind == "REQUANTIZE_BACKWARD" and "output" in op.inputs}
-    loss = next(i for i, op in enumerate(graph.operations) if op.kind == "SOFTMAX_CROSS_ENTROPY")
+    loss = next(i for i, op in enumerate(graph.operations) if isinstance(op.op, LossOp))
     masks: dict[int, Operation] = {}
     for op in graph.operations:
         if id(op) not in backward:
@@ -206,4 +190,15 @@ def _keep_masks(graph: Graph) -> Graph:
     for op in graph.operations:
         operations.append(op)
         operations += [masks[id(t)] for t in op.outputs.values() if id(t) in masks]
+    return Graph(graph.name, graph.inputs, graph.outputs, operations)
+
+
+def _masks_first(graph: Graph) -> Graph:
+    """Masks that the backward pass makes move to the operands they are made of, which may then be overwritten."""
+    moved = [op for op in graph.operations if op.output.dtype == "bits"]
+    operations = [op for op in graph.operations if op not in moved]
+    for mask in moved:
+        operands = [t for t in mask.inputs.values() if not t.persistent]
+        made = [i for i, op in enumerate(operations) if any(t in operands for t in op.outputs.values())]
+        operations.insert(max(made, default=-1) + 1, mask)
     return Graph(graph.name, graph.inputs, graph.outputs, operations)

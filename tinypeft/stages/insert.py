@@ -22,18 +22,25 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
     kinds = _kinds(config)
     operations = adapted.graph.operations
     saved = _modules_to_save(operations, config)
-    targets = {kind.name: _targets(operations, config, kind, saved) for kind in kinds}
+    first = adapted.graph.consumers(adapted.graph.inputs[0])[:1]
+    targets = {
+        kind.name: _on_input(first, kind) if kind.on_input else _targets(operations, config, kind, saved)
+        for kind in kinds
+    }
     insertion = Insertion(adapted)
+    insertion.classifier = _classifier(operations, saved)
     result: list[Operation] = []
     for operation in operations:
-        for kind in [ADAPTERS["modules_to_save"]] if operation in saved else kinds:
-            if operation in saved or operation in targets[kind.name]:
+        if operation in saved:
+            ADAPTERS["modules_to_save"].insert(operation, config, insertion)
+        for kind in kinds:
+            if operation in targets[kind.name]:
                 kind.insert(operation, config, insertion)
         result += [*insertion.before, operation, *insertion.after]
         insertion.before, insertion.after = [], []
     adapted.graph.operations = result
-    for operation in saved:
-        _carry_scale(adapted.graph, operation)
+    if insertion.classifier is not None:
+        _carry_scale(adapted.graph, insertion.classifier)
     if not adapted.parameters:
         raise AdapterError("nothing would be trained", "name layers with --target-modules or --modules-to-save")
     return adapted
@@ -49,11 +56,11 @@ def _copy(graph: Graph) -> Graph:
 
 def _kinds(config: AdapterConfig) -> list[AdapterKind]:
     """The kinds of a configuration, whose settings are checked."""
-    names = sorted(name for name in ADAPTERS if name != "modules_to_save")
+    names = sorted(ADAPTERS)
     for name in (*config.kinds, *(kind for kind, _ in config.targets)):
         if name not in names:
             raise AdapterError(f"there is no adapter kind {name}", f"one of: {', '.join(names)}, none")
-    kinds = [ADAPTERS[name] for name in dict.fromkeys(config.kinds)]
+    kinds = [ADAPTERS[name] for name in dict.fromkeys(config.kinds) if name != "modules_to_save"]
     if not 1 <= config.r <= 256:
         raise AdapterError(f"r is {config.r}, the limits are 1 and 256", "try --r 4")
     if not 0 < config.lora_alpha <= 1e6:
@@ -79,23 +86,31 @@ def matches(layer: str, wanted: Sequence[str] | str) -> bool:
 
 
 def _modules_to_save(operations: list[Operation], config: AdapterConfig) -> list[Operation]:
-    """The classifier to retrain whole, as a list of one or none."""
+    """The layers to retrain whole; the last dense layer where the configuration does not say, if it is a classifier."""
     kind = ADAPTERS["modules_to_save"]
-    classifier = [op for op in operations if op.kind == "FULLY_CONNECTED"][-1:]
-    retrainable = [op for op in classifier if kind.refuses(op) is None]
+    candidates = [op for op in operations if kind.refuses(op) is None]
     if config.modules_to_save is None:
-        return retrainable
-    names = [op.layer for op in retrainable]
+        last = [op for op in operations if op.kind == "FULLY_CONNECTED"][-1:]
+        return [op for op in last if op in candidates and _classifier(operations, [op])]
+    names = list(dict.fromkeys(op.layer for op in candidates))
+    chosen = []
     for name in config.modules_to_save:
-        found = [op for op in operations if matches(op.layer, [name])]
+        found = [op for op in operations if matches(op.layer, [name]) and "filter" in op.inputs]
         if not found:
             raise AdapterError(f"modules_to_save names {name}, which is no layer of the model", _suggest(name, names))
-        if found != retrainable:
-            reason = (
-                kind.refuses(found[0]) or "is not the model's last dense layer, the one that can be retrained whole"
-            )
-            raise AdapterError(f"modules_to_save names {name}, which {reason}", _suggest(name, names))
-    return retrainable if config.modules_to_save else []
+        for op in found:
+            if op not in candidates:
+                raise AdapterError(f"modules_to_save names {name}, which {kind.refuses(op)}", _suggest(name, names))
+        chosen += found
+    return [op for op in operations if op in chosen]
+
+
+def _classifier(operations: list[Operation], saved: list[Operation]) -> Operation | None:
+    """Of the retrained layers the one that gives the model's logits: a linear last dense layer of one row."""
+    for op in [op for op in operations if op.kind == "FULLY_CONNECTED"][-1:]:
+        linear = op.attributes["activation"] == "NONE" and op.output.size == op.inputs["filter"].shape[0]
+        return op if op in saved and linear else None
+    return None
 
 
 def _carry_scale(graph: Graph, retrained: Operation) -> None:
@@ -113,14 +128,20 @@ def _carry_scale(graph: Graph, retrained: Operation) -> None:
             )
 
 
+def _on_input(first: list[Operation], kind: AdapterKind) -> list[Operation]:
+    """The first operation that reads the model's input, for a kind that adapts that; a retrained one, too."""
+    for operation in first:
+        if (reason := kind.refuses(operation)) is not None:
+            raise AdapterError(f"{kind.name} cannot adapt the input: {operation.layer or operation.name} {reason}")
+    return first
+
+
 def _targets(
     operations: list[Operation], config: AdapterConfig, kind: AdapterKind, saved: list[Operation]
 ) -> list[Operation]:
     """The layers to adapt."""
     candidates = [op for op in operations if kind.refuses(op) is None and op not in saved]
     wanted = config.targets_of(kind.name)
-    if kind.on_input:
-        return candidates[:1]
     if wanted is None:
         return candidates
     found = [op for op in operations if matches(op.layer, wanted) and op not in saved]

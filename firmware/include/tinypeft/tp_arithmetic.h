@@ -73,6 +73,44 @@ static inline int32_t tp_round_shift_s32(int32_t x, int32_t shift) {
   return shift > 0 ? (x + ((int32_t)1 << (shift - 1))) >> shift : x;
 }
 
+/* floor(x / 2^shift + 1/2) of |x| <= 2^62 and 0 <= shift <= 63. */
+static inline int64_t tp_round_wide(int64_t x, int32_t shift) {
+  return shift > 0 ? (x + ((int64_t)1 << (shift - 1))) >> shift : x;
+}
+
+/* x limited to int32. */
+static inline int32_t tp_saturate_s32(int64_t x) {
+  if (x > INT32_MAX) {
+    return INT32_MAX;
+  }
+  return x < INT32_MIN ? INT32_MIN : (int32_t)x;
+}
+
+/* x * multiplier / 2^shift, rounded once, half up, and saturated. multiplier: 0, or 2^30 to 2^31 - 1, so that a shift
+ * to the left always saturates. */
+static inline int32_t tp_fixed_point(int32_t x, int32_t multiplier, int32_t shift) {
+  const int64_t product = (int64_t)x * multiplier;
+  return tp_saturate_s32(shift < 0 ? product * 2 : tp_round_wide(product, tp_min_s32(shift, 63)));
+}
+
+/* *multiplier * 2^exponent is the positive normal *scale; returns the exponent. Reads its bits: no float operation.
+ * The exponent of 0 is small enough for any product to become 0. */
+static inline int32_t tp_float_multiplier(const float *scale, int32_t *multiplier) {
+  uint32_t bits;
+  memcpy(&bits, scale, sizeof bits);
+  *multiplier = (int32_t)(((bits & 0x7FFFFFu) | 0x800000u) << 7);
+  return (int32_t)((bits >> 23) & 0xFFu) - 157;
+}
+
+/* e^a of a Q5.26 in (-32, 0], as Q0.31. */
+int32_t tp_exp_on_negative_values(int32_t a);
+
+/* e^(x * 2^exponent) as Q0.31, of -2^32 < x <= 0 and -24 <= exponent <= 0; 0 from e^-32 on. */
+int32_t tp_exponential(int64_t x, int32_t exponent);
+
+/* ln(x / 2^31) in units of 2^-26, of 2^31 <= x < 2^62; error below 3e-8. */
+int32_t tp_log_fixed(uint64_t x);
+
 /* The smallest shift >= 0 that brings `bound` into int16 after rounding. */
 static inline int32_t tp_narrow_shift(int64_t bound) {
   int32_t shift = 0;
@@ -130,11 +168,12 @@ static inline int32_t tp_float_exponent(float x) {
   return (int32_t)((bits >> 23) & 0xFFu) - 127;
 }
 
-/* e^x for x <= 0, relative error below 3e-7; 0 below -87 and of not a number. */
-float tp_exp_f32(float x);
 
-/* Natural logarithm of x >= 1. */
-float tp_log_f32(float x);
+/* The square root, correctly rounded; 0 for what is not above 0. */
+float tp_sqrt_f32(float x);
+
+/* cos(pi * x) for 0 <= x <= 1, within 3e-7. */
+float tp_cos_pi_f32(float x);
 
 /* `count` values in [-bound, bound) from xorshift32; returns the next state. `state` is not 0. */
 uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound);

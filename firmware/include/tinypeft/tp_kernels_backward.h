@@ -74,7 +74,7 @@ typedef struct {
   int32_t positions, channels;
 } tp_position_sum_params;
 
-/* tp_gradient_function: d_bias[row] = sum over positions of d_output[p,row]. source is not read. */
+/* tp_gradient_function of a vector: d_bias[c] = sum over positions of d_output[p,c]. source is not read. */
 int tp_bias_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
                          int32_t *gradient);
 
@@ -120,26 +120,46 @@ int tp_lora_gradient_b_s32(const void *params, const tp_bfp16 *d_output, const v
                            int32_t *gradient);
 
 typedef struct {
-  int32_t input_c, output_c;
+  int32_t row_size, output_c;
   float input_scale;
   float output_scale;
   int32_t output_zero_point;
+  int32_t logit_exponent;
   const float *filter_scale;       /* (Cout) of the base layer: the finest scale used */
   const int32_t *base_multiplier;  /* (Cout) */
   const int32_t *base_shift;       /* (Cout) */
 } tp_dense_quantize_params;
 
-/* Quantise a retrained dense layer per output channel. master_filter (Cout,Cin), master_bias (Cout), logit_range (2):
- * smallest and largest logit seen. multiplier, shift: to int8 of scale output_scale * 2^output_shift[0];
- * logit_scale (Cout); fold_multiplier (Cout), fold_exponent (1): filter scales for the backward pass. */
+/* Quantise a retrained layer per output channel. master_filter (Cout,row_size), master_bias (Cout); logit_range (2), the
+ * smallest and largest logit seen in steps of 2^logit_exponent, and output_shift (1) are NULL but for a classifier.
+ * multiplier, shift (Cout): to int8 of scale output_scale * 2^output_shift[0]; logit_scale (Cout); fold_multiplier
+ * (Cout), fold_exponent (1): filter scales for the backward pass. row_changed (Cout), see tp_kernels_train.h: channels
+ * that are TP_ROW_CLEAN are left as they are; all are clean afterwards. growth (Cout): scale = filter_scale *
+ * 2^(growth / 4). */
 void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
-                           const float *master_bias, const float *logit_range, int8_t *filter, int32_t *bias,
+                           const float *master_bias, const int32_t *logit_range, int8_t *filter, int32_t *bias,
                            int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
-                           int16_t *fold_multiplier, int32_t *fold_exponent);
+                           int16_t *fold_multiplier, int32_t *fold_exponent, int8_t *row_changed, int8_t *growth);
+
+typedef struct {
+  tp_dense_quantize_params quantize;
+  int32_t input_offset;
+  float scale; /* of source */
+} tp_dense_retrain_params;
+
+/* SGD on a retrained dense layer of one position, master_filter[c,k] -= (source[k] + input_offset) * (d_output[c] *
+ * (learning_rate * scale)), and tp_dense_quantize_f32; only what changes is computed. scratch: row_size float and
+ * row_size uint16. */
+void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp16 *d_output, const int8_t *source,
+                          float learning_rate, float *master_filter, const float *master_bias,
+                          const int32_t *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int32_t *shift,
+                          int8_t *output_shift, float *logit_scale, int16_t *fold_multiplier, int32_t *fold_exponent,
+                          int8_t *row_changed, int8_t *growth, void *scratch);
 
 /* The masters that a retrained layer's integers stand for, and what the backward pass derives from them. */
 void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *filter, const int32_t *bias,
                           const int8_t *output_shift, const float *logit_scale, float *master_filter,
-                          float *master_bias, float *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent);
+                          float *master_bias, int32_t *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
+                          int8_t *growth);
 
 #endif

@@ -73,6 +73,7 @@ typedef struct {
   int32_t output_offset;
   int32_t activation_min, activation_max;
   int32_t rank;
+  int32_t logit_exponent; /* of tp_dense_logits_s8 */
 } tp_fully_connected_params;
 
 /* input (positions,Cin), filter (Cout,Cin), output (positions,Cout); as tp_conv_s8, but rounded once.
@@ -82,10 +83,11 @@ void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t
                            const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
                            const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *column);
 
-/* The same accumulators, not requantised: logits[c] = acc[c] * scale[c]. */
+/* The same accumulators as fixed point: logits[c] * 2^logit_exponent = acc[c] * scale[c], rounded half up, saturated.
+ * Integers throughout: only the bits of scale are read. */
 void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                         const int32_t *bias, const float *scale, const int16_t *hidden, const int8_t *lora_B,
-                        const int8_t *lora_shift, float *logits, void *column);
+                        const int8_t *lora_shift, int32_t *logits, void *column);
 
 typedef struct {
   tp_window window; /* output_c is the rank */

@@ -1,35 +1,12 @@
-/* Initialisation, loss and optimisers. */
+/* Initialisation, and updates by gradients. */
 #ifndef TP_KERNELS_TRAIN_H
 #define TP_KERNELS_TRAIN_H
 
+#include "tp_optimizer.h"
 #include "tp_types.h"
 
-typedef struct {
-  int32_t classes;
-} tp_cross_entropy_params;
-
-/* loss = log(sum exp(logits)) - logits[label]; d_logits = softmax(logits) - onehot(label). 0 <= label < classes.
- * logit_range (2): the smallest and largest logit seen, updated; may be NULL. exponentials: scratch of `classes`. */
-void tp_softmax_cross_entropy_f32(const tp_cross_entropy_params *params, const float *logits, int32_t label,
-                                  float *loss, tp_bfp16 *d_logits, float *logit_range, float *exponentials);
-
-/* One optimiser's update of `count` elements of `master`, and of each of its states, from element `first` on.
- * gradient[i] belongs to element first + i. `states` are whole arrays. */
-typedef void (*tp_optimizer_function)(const void *params, int32_t first, int32_t count, const float *gradient,
-                                      float learning_rate, float *master, void *const *states);
-
-typedef struct {
-  float momentum;
-} tp_sgd_params;
-
-/* velocity = momentum * velocity + gradient; master -= learning_rate * velocity; both kept within +-TP_MASTER_LIMIT,
- * not a number becomes 0. states: the velocity; NULL where momentum is 0. */
-void tp_sgd_f32(const void *params, int32_t first, int32_t count, const float *gradient, float learning_rate,
-                float *master, void *const *states);
-
-/* sums += gradient; params and states are not read. */
-void tp_accumulate_f32(const void *params, int32_t first, int32_t count, const float *gradient, float learning_rate,
-                       float *sums, void *const *states);
+/* What happened to a row of masters since it was quantised: nothing, an update, or it was written from outside. */
+enum { TP_ROW_CLEAN = 0, TP_ROW_CHANGED = 1, TP_ROW_WRITTEN = 2 };
 
 /* Row `row` of a parameter's gradient: the sums over positions, rounded to `shift` bits fewer, into `gradient`.
  * Returns whether one of them is not 0. */
@@ -38,6 +15,7 @@ typedef int (*tp_gradient_function)(const void *params, const tp_bfp16 *d_output
 
 typedef struct {
   int32_t rows, row_size;
+  int32_t is_vector; /* one row; row_changed has its elements */
   tp_optimizer_function update;
   const void *update_params;
   /* of tp_update_rows alone: */
@@ -51,15 +29,21 @@ typedef struct {
 } tp_update_params;
 
 /* Update a parameter by its gradient, a row at a time: sums * 2^exponent * scale * unit[unit_index] *
- * channel_unit[row], of which unit and channel_unit (rows) may be NULL. row_peak (rows), unless NULL, becomes the largest
- * |master| of each row that was not left out. scratch: row_size float. */
+ * channel_unit[row], of which unit and channel_unit (rows) may be NULL. row_changed (rows), unless NULL, becomes at
+ * least TP_ROW_CHANGED for each row that was not left out. scratch: row_size float. */
 void tp_update_rows(const tp_update_params *params, const tp_bfp16 *d_output, const void *source, const float *unit,
-                    const float *channel_unit, float learning_rate, float *master, float *row_peak,
+                    const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
                     void *const *states, void *scratch);
 
 /* Update a parameter by sums / count [* factor[0]], 0 where count is 0, and clear the sums. scratch: row_size float. */
 void tp_update_from_sums(const tp_update_params *params, int32_t count, const float *factor, float learning_rate,
-                         float *sums, float *master, float *row_peak, void *const *states, void *scratch);
+                         float *sums, float *master, int8_t *row_changed, void *const *states, void *scratch);
+
+/* The same for a parameter that is a vector: one row, of which scale and channel_unit have an element each. row_changed
+ * (row_size) becomes at least TP_ROW_CHANGED where the sum is not 0, or everywhere where zeros are not left out. */
+void tp_update_vector(const tp_update_params *params, const tp_bfp16 *d_output, const void *source, const float *unit,
+                      const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
+                      void *const *states, void *scratch);
 
 typedef struct {
   int32_t size;
@@ -73,14 +57,31 @@ void tp_initialize_uniform_f32(const tp_initialize_uniform_params *params, int32
 typedef struct {
   int32_t size;
   float value;
-} tp_initialize_constant_params;
+} tp_initialize_constant_f32_params;
 
-void tp_initialize_constant_f32(const tp_initialize_constant_params *params, float *state);
+void tp_initialize_constant_f32(const tp_initialize_constant_f32_params *params, float *state);
+
+typedef struct {
+  int32_t size;
+  int32_t value;
+} tp_initialize_constant_s32_params;
+
+void tp_initialize_constant_s32(const tp_initialize_constant_s32_params *params, int32_t *state);
+
+typedef struct {
+  int32_t size;
+} tp_initialize_zero_params;
+
+/* size bytes of 0. */
+void tp_initialize_zero(const tp_initialize_zero_params *params, void *state);
 
 typedef struct {
   int32_t channels, per_channel;
   const float *unit; /* (channels): real value of one integer step */
 } tp_initialize_from_base_params;
+
+/* row_changed[i] = value, one of TP_ROW_. */
+void tp_mark_rows_s8(int32_t rows, int32_t value, int8_t *row_changed);
 
 /* master[c,i] = weights[c,i] * unit[c]. */
 void tp_initialize_from_base_s8(const tp_initialize_from_base_params *params, const int8_t *weights, float *master);

@@ -10,11 +10,12 @@ typedef struct {
   uint8_t fingerprint[32];  /* SHA-256 of the base model */
   uint32_t input_bytes;     /* bytes behind input() */
   uint32_t output_bytes;    /* bytes behind output() */
-  uint32_t logits_bytes;    /* bytes behind logits(), float32 each; 0: none */
+  uint32_t logits_bytes;    /* bytes behind logits(), int32 each; 0: none */
   uint32_t adapter_bytes;   /* bytes behind adapter() */
   uint32_t training_bytes;  /* bytes behind training(); 0: this firmware cannot train */
   uint32_t package_bytes;   /* size of an exported adapter package */
   uint32_t arena_bytes;     /* bytes behind arena(): the largest part, at least package_bytes */
+  uint32_t target_bytes;    /* bytes behind target(), int32 in Q16.16 each; 0: training takes a label, or nothing */
 
   void *self;
   void *(*input)(void *self);      /* write the input here before forward() or train_step() */
@@ -23,9 +24,11 @@ typedef struct {
   void *(*adapter)(void *self);    /* integers that forward() reads */
   void *(*training)(void *self);   /* masters and optimiser state */
   void *(*arena)(void *self);      /* free to use between calls */
+  void *(*target)(void *self);     /* write the target vector here before train_step() */
 
   tp_status (*forward)(void *self);
-  /* One sample: forward, backward and, where the batch size is 1, the update. */
+  /* One sample: forward, backward and, where the batch size is 1, the update. `label` counts where it is a class that
+   * training compares with. */
   tp_status (*train_step)(void *self, int32_t label, float learning_rate, float *loss);
   /* Apply the gradients summed since the last update; TP_ERR_UNSUPPORTED where the batch size is 1. */
   tp_status (*update)(void *self, float learning_rate);

@@ -8,7 +8,8 @@
  *   INFO           R -                                                u32 protocol, max_payload, input_bytes,
  *                                                                     output_bytes, logits_bytes, adapter_bytes,
  *                                                                     training_bytes, package_bytes, arena_bytes,
- *                                                                     u8 fingerprint[32], name without a 0
+ *                                                                     target_bytes, u8 fingerprint[32],
+ *                                                                     name without a 0
  *   WRITE          W u32 object, u32 offset, bytes                    -
  *   READ           R u32 object, u32 offset, u32 length               - (the bytes come as TP_STREAM_DATA)
  *   INFER          W run                                              -
@@ -34,7 +35,7 @@
 #include "tinypeft/tp_model.h"
 #include "tinypeft/tp_response.h"
 
-#define TP_PROTOCOL_VERSION 1u
+#define TP_PROTOCOL_VERSION 2u
 #define TP_GROUP 64u
 
 typedef enum {
@@ -52,14 +53,16 @@ typedef enum {
   TP_COMMAND_COUNT
 } tp_command;
 
-/* OUTPUT and LOGITS cannot be written. STAGING is the arena: what is in it lasts until the next run. */
+/* OUTPUT and LOGITS cannot be written. STAGING is the arena: what is in it lasts until the next run. TARGET is what
+ * TRAIN_STEP compares with where that is no label: int32 in Q16.16, one an output. */
 typedef enum {
   TP_OBJECT_INPUT,
   TP_OBJECT_OUTPUT,
   TP_OBJECT_LOGITS,
   TP_OBJECT_ADAPTER,
   TP_OBJECT_TRAINING,
-  TP_OBJECT_STAGING
+  TP_OBJECT_STAGING,
+  TP_OBJECT_TARGET
 } tp_object;
 
 /* The byte stream and what the server cannot know. `context` goes to every function. */

@@ -37,6 +37,9 @@ typedef struct {
   int32_t peak;
 } tp_bfp16;
 
+/* A constant real number as Q16.16, the form of target vectors; within +-32767. */
+#define TP_Q16(x) ((int32_t)((x) * 65536.0 + ((x) < 0 ? -0.5 : 0.5)))
+
 /* Called after every operation with each of its outputs; `exponent` is 0 but for tp_bfp16 values.
  * `index` counts the outputs over the whole graph, from 0. */
 typedef void (*tp_trace_function)(void *context, uint32_t index, const void *data, uint32_t bytes, int32_t exponent);
