@@ -67,7 +67,7 @@ def lora_operations(base: Operation, rank: int, alpha: float = 8.0) -> dict[str,
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "master_A": (a_shape, "float32"), "master_B": ((window.output_c, rank), "float32"), "lora_A": (a_shape, "int8"),
         "hidden_shift": ((1,), "int8"), "lora_B": ((window.output_c, rank), "int8"), "l1": ((2,), "int32"),
-        "lora_shift": ((window.output_c,), "int8"), "a_scale": ((1,), "float32"),
+        "lora_shift": ((window.output_c,), "int8"), "a_scale": ((1,), "float32"), "gradient_unit": ((2,), "float32"),
     }  # fmt: skip
     t = {name: tensor(f"{base.name}_{name}", *shape) for name, shape in shapes.items()}
     t["hidden"] = tensor(f"{base.name}_hidden", down.output_shape, "int16")

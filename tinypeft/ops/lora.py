@@ -9,7 +9,7 @@ from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, RowFunction, Value, register
 from tinypeft.ops.parameter_gradient import ParameterGradient
-from tinypeft.ops.weighted import column_bytes, emit_filter_gradient
+from tinypeft.ops.weighted import emit_filter_gradient, one_tap_inside
 from tinypeft.ops.window import Window
 
 #: An A whose largest element is smaller is all zeros.
@@ -58,12 +58,14 @@ class LoraDown(Op):
         return gradients
 
     def call(self, op: Operation) -> KernelCall:
-        fields = {"window": op.attributes["window"].fields(), "input_offset": -op.inputs["input"].zero_point}
+        window: Window = op.attributes["window"]
+        fields = {
+            "window": window.fields(),
+            "input_offset": -op.inputs["input"].zero_point,
+            "pointwise": int(one_tap_inside(window)),
+        }
         arguments = [op.inputs["input"], op.inputs["lora_A"], op.inputs["hidden_shift"], op.output]
         return KernelCall("tp_lora_down_s8", "tp_lora_down_params", fields, arguments)
-
-    def scratch_bytes(self, op: Operation) -> int:
-        return column_bytes(op.attributes["window"])
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
@@ -81,7 +83,7 @@ class LoraQuantize(Op):
     name = "LORA_QUANTIZE"
     operands = ("master_A", "master_B")
     results = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale", "l1", "gradient_unit")
-    source = "tp_lora.c"
+    source = "tp_lora_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         a, b = op.inputs["master_A"].shape, op.inputs["master_B"].shape
@@ -134,7 +136,7 @@ class LoraRestore(Op):
     name = "LORA_RESTORE"
     operands = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale")
     results = ("master_A", "master_B", "l1", "gradient_unit")
-    source = "tp_lora.c"
+    source = "tp_lora_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         return {"master_A": op.inputs["lora_A"].shape, "master_B": op.inputs["lora_B"].shape, **_DERIVED}
@@ -203,7 +205,7 @@ class LoraBackwardHidden(Op):
         return {"d_hidden": BlockFloat(total.reshape(op.output.shape), exponent)}
 
     def scratch_bytes(self, op: Operation) -> int:
-        return 2 * op.inputs["d_acc"].shape[-1]
+        return op.inputs["d_acc"].shape[-1]
 
     def call(self, op: Operation) -> KernelCall:
         channels = op.inputs["d_acc"].shape[-1]

@@ -110,7 +110,7 @@ typedef struct {
 } tp_lora_backward_params;
 
 /* d_hidden[p,r] = sum_c d_acc[p,c] * B[c,r], in units of the hidden value over lora_A's scale.
- * scratch: Cout int16. */
+ * scratch: Cout int8. */
 void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
                                  const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
                                  tp_bfp16 *d_hidden, void *scratch);
