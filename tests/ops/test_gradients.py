@@ -16,7 +16,11 @@ from tinypeft.ir import Purpose
 from tinypeft.ops.parameter_gradient import row_factors
 from tinypeft.stages.autodiff import TrainingConfig
 
-CONFIGS = {"lora": AdapterConfig(r=3, lora_alpha=6.0), "lora everywhere": AdapterConfig(r=2, modules_to_save=())}
+CONFIGS = {
+    "lora": AdapterConfig(r=3, lora_alpha=6.0),
+    "lora everywhere": AdapterConfig(r=2, modules_to_save=()),
+    "lora in 4 bits": AdapterConfig(r=2, modules_to_save=(), options=(("lora_bits", 4), ("use_rslora", True))),
+}
 
 
 def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
@@ -69,7 +73,7 @@ def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: in
     assert model.training is not None
     operations = model.training.operations
     loss = next(i for i, op in enumerate(operations) if op.kind == "SOFTMAX_CROSS_ENTROPY")
-    forward = [op for op in operations[:loss] if op.kind not in ("CLAMP_MASK", "LORA_DOWN")]
+    forward = [op for op in operations[:loss] if op.kind not in ("CLAMP_MASK", "LORA_DOWN", "UNPACK_INT4")]
     downs = {op.output.name: op.inputs["lora_A"] for op in operations[:loss] if op.kind == "LORA_DOWN"}
     reference = Reference(values | {"lora_A of hidden": downs})
     reference.loss(operations[loss].inputs["logits"], label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -176,6 +176,15 @@ class Insertion:
         stream = len(self.adapted.initializers)
         self.initialize("INITIALIZE_UNIFORM", tensor, {"seed": self.adapted.seed}, stream=stream, bound=bound)
 
+    def normal(self, tensor: Tensor, deviation: float) -> None:
+        """Have it start normal around 0, from a stream of its own."""
+        stream = len(self.adapted.initializers)
+        self.initialize("INITIALIZE_NORMAL", tensor, {"seed": self.adapted.seed}, stream=stream, deviation=deviation)
+
+    def table(self, tensor: Tensor, values: np.ndarray) -> None:
+        """Have it start from `values`, which firmware keeps in flash."""
+        self.initialize("INITIALIZE_FROM_TABLE", tensor, {}, table=values.astype(np.float32))
+
     def constant(self, tensor: Tensor, value: float = 0.0) -> None:
         """Have it start at `value`."""
         self.initialize("INITIALIZE_CONSTANT", tensor, {}, value=value)
@@ -226,6 +235,9 @@ class AdapterKind:
     def refuses(self, operation: Operation) -> str | None:
         """None where the kind can adapt `operation`, else the reason as a clause ("is a depthwise layer: …")."""
         raise NotImplementedError
+
+    def check(self, config: AdapterConfig, layers: Sequence[str]) -> None:
+        """Raise AdapterError for settings that cannot be; `layers` are those that it is about to adapt."""
 
     def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> None:
         """Give `operation` its adapter operands in place; what runs before or behind it goes into `insertion`."""

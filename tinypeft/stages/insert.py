@@ -23,6 +23,8 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
     operations = adapted.graph.operations
     saved = _modules_to_save(operations, config)
     targets = {kind.name: _targets(operations, config, kind, saved) for kind in kinds}
+    for kind in kinds:
+        kind.check(config, [operation.layer for operation in targets[kind.name]])
     insertion = Insertion(adapted)
     result: list[Operation] = []
     for operation in operations:

@@ -101,4 +101,13 @@ typedef struct {
 void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, const int8_t *lora_A,
                      const int8_t *hidden_shift, int16_t *hidden);
 
+typedef struct {
+  int32_t rows, row_size;
+} tp_int4_params;
+
+/* int4 is two values a byte, the first in the low nibble. Unpacked, row r is multiplier[r] times its values; packing
+ * takes multiples of it, at most 7 times. */
+void tp_pack_int4_s8(const tp_int4_params *params, const int8_t *values, const int8_t *multiplier, uint8_t *packed);
+void tp_unpack_int4_s8(const tp_int4_params *params, const uint8_t *packed, const int8_t *multiplier, int8_t *output);
+
 #endif
