@@ -38,6 +38,7 @@ CONFIGS = {
         "bottleneck+parallel_bottleneck+input_offset",
         options=(("input_offset_shape", "channel"), ("reduction_factor", 1)),
     ),
+    "lora in 4 bits": AdapterConfig(r=2, modules_to_save=(), options=(("lora_bits", 4), ("use_rslora", True))),
 }
 
 
@@ -108,7 +109,7 @@ def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: in
     assert model.training is not None
     operations = model.training.operations
     loss = next(i for i, op in enumerate(operations) if isinstance(op.op, LossOp))
-    inside = "CLAMP_MASK", "INPUT_OFFSET_MASK", "LORA_DOWN", "HIDDEN_ACTIVATION"
+    inside = "CLAMP_MASK", "INPUT_OFFSET_MASK", "LORA_DOWN", "HIDDEN_ACTIVATION", "UNPACK_INT4"
     forward = [op for op in operations[:loss] if op.kind not in inside]
     downs = {op.output.name: op.inputs["lora_A"] for op in operations[:loss] if op.kind == "LORA_DOWN"}
     activations = [op for op in operations[:loss] if op.kind == "HIDDEN_ACTIVATION"]

@@ -153,7 +153,7 @@ def layout_crc(tensors: list[Tensor]) -> int:
 
 def _members(tensors: list[Tensor]) -> list[tuple[str, str, int, str]]:
     """(C type, name, elements, shape) of the struct members."""
-    return [(CTYPES[t.dtype], t.name, t.size, ",".join(map(str, t.shape))) for t in tensors]
+    return [(CTYPES[t.dtype], t.name, t.nbytes if t.packed else t.size, ",".join(map(str, t.shape))) for t in tensors]
 
 
 def _output_shift(model: CompiledModel) -> str | None:
