@@ -114,6 +114,9 @@ int32_t tp_log_fixed(uint64_t x);
 /* The smallest shift >= 0 that brings `bound` into int16 after rounding. */
 static inline int32_t tp_narrow_shift(int64_t bound) {
   int32_t shift = 0;
+  while (bound >> shift >= 1 << 24) {
+    shift += 8; /* and more */
+  }
   while (tp_round_shift_s64(bound, shift) > TP_BFP16_MAX) {
     shift++;
   }
