@@ -1,6 +1,6 @@
 """The process that converts a Keras model: `python -m tinypeft.frontend.keras_process MODEL FOLDER [float]`.
 
-Takes FOLDER/calibration.npy, writes FOLDER/model.tflite and, with `float`, the same not quantised: FOLDER/float.tflite.
+Takes FOLDER/calibration.npy, writes FOLDER/model.tflite and, with `float`, FOLDER/float.tflite, which is not quantised.
 On stdout, a JSON object a line: {"step"} as it proceeds, at the end {"layers": {name: class}}, {"error", "message",
 "hint"} or {"missing"}. What the libraries print goes to stderr.
 """
