@@ -23,7 +23,7 @@ from sparse_cases import (
 from tflite_builder import conv_2d, depthwise_conv_2d, fully_connected, int8_tensor, int32_constant
 
 from tinypeft.adapters import ADAPTERS, AdaptedGraph, AdapterConfig, Insertion, MergedLayer
-from tinypeft.adapters.sparse import channels_option, rank_channels, trained_channels
+from tinypeft.adapters.sparse import adapted_channels, channels_option, rank_channels, trained_channels
 from tinypeft.compiler import compile_model
 from tinypeft.errors import AdapterError
 from tinypeft.interpreter import run_graph
@@ -242,6 +242,10 @@ def test_named_channels_override_the_share() -> None:
     rows = {p.peft_name: p.to_peft(np.zeros(p.master.shape)).shape for p in adapted.parameters}
     assert rows["stem.sparse_rows.weight"] == (2, 2, 3, 3) and rows["stem.sparse_rows.bias"] == (2,)
     assert rows["dw.sparse_rows.weight"] == (3, 1, 3, 3) and rows["head.sparse_rows.weight"] == (1, 8)
+    named = adapted_channels(load("plain").graph.operations, adapted.parameters, config)
+    assert named == {**chosen, "pointwise": named["pointwise"]} and len(named["pointwise"]) == 4
+    again = AdapterConfig("sparse", modules_to_save=(), options=(("channels", channels_option(named)),))
+    assert {name: trained_channels(_operation("plain", name), again).tolist() for name in named} == named
     for p in adapted.parameters:
         array = np.arange(p.master.size).reshape(p.master.shape)
         assert (p.from_peft(p.to_peft(array)) == array).all()

@@ -214,6 +214,15 @@ def rank_channels(operation: Operation, density: float, scores: np.ndarray | Non
     return np.sort(np.argsort(-np.asarray(scores), kind="stable")[:chosen]).astype(np.int16)
 
 
+def adapted_channels(
+    operations: Sequence[Operation], parameters: Sequence[Parameter], config: AdapterConfig
+) -> dict[str, list[int]]:
+    """{operation's name: its trained channels} of a base graph's operations that `parameters` belong to."""
+    rows = {parameter.name for parameter in parameters}
+    adapted = [operation for operation in operations if f"{operation.name}_sparse_rows" in rows]
+    return {operation.name: trained_channels(operation, config).tolist() for operation in adapted}
+
+
 def channels_option(chosen: Mapping[str, Sequence[int]]) -> str:
     """The option `channels` for the channels of named layers: how a choice made elsewhere is configured."""
     return ";".join(f"{name}={','.join(str(int(channel)) for channel in each)}" for name, each in chosen.items())

@@ -35,8 +35,8 @@ typedef struct {
   tp_window window;
   int32_t l1; /* largest sum of |filter| over one input channel */
   int32_t filter_c, group_c; /* of a convolution: as in tp_conv_params */
-  const int16_t *first_channel; /* (Cout): the first input channel that each output channel reads, ascending multiples of
-                                 * filter_c, instead of groups of group_c; NULL: those */
+  const int16_t *first_channel; /* (Cout): the first input channel that each output channel reads, ascending multiples
+                                 * of filter_c, instead of groups of group_c; NULL: those */
 } tp_conv_backward_params;
 
 /* d_input = sum filter * d_acc [+ addend]. d_acc (OH,OW,Cout), filter (Cout,KH,KW,filter_c), d_input (H,W,Cin).
@@ -65,8 +65,8 @@ typedef struct {
 } tp_filter_gradient_params;
 
 /* tp_gradient_function: d_filter[row] = sum over positions of d_output[.,row] * (source + input_offset).
- * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,filter_c). The first is for sums that int32 holds, whatever
- * the mantissas, and the last for one tap and one position. */
+ * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,filter_c). The first is for sums that int32 holds,
+ * whatever the mantissas, and the last for one tap and one position. */
 int tp_filter_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
                            int32_t *gradient);
 int tp_filter_gradient_wide_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row,
