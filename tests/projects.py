@@ -58,6 +58,7 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "ia3": ("plain", AdapterConfig("ia3", modules_to_save=()), TrainingConfig()),
     "channels": ("forms", AdapterConfig("bitfit+ia3"), TrainingConfig(momentum=0.9, batch_size=4)),
     "lora_channels": ("plain", AdapterConfig("lora+bitfit+ia3", r=2), TrainingConfig()),
+    "sparse_channels": ("plain", AdapterConfig("bitfit+ia3+sparse", modules_to_save=()), TrainingConfig()),
     "bottleneck": (
         "plain",
         AdapterConfig("bottleneck", options=(("reduction_factor", 3),)),
@@ -101,6 +102,14 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
         TrainingConfig(loss="mean_squared_error", target="vector", batch_size=3),
     ),
     "autoencoder": ("autoencoder", AdapterConfig(r=2), TrainingConfig(loss="mean_squared_error", target="input")),
+    "sparse": ("plain", AdapterConfig("sparse", options=(("density", 0.3),)), TrainingConfig(momentum=0.5)),
+    "sparse_forms": (
+        "forms",
+        AdapterConfig("sparse", modules_to_save=(), options=(("channels", "grouped=1,6;head=0"), ("density", 0.4))),
+        TrainingConfig(batch_size=2),
+    ),
+    "sparse_whole": ("no_bias", AdapterConfig("sparse", options=(("density", 1.0),)), TrainingConfig()),
+    "sparse_lora": ("residual", AdapterConfig("lora+sparse", r=2, options=(("density", 0.4),)), TrainingConfig()),
 }
 TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]
 

@@ -56,6 +56,18 @@ static void column_dot(const int16_t *column, const int8_t *filter, int32_t taps
   }
 }
 
+/* How many output channels, from c on, read the input channels from `first` on. */
+static int32_t channels_reading(const tp_conv_backward_params *params, int32_t c, int32_t first) {
+  if (params->first_channel == NULL) {
+    return params->group_c;
+  }
+  int32_t end = c;
+  while (end < params->window.output_c && params->first_channel[end] == first) {
+    end++;
+  }
+  return end - c;
+}
+
 void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc, const int8_t *filter,
                                 const int32_t *l1, const tp_bfp16 *addend, tp_bfp16 *d_input, void *column) {
   const tp_window *w = &params->window;
@@ -74,12 +86,18 @@ void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_
     for (int32_t x = 0; x < w->input_w; x++) {
       int32_t position = (y * w->input_w + x) * w->input_c;
       const int8_t *group = filter;
-      for (int32_t c = 0; c < w->output_c; c += params->group_c) {
-        gather_column(w, d_acc->mantissa + c, params->group_c, y, x, narrow, column);
+      int32_t c = 0;
+      for (int32_t first = 0; first < w->input_c; first += params->filter_c) {
+        const int32_t group_c = channels_reading(params, c, first);
+        if (group_c > 0) {
+          gather_column(w, d_acc->mantissa + c, group_c, y, x, narrow, column);
+        }
         for (int32_t k = 0; k < params->filter_c; k += TP_BLOCK) {
-          int32_t acc[TP_BLOCK];
+          int32_t acc[TP_BLOCK] = {0};
           const int32_t channels = tp_min_s32(params->filter_c - k, TP_BLOCK);
-          column_dot(column, group + k, taps, params->group_c, params->filter_c, channels, acc);
+          if (group_c > 0) {
+            column_dot(column, group + k, taps, group_c, params->filter_c, channels, acc);
+          }
           for (int32_t j = 0; j < channels; j++) {
             int32_t value;
             if (addend != NULL) {
@@ -93,7 +111,8 @@ void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_
           }
         }
         position += params->filter_c;
-        group += params->group_c * taps * params->filter_c;
+        group += group_c * taps * params->filter_c;
+        c += group_c;
       }
     }
   }

@@ -82,7 +82,7 @@ CORRELATE(correlate_s64, int64_t)
     const tp_filter_gradient_params *p = params;                                                                       \
     const tp_window *w = &p->window;                                                                                   \
     const int16_t *g = d_output->mantissa + row;                                                                       \
-    const int8_t *input = source;                                                                                      \
+    const int8_t *input = (const int8_t *)source + (p->first_channel != NULL ? p->first_channel[row] : 0);             \
     int32_t any = 0;                                                                                                   \
     for (int32_t i = 0; i < w->kernel_h; i++) {                                                                        \
       tap_range tap;                                                                                                   \
@@ -90,9 +90,9 @@ CORRELATE(correlate_s64, int64_t)
       for (int32_t j = 0; j < w->kernel_w; j++) {                                                                      \
         tap.columns = outputs_inside(j, w->stride_w, w->pad_left, w->dilation_w, w->output_w, w->input_w);             \
         const type offset = (type)sum_over(w, g, tap) * p->input_offset;                                               \
-        for (int32_t k = 0; k < w->input_c; k += TP_BLOCK) {                                                           \
+        for (int32_t k = 0; k < p->filter_c; k += TP_BLOCK) {                                                          \
           type sum[TP_BLOCK] = {offset, offset, offset, offset};                                                       \
-          const int32_t channels = tp_min_s32(w->input_c - k, TP_BLOCK);                                               \
+          const int32_t channels = tp_min_s32(p->filter_c - k, TP_BLOCK);                                              \
           correlate(w, g, input + k, tap, channels, sum);                                                              \
           for (int32_t n = 0; n < channels; n++) {                                                                     \
             *gradient = (int32_t)(narrow);                                                                             \

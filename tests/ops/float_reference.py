@@ -13,6 +13,7 @@ import bottleneck_reference
 import elementwise_reference
 import layout_reference
 import numpy as np
+import sparse_reference
 
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import output_range
@@ -145,6 +146,10 @@ class Reference:
         self._weighted(op, d, [(slice(None), slice(None), slice(None))])
 
     _dense_logits = _fully_connected
+
+    def _sparse_rows(self, op: Operation, d: np.ndarray) -> None:
+        for name, gradient in sparse_reference.gradients(op, self.values, self.real(op, "input"), d).items():
+            self.add(op.inputs[name], gradient)
 
     def _lora_down(self, op: Operation, d: np.ndarray) -> None:
         raise AssertionError("its gradients are those of the layer that it belongs to")

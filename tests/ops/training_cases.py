@@ -22,6 +22,7 @@ from layer_cases import (
     tensor,
     transpose_conv_backward_input,
 )
+from sparse_cases import SPARSE_CASES
 
 from tinypeft.arithmetic import limit_float
 from tinypeft.ir import Operation, Purpose, Tensor
@@ -47,6 +48,7 @@ KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "CONV_2D_BACKWARD_INPUT": conv_backward_input,
     "DEPTHWISE_CONV_2D_BACKWARD_INPUT": depthwise_backward_input,
     "TRANSPOSE_CONV_BACKWARD_INPUT": transpose_conv_backward_input,
+    **SPARSE_CASES,
 }
 
 

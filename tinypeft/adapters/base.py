@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -141,9 +141,11 @@ class AdaptedGraph:
 class Insertion:
     """What a kind inserts through: it adds to an AdaptedGraph under names derived from the layer.
 
-    `before` and `after` collect the operations to run right before and behind the layer that is being adapted.
-    `classifier` is the retrained layer whose output are the logits, if there is one.
+    `before` and `after` collect the operations to run right before and behind the layer that is being adapted; `base`
+    is that layer as no kind has changed it. `classifier` is the retrained layer whose output are the logits, if any.
     """
+
+    base: Operation
 
     def __init__(self, adapted: AdaptedGraph):
         self.adapted = adapted
@@ -243,7 +245,7 @@ class AdapterKind:
 
     options    settings of its own
     order      where it comes among the kinds on one layer, inserted and merged: 0 what changes the bias, of which the
-               bounds of others depend; 1 what adds to the accumulators; 2 what scales them
+               bounds of others depend; 1 what adds to the accumulators; 2 what scales them; 3 what replaces outputs
     on_input   whether it adapts the model's input instead of layers: `operation` is then the first that reads it
     peft_type  PEFT's name of it, or ours where PEFT has none
     unmerged   why it has no merged form, as a clause ("adds an activation of its own"); empty where it has
@@ -259,6 +261,9 @@ class AdapterKind:
     def refuses(self, operation: Operation) -> str | None:
         """None where the kind can adapt `operation`, else the reason as a clause ("is a depthwise layer: …")."""
         raise NotImplementedError
+
+    def check(self, targets: Sequence[Operation], config: AdapterConfig) -> None:
+        """Raise AdapterError for settings that do not fit the layers that the kind is to adapt."""
 
     def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> None:
         """Give `operation` its adapter operands in place; what runs before or behind it goes into `insertion`."""

@@ -10,7 +10,7 @@ from tinypeft import arithmetic
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, output_range
-from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
@@ -27,6 +27,7 @@ from tinypeft.ops.weighted import (
     requantization_arguments,
     weight_operands,
     weighted_vjp,
+    whole_filters,
 )
 from tinypeft.ops.window import Window, make_window
 
@@ -114,7 +115,9 @@ class Conv2D(Op):
 class Conv2DBackwardInput(Op):
     """The gradient of the input: d_acc (1,OH,OW,Cout) and filter to (1,H,W,Cin), plus an addend.
 
-    `l1`, where given, is the run-time norm of a filter that changes; else a constant bounds it.
+    `l1`, where given, is the run-time norm of a filter that changes; else a constant bounds it. With the attribute
+    `first_channel`, int16 (Cout,), ascending, each filter reads its last axis of channels from there on; `l1` is then
+    given.
     """
 
     name = "CONV_2D_BACKWARD_INPUT"
@@ -136,10 +139,12 @@ class Conv2DBackwardInput(Op):
         exponent = d_acc.exponent + narrow + arithmetic.narrow_shift(bound)
         if addend is not None:
             exponent = arithmetic.common_exponent(bound, d_acc.exponent + narrow, addend.peak, addend.exponent)
-        groups = group_count(window, op.inputs["filter"])
+        groups, filters = group_count(window, op.inputs["filter"]), values["filter"]
+        if "first_channel" in op.attributes:
+            groups, filters = 1, whole_filters(filters, window, op.attributes["first_channel"])
         mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow).astype(np.float64)
         columns = mantissa.reshape(-1, groups, window.output_c // groups).transpose(1, 0, 2)
-        filters = values["filter"].reshape(groups, window.output_c // groups, -1).astype(np.float64)
+        filters = filters.reshape(groups, window.output_c // groups, -1).astype(np.float64)
         taps = (columns @ filters).reshape(groups, len(columns[0]), -1, window.input_c // groups).transpose(1, 2, 0, 3)
         shape = window.output_h, window.output_w, window.kernel_h, window.kernel_w, window.input_c
         acc = window.scatter(taps.reshape(shape)).astype(np.int64)
@@ -152,27 +157,38 @@ class Conv2DBackwardInput(Op):
         window: Window = op.attributes["window"]
         unit = (window.kernel_h, window.kernel_w, window.stride_h, window.stride_w) == (1, 1, 1, 1)
         same = unit and not window.pad_top and not window.pad_left
-        over_acc = ("d_acc",) if same and window.input_c <= window.output_c and "addend" not in op.inputs else ()
+        same = same and window.input_c <= window.output_c and "first_channel" not in op.attributes
+        over_acc = ("d_acc",) if same and "addend" not in op.inputs else ()
         return {"d_input": ("addend", *over_acc) if "addend" in op.inputs else over_acc}
 
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
-        channels = group_fields(window, op.inputs["filter"])["group_c"]
-        return 2 * window.kernel_h * window.kernel_w * channels
+        return 2 * window.kernel_h * window.kernel_w * _group_fields(op)["group_c"]
 
     def call(self, op: Operation) -> KernelCall:
         window: Window = op.attributes["window"]
         fields = {
             "window": window.fields(),
             "l1": 0 if "l1" in op.inputs else _filter_l1(op),
-            **group_fields(window, op.inputs["filter"]),
+            **_group_fields(op),
         }
+        if "first_channel" in op.attributes:
+            fields["first_channel"] = CArray("int16_t", op.attributes["first_channel"], "first_channel")
         arguments = [op.inputs["d_acc"], op.inputs["filter"], op.inputs.get("l1"), op.inputs.get("addend"), op.output]
         return KernelCall("tp_conv_backward_input_s16", "tp_conv_backward_params", fields, arguments)
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
         return window.output_h * window.output_w * op.inputs["filter"].size
+
+
+def _group_fields(op: Operation) -> dict[str, int]:
+    """filter_c and group_c of the kernel's parameters; the most filters that read the same, where that varies."""
+    filters = op.inputs["filter"]
+    if "first_channel" not in op.attributes:
+        return group_fields(op.attributes["window"], filters)
+    _, counts = np.unique(op.attributes["first_channel"], return_counts=True)
+    return {"filter_c": filters.shape[-1], "group_c": int(counts.max())}
 
 
 def _filter_l1(op: Operation) -> int:

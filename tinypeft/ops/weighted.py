@@ -85,6 +85,15 @@ def group_fields(window: Window, filters: Tensor) -> dict[str, int]:
     return {"filter_c": filters.shape[-1], "group_c": window.output_c // group_count(window, filters)}
 
 
+def whole_filters(filters: np.ndarray, window: Window, first_channel: np.ndarray) -> np.ndarray:
+    """(Cout,KH,KW,Cin) float64 of filters that read their own last axis of channels from `first_channel` (Cout,) on."""
+    each = filters.reshape(window.output_c, window.kernel_h, window.kernel_w, -1)
+    whole = np.zeros((*each.shape[:-1], window.input_c))
+    for row, first in enumerate(first_channel):
+        whole[row, :, :, first : first + each.shape[-1]] = each[row]
+    return whole
+
+
 def reads_directly(window: Window, filters: Tensor) -> bool:
     """Whether the kernel reads int8 inputs as they lie, without a column: one tap, no padding, a frozen filter."""
     one_tap = window.kernel_h == window.kernel_w == 1 and not window.pad_top and not window.pad_left
@@ -226,15 +235,17 @@ def lora_rank(op: Operation) -> int:
 def output_gradients(op: Operation, d_output: Tensor, builder: Builder) -> tuple[Tensor, Tensor]:
     """The gradient of a layer in front of its requantisation: in real units, and times the scales of its channels.
 
-    The first is `d_output` itself, clamp and all, where nothing that is trained reads it.
+    The first is `d_output` itself, clamp and all, where nothing that is trained reads it. The attribute
+    `clamped_behind` says that what reads the layer's output already passes no gradient where that was clamped.
     """
+    clamp = not op.attributes.get("clamped_behind", False)
     fold: FoldState | None = op.attributes.get("fold")
     scales: dict[str, Any] = {"channel_scale": filter_scales(op)}
     if fold is not None:
         scales = {"multiplier": fold.multiplier, "exponent": fold.exponent}
     if not any(builder.needs(op.inputs.get(name)) for name in ("filter", "bias", "multiplier")):
-        return d_output, builder.through_output(op, d_output, **scales)
-    d_real = builder.through_output(op, d_output)
+        return d_output, builder.through_output(op, d_output, clamp, **scales)
+    d_real = builder.through_output(op, d_output, clamp)
     return d_real, builder.through_output(op, d_real, clamp=False, **scales)
 
 

@@ -27,10 +27,13 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
         kind.name: _on_input(first, kind) if kind.on_input else _targets(operations, config, kind, saved)
         for kind in kinds
     }
+    for kind in kinds:
+        kind.check(targets[kind.name], config)
     insertion = Insertion(adapted)
     insertion.classifier = _classifier(operations, saved)
     result: list[Operation] = []
-    for operation in operations:
+    for base, operation in zip(graph.operations, operations, strict=True):
+        insertion.base = base
         if operation in saved:
             ADAPTERS["modules_to_save"].insert(operation, config, insertion)
         for kind in kinds:

@@ -16,6 +16,7 @@
 #include "tp_kernels_reduce.h"
 #include "tp_kernels_resize.h"
 #include "tp_kernels_softmax.h"
+#include "tp_kernels_sparse.h"
 #include "tp_kernels_train.h"
 #include "tp_optimizer.h"
 

@@ -35,12 +35,14 @@ typedef struct {
   tp_window window;
   int32_t l1; /* largest sum of |filter| over one input channel */
   int32_t filter_c, group_c; /* of a convolution: as in tp_conv_params */
+  const int16_t *first_channel; /* (Cout): the first input channel that each output channel reads, ascending multiples of
+                                 * filter_c, instead of groups of group_c; NULL: those */
 } tp_conv_backward_params;
 
 /* d_input = sum filter * d_acc [+ addend]. d_acc (OH,OW,Cout), filter (Cout,KH,KW,filter_c), d_input (H,W,Cin).
  * l1 (1): used instead of params->l1 unless NULL. addend may be NULL or of d_input's shape, and may be d_input's own
  * buffer. For 1x1 windows of stride 1 with Cin <= Cout, d_input may be d_acc's buffer.
- * column: scratch of KH*KW*group_c int16. */
+ * column: scratch of KH*KW*group_c int16, or of the most output channels that read the same. */
 void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc, const int8_t *filter,
                                 const int32_t *l1, const tp_bfp16 *addend, tp_bfp16 *d_input, void *column);
 
@@ -58,10 +60,12 @@ void tp_depthwise_conv_backward_input_s16(const tp_conv_backward_params *params,
 typedef struct {
   tp_window window;
   int32_t input_offset;
+  int32_t filter_c;             /* input channels that a row reads */
+  const int16_t *first_channel; /* (Cout): the first of them; NULL: 0 */
 } tp_filter_gradient_params;
 
 /* tp_gradient_function: d_filter[row] = sum over positions of d_output[.,row] * (source + input_offset).
- * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,Cin). The first is for sums that int32 holds, whatever
+ * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,filter_c). The first is for sums that int32 holds, whatever
  * the mantissas, and the last for one tap and one position. */
 int tp_filter_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
                            int32_t *gradient);
