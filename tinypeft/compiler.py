@@ -15,6 +15,7 @@ from tinypeft.losses import LABEL, LOSSES, Loss
 from tinypeft.planner import WHOLE, ArenaPlan, ArenaRegion
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.insert import insert_adapters
+from tinypeft.stages.latent import LatentGraphs, split_latents
 from tinypeft.stages.logits import attach_logits
 from tinypeft.stages.plan import plan_graphs
 from tinypeft.stages.recompute import RamBudget, Recomputed, recompute
@@ -37,6 +38,7 @@ class CompiledModel:
     requantize  adapter weights from masters
     restore     masters from adapter weights
     recomputed  what training runs again to stay within a budget; None where it need not
+    latent      training split in two in front of the first adapter; None where that was not asked for
     """
 
     name: str
@@ -55,11 +57,14 @@ class CompiledModel:
     adapter_weights: list[Tensor]
     training_state: list[Tensor]
     recomputed: Recomputed | None = None
+    latent: LatentGraphs | None = None
 
     @property
     def graphs(self) -> list[Graph]:
         """Every graph there is, inference first."""
         every = [self.inference, self.training, self.update, self.reset, self.requantize, self.restore]
+        if self.latent is not None:
+            every += [self.latent.encode, self.latent.training]
         return [graph for graph in every if graph is not None]
 
     @property
@@ -152,6 +157,8 @@ def compile_model(
     training = schedule(verify(training, "differentiate")) if training is not None else None
     update = schedule(verify(update, "differentiate")) if update is not None else None
     present = [g for g in (inference, training, update, reset, requantize, restore) if g is not None]
+    latent = split_latents(training) if training is not None and training_config.latents else None
+    present += [] if latent is None else [latent.encode, latent.training]
     for graph in present:
         verify(graph, "schedule")
     tensors = list({id(t): t for graph in present for t in graph.tensors()}.values())
@@ -188,6 +195,7 @@ def compile_model(
         adapter_weights,
         training_state,
         recomputed,
+        latent,
     )
 
 

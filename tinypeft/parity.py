@@ -230,7 +230,7 @@ def _dumped(tensor: Tensor, dump: Dump) -> Value:
     array: np.ndarray = np.frombuffer(dump.data, dtype).astype(DTYPES[tensor.dtype])
     if tensor.dtype == "bfp16":
         return BlockFloat(array.reshape(tensor.shape), dump.exponent)
-    return array if tensor.dtype == "bits" else array.reshape(tensor.shape)
+    return array if tensor.packed else array.reshape(tensor.shape)
 
 
 def _real(value: Value) -> np.ndarray:

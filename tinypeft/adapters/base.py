@@ -184,6 +184,15 @@ class Insertion:
         stream = len(self.adapted.initializers)
         self.initialize("INITIALIZE_UNIFORM", tensor, {"seed": self.adapted.seed}, stream=stream, bound=bound)
 
+    def normal(self, tensor: Tensor, deviation: float) -> None:
+        """Have it start normal around 0, from a stream of its own."""
+        stream = len(self.adapted.initializers)
+        self.initialize("INITIALIZE_NORMAL", tensor, {"seed": self.adapted.seed}, stream=stream, deviation=deviation)
+
+    def table(self, tensor: Tensor, values: np.ndarray) -> None:
+        """Have it start from `values`, which firmware keeps in flash."""
+        self.initialize("INITIALIZE_FROM_TABLE", tensor, {}, table=values.astype(np.float32))
+
     def constant(self, tensor: Tensor, value: float = 0.0) -> None:
         """Have it start at `value`."""
         self.initialize("INITIALIZE_CONSTANT", tensor, {}, value=value)

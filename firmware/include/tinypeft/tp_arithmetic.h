@@ -175,6 +175,13 @@ float tp_sqrt_f32(float x);
 /* cos(pi * x) for 0 <= x <= 1, within 3e-7. */
 float tp_cos_pi_f32(float x);
 
+/* The state behind `state`, neither of which is 0. */
+static inline uint32_t tp_xorshift32(uint32_t state) {
+  state ^= state << 13;
+  state ^= state >> 17;
+  return state ^ state << 5;
+}
+
 /* `count` values in [-bound, bound) from xorshift32; returns the next state. `state` is not 0. */
 uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound);
 
