@@ -72,6 +72,7 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "ia3": ("plain", AdapterConfig("ia3", modules_to_save=()), TrainingConfig()),
     "channels": ("forms", AdapterConfig("bitfit+ia3"), TrainingConfig(momentum=0.9, batch_size=4)),
     "lora_channels": ("plain", AdapterConfig("lora+bitfit+ia3", r=2), TrainingConfig()),
+    "sparse_channels": ("plain", AdapterConfig("bitfit+ia3+sparse", modules_to_save=()), TrainingConfig()),
     "bottleneck": (
         "plain",
         AdapterConfig("bottleneck", options=(("reduction_factor", 3),)),

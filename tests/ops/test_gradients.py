@@ -94,6 +94,11 @@ def _integer_gradients(
             factors = row_factors(producer, operands, sums.exponent)
             rows = sums.mantissa.reshape(len(factors), -1)
             computed[masters[tensor.name]] = (rows * factors[:, None]).reshape(tensor.shape)
+        if op.kind == "DENSE_RETRAIN" and operand == "master_filter":
+            source = op.inputs["source"]
+            given = values[source.name].reshape(-1).astype(np.float64) - source.zero_point
+            d_output = values[op.inputs["d_output"].name].to_float().reshape(-1) * op.attributes["scale"]
+            computed[masters[tensor.name]] = np.outer(d_output, given)
 
     arguments = {training.inputs[0].name: x, "label": np.int32(label), "learning_rate": np.float32(0.0)}
     run_graph(training, arguments, dict(state), trace)

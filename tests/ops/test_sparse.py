@@ -282,10 +282,17 @@ def test_refused_options(options: dict, message: str, hint: str) -> None:
     assert caught.value.hint is not None and hint in caught.value.hint
 
 
-def test_rows_replace_what_other_kinds_leave() -> None:
-    with pytest.raises(AdapterError, match="sparse replaces channels as lora would leave them") as caught:
-        insert_adapters(load("plain").graph, AdapterConfig("sparse+lora"))
-    assert caught.value.hint == "name it last: lora+sparse"
+@pytest.mark.parametrize("kinds", ["sparse+lora", "sparse+bitfit", "ia3+sparse", "sparse+ia3+bitfit+lora"])
+def test_rows_replace_what_other_kinds_leave(kinds: str) -> None:
+    """In whatever order they are named; fresh, all of them leave the base layer."""
+    config = AdapterConfig(kinds)
+    assert config.kinds[-1] == "sparse"
+    model = compile_model("plain", b"", load("plain").graph, config, TrainingConfig())
+    state = model.fresh_state(1)
+    for x in samples(load("plain"), 3, 1).x:
+        arguments = {model.inference.inputs[0].name: x.reshape(model.inference.inputs[0].shape)}
+        expected = run_graph(model.base, arguments, {})[0]
+        np.testing.assert_array_equal(run_graph(model.inference, arguments, dict(state))[0], expected)
 
 
 def test_rows_are_not_put_behind_what_follows_the_layer() -> None:

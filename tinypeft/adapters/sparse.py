@@ -40,6 +40,7 @@ class Sparse(AdapterKind):
 
     name = "sparse"
     options = (_DENSITY, _CHANNELS)
+    order = 3
     peft_type = "SPARSE"
 
     def refuses(self, operation: Operation) -> str | None:
@@ -63,14 +64,7 @@ class Sparse(AdapterKind):
         return f"has a bias of {largest} steps, the limit of rows is {BIAS_LIMIT}" if largest > BIAS_LIMIT else None
 
     def check(self, targets: Sequence[Operation], config: AdapterConfig) -> None:
-        """Raise AdapterError for an order of kinds, or channels, that do not fit."""
-        behind = [kind for kind in config.kinds[config.kinds.index(self.name) :] if kind != self.name]
-        if behind:
-            order = "+".join([*(kind for kind in config.kinds if kind != self.name), self.name])
-            raise AdapterError(
-                f"sparse replaces channels as {', '.join(behind)} would leave them, but is named before",
-                f"name it last: {order}",
-            )
+        """Raise AdapterError for channels that do not fit."""
         for name, channels in _parse(config.option(_CHANNELS)).items():
             found = [operation for operation in targets if _is_called(operation, name)]
             if len(found) != 1:
