@@ -36,6 +36,7 @@ class CompiledModel:
     reset       a fresh adapter from a seed
     requantize  adapter weights from masters
     restore     masters from adapter weights
+    adapted_by  operation of the base -> the adapter kinds on it, in the order in which they merge
     recomputed  what training runs again to stay within a budget; None where it need not
     """
 
@@ -54,6 +55,7 @@ class CompiledModel:
     arena: ArenaPlan
     adapter_weights: list[Tensor]
     training_state: list[Tensor]
+    adapted_by: dict[str, list[str]]
     recomputed: Recomputed | None = None
 
     @property
@@ -187,6 +189,7 @@ def compile_model(
         arena,
         adapter_weights,
         training_state,
+        adapted.kinds,
         recomputed,
     )
 
