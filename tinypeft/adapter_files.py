@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tinypeft import __version__
-from tinypeft.adapter_modules import PEFT_TYPES, Module, modules_of, peft_config, peft_type
 from tinypeft.adapter_import import masters_from_peft
+from tinypeft.adapter_modules import PEFT_TYPES, Module, modules_of, peft_config, peft_type
 from tinypeft.adapter_state import Adapter, adapter_from_masters, adapter_from_package, quantizer_states
 from tinypeft.adapters import Parameter
 from tinypeft.compiler import CompiledModel

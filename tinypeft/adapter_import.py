@@ -16,7 +16,7 @@ from tinypeft.ir import Operation
 from tinypeft.ops.weighted import filter_scales, input_scale, layer_bias
 
 _HINT = "generate the project with the adapter's configuration"
-#: relative difference of a bias that is the base's, which a step of the accumulator makes coarse
+#: steps of the accumulator by which a bias may differ that is the base's before it was quantised
 _BIAS_STEPS = 0.51
 
 
@@ -31,9 +31,7 @@ def masters_from_peft(
     """
     config = adapter.config
     if config.peft_type != peft_type(model):
-        raise AdapterError(
-            f"the adapter is a {config.peft_type}, the project's adapters are {peft_type(model)}", _HINT
-        )
+        raise AdapterError(f"the adapter is a {config.peft_type}, the project's adapters are {peft_type(model)}", _HINT)
     modules = {module.name: module for module in modules_of(model)}
     layers = {op.layer: op for op in model.base.operations if "filter" in op.inputs}
     masters: dict[str, np.ndarray] = {}
@@ -55,7 +53,8 @@ def masters_from_peft(
                 f"the adapter's IA3 scales the inputs of {path}, tinypeft scales outputs",
                 "train it with feedforward_modules=[]",
             )
-    if missing := [m.name for m in modules.values() if any(p.master.name not in masters for p in m.parameters.values())]:
+    untold = {p.name for p in model.parameters if p.master.name not in masters}
+    if missing := [m.name for m in modules.values() if any(p.name in untold for p in m.parameters.values())]:
         raise AdapterError(
             f"the project trains {', '.join(missing)}, for which the adapter has nothing; it has {', '.join(given)}",
             _HINT,
@@ -77,7 +76,8 @@ def _drop_base_bias(tensors: dict[str, np.ndarray], module: Module) -> None:
         return
     op: Operation = module.operation
     unit = input_scale(op).astype(np.float64) * filter_scales(op).astype(np.float64)
-    if tensors["bias"].shape == unit.shape and (abs(tensors["bias"] - layer_bias(op) * unit) <= _BIAS_STEPS * unit).all():
+    same = tensors["bias"].shape == unit.shape
+    if same and (np.abs(tensors["bias"] - layer_bias(op) * unit) <= _BIAS_STEPS * unit).all():
         del tensors["bias"]
 
 

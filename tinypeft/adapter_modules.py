@@ -1,4 +1,4 @@
-"""A compiled model's trained tensors as PEFT sees them: modules with named tensors, and PEFT's configuration of them."""
+"""A compiled model's trained tensors as PEFT sees them: modules with named tensors, and PEFT's configuration."""
 
 from __future__ import annotations
 

@@ -82,7 +82,8 @@ def check_mergeable(model: CompiledModel) -> None:
             if reason := ADAPTERS[kind].unmerged:
                 where = "the input" if ADAPTERS[kind].on_input else f"layer {operation}"
                 raise AdapterError(
-                    f"the {kind} on {where} cannot be merged: it {reason}", "deploy the base and the adapter's package as they are"
+                    f"the {kind} on {where} cannot be merged: it {reason}",
+                    "deploy the base and the adapter's package as they are",
                 )
 
 
