@@ -32,7 +32,8 @@ from tinypeft.project import (
 from tinypeft.resources import resource_path
 from tinypeft.stages.autodiff import TrainingConfig
 
-BASE_MODEL = "base.tflite"
+#: files of a project's folder model/: the model that is compiled, and the stem of the Keras model it was converted from
+BASE_MODEL, KERAS_MODEL = "base.tflite", "source"
 
 Progress = Callable[[str], None]
 _Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, MemoryConfig)
@@ -82,13 +83,15 @@ def generate_project(
     memory: MemoryConfig = DEFAULT_MEMORY,
     stack_bytes: int = DEFAULT_STACK,
     progress: Progress = lambda step: None,
+    source: LoadedModel | None = None,
 ) -> Report:
     """Write the project of `model_path` for `board` to `directory`, built; or, on any error, nothing.
 
-    `calibration` (N, ...) is needed for a .keras or .h5. Raises FitError where the model does not fit the board.
+    `calibration` (N, ...) is needed for a .keras or .h5, unless `source` is what it was loaded as. Raises FitError
+    where the model does not fit the board.
     """
     adapter, training = adapter or AdapterConfig(), training or TrainingConfig()
-    source = load_model(model_path, calibration, progress)
+    source = source or load_model(model_path, calibration, progress)
     progress("compiling")
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
     sources = sources_for(model, board, memory)
@@ -119,10 +122,19 @@ def generate_project(
         stack_bytes=stack_bytes,
         weights_region=weights.name if (weights := memory.weights(board)) else "",
         manifest=manifest,
-        files={BASE_MODEL: source.tflite},
+        files={BASE_MODEL: source.tflite, **_keras_file(model_path, source)},
         prepare=build,
     )
     return _report(model, source, board, sizes[0] if sizes else None)
+
+
+def keras_model(project: Project) -> Path | None:
+    """The Keras model that a project was generated from, as its folder holds it; None for one of a .tflite."""
+    return next((project.directory / "model").glob(f"{KERAS_MODEL}.*"), None)
+
+
+def _keras_file(path: Path | str, source: LoadedModel) -> dict[str, bytes]:
+    return {f"{KERAS_MODEL}{Path(path).suffix.lower()}": Path(path).read_bytes()} if source.keras_layers else {}
 
 
 def build_for_board(directory: Path | str, board: Board) -> Path:

@@ -15,7 +15,7 @@ from tinypeft.exchange.tflite_rewrite import Replacement, rewrite_tflite
 from tinypeft.frontend import flatfile
 from tinypeft.frontend.flatfile import FileModel
 from tinypeft.ir import Operation, Tensor
-from tinypeft.merged_weights import QuantizedLayer, channel_rows, quantize_layer
+from tinypeft.merging.weights import QuantizedLayer, channel_rows, quantize_layer
 from tinypeft.ops.weighted import filter_scales, input_scale, layer_bias
 
 #: what passes a classifier's output on, with its scale or its number of classes
