@@ -30,18 +30,22 @@ ALLOWED: dict[str, set[str]] = {
     "updates": {"training", "adapters", "optimizers", "ops", "ir", "errors"},
     "stages": {"losses", "training", "updates", "adapters", "optimizers", "planner", "ops", "ir", "errors"},
     "compiler": {
-        "training",
-        "stages",
-        "adapters",
-        "optimizers",
-        "losses",
-        "interpreter",
-        "planner",
-        "ops",
-        "ir",
-        "errors",
+        *("training", "stages", "adapters", "optimizers", "losses", "interpreter", "planner", "ops", "ir", "errors"),
     },
     "codegen": {"compiler", "planner", "ops", "ir", "arithmetic", "errors", "resources"},
+    "state": {"codegen", "compiler", "ir", "errors"},
+    "adapter_state": {"state", "compiler", "interpreter", "ops", "ir", "errors"},
+    "adapter_modules": {"exchange", "compiler", "adapters", "ir"},
+    "adapter_import": {"adapter_modules", "exchange", "compiler", "adapters", "ops", "ir", "errors"},
+    "adapter_files": {
+        *("adapter_import", "adapter_modules", "adapter_state", "exchange", "compiler", "adapters", "errors"),
+    },
+    "interpreted": {"adapter_state", "device", "state", "compiler", "interpreter", "ops", "ir", "errors"},
+    "running": {"generate", "project", "emulators", "boards", "device", "errors"},
+    "merging": {
+        *("generate", "personalise", "adapter_state", "exchange", "oracle", "frontend", "compiler", "interpreter"),
+        *("adapters", "data", "ops", "ir", "errors"),
+    },
     "data": {"ir", "errors"},
     "frontend": {"data", "ops", "ir", "errors"},
     "exchange": {"frontend", "errors"},
@@ -63,8 +67,9 @@ ALLOWED: dict[str, set[str]] = {
 #: part -> the only parts that may import it
 IMPORTERS = {
     "cli": {"__main__"},
+    "api": {"", "cli"},
     "parity": {"cli", "parity", "demo"},
-    "personalise": {"cli", "personalise", "parity", "demo"},
+    "personalise": {"cli", "api", "merging", "personalise", "parity", "demo"},
 }
 
 

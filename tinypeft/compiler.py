@@ -37,6 +37,7 @@ class CompiledModel:
     reset       a fresh adapter from a seed
     requantize  adapter weights from masters
     restore     masters from adapter weights
+    adapted_by  operation of the base -> the adapter kinds on it, in the order in which they merge
     recomputed  what training runs again to stay within a budget; None where it need not
     latent      training split in two in front of the first adapter; None where that was not asked for
     """
@@ -56,6 +57,7 @@ class CompiledModel:
     arena: ArenaPlan
     adapter_weights: list[Tensor]
     training_state: list[Tensor]
+    adapted_by: dict[str, list[str]]
     recomputed: Recomputed | None = None
     latent: LatentGraphs | None = None
 
@@ -194,6 +196,7 @@ def compile_model(
         arena,
         adapter_weights,
         training_state,
+        adapted.kinds,
         recomputed,
         latent,
     )

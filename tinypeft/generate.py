@@ -36,8 +36,9 @@ from tinypeft.project import (
 from tinypeft.resources import resource_path
 from tinypeft.stages.autodiff import TrainingConfig
 
-#: Files of a project's folder model/: what it takes to compile the project again.
-BASE_MODEL, STARTING_FACTORS = "base.tflite", "loftq.safetensors"
+#: files of a project's folder model/: what it takes to compile the project again, and the stem of the Keras model that
+#: it was converted from
+BASE_MODEL, STARTING_FACTORS, KERAS_MODEL = "base.tflite", "loftq.safetensors", "source"
 
 Progress = Callable[[str], None]
 _Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, MemoryConfig)
@@ -87,13 +88,17 @@ def generate_project(
     memory: MemoryConfig = DEFAULT_MEMORY,
     stack_bytes: int = DEFAULT_STACK,
     progress: Progress = lambda step: None,
+    source: LoadedModel | None = None,
 ) -> Report:
     """Write the project of `model_path` for `board` to `directory`, built; or, on any error, nothing.
 
-    `calibration` (N, ...) is needed for a .keras or .h5. Raises FitError where the model does not fit the board.
+    `calibration` (N, ...) is needed for a .keras or .h5, unless `source` is what it was loaded as. Raises FitError
+    where the model does not fit the board.
     """
     adapter, training = adapter or AdapterConfig(), training or TrainingConfig()
-    source, factors = load_source(model_path, calibration, adapter, progress)
+    factors: dict[str, np.ndarray] = {}
+    if source is None or starts_from_factors(adapter):
+        source, factors = load_source(model_path, calibration, adapter, progress)
     progress("compiling")
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
     sources = sources_for(model, board, memory)
@@ -124,7 +129,8 @@ def generate_project(
         stack_bytes=stack_bytes,
         weights_region=weights.name if (weights := memory.weights(board)) else "",
         manifest=manifest,
-        files={BASE_MODEL: source.tflite} | ({STARTING_FACTORS: save(factors)} if factors else {}),
+        files={BASE_MODEL: source.tflite, **_keras_file(model_path, source)}
+        | ({STARTING_FACTORS: save(factors)} if factors else {}),
         prepare=build,
     )
     return _report(model, source, board, sizes[0] if sizes else None)
@@ -142,6 +148,15 @@ def load_source(
     factors = starting_factors(source.graph, source.float_filters, largest_rank(adapter)) if wanted else {}
     attach_factors(source.graph, factors)
     return source, factors
+
+
+def keras_model(project: Project) -> Path | None:
+    """The Keras model that a project was generated from, as its folder holds it; None for one of a .tflite."""
+    return next((project.directory / "model").glob(f"{KERAS_MODEL}.*"), None)
+
+
+def _keras_file(path: Path | str, source: LoadedModel) -> dict[str, bytes]:
+    return {f"{KERAS_MODEL}{Path(path).suffix.lower()}": Path(path).read_bytes()} if source.keras_layers else {}
 
 
 def build_for_board(directory: Path | str, board: Board) -> Path:

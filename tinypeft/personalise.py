@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from tinypeft.compiler import CompiledModel
-from tinypeft.device import Device
+from tinypeft.data import VectorForm
+from tinypeft.device import Run, Stats
 from tinypeft.errors import AdapterError, DataError, DeviceError
 from tinypeft.ir import DTYPES, Tensor
 from tinypeft.losses import INPUT, target_on_device
@@ -17,6 +19,28 @@ from tinypeft.schedule import Schedule
 from tinypeft.state import pack_adapter, unpack_tensors
 
 Progress = Callable[[str, int, int], None]
+
+
+class Runner(Protocol):
+    """What runs and trains a model: a Device, or the interpreter. See `Device` for its methods."""
+
+    def infer(self, data: bytes, /) -> Run: ...
+
+    def train_step(self, data: bytes, target: int | bytes | None, learning_rate: float, /) -> Run: ...
+
+    def update(self, learning_rate: float, /) -> Run: ...
+
+    def reset_adapter(self, seed: int, /) -> Run: ...
+
+    def load_adapter(self, package: bytes, /) -> None: ...
+
+    def export_adapter(self) -> bytes: ...
+
+    def read(self, target: str, offset: int = 0, length: int | None = None, /) -> bytes: ...
+
+    def instructions(self) -> int | None: ...
+
+    def stats(self) -> Stats: ...
 
 
 @dataclass(frozen=True)
@@ -81,22 +105,36 @@ class Trained:
         return hashlib.sha256(self.package).hexdigest()
 
 
-def infer_all(model: CompiledModel, device: Device, x: np.ndarray, progress: Callable[[int], None]) -> Outputs:
+def infer_all(model: CompiledModel, device: Runner, x: np.ndarray, progress: Callable[[int], None]) -> Outputs:
     """Every sample of x (N, ...) through the device; `progress` is called with the number done."""
-    outputs, scores, counts = [], [], []
+    outputs, logits, counts = [], [], []
     for number, sample in enumerate(x):
         run = device.infer(np.ascontiguousarray(sample).tobytes())
-        output = np.frombuffer(run.output, np.dtype(DTYPES[model.output.dtype]).newbyteorder("<"))
-        logits = np.frombuffer(device.read("logits"), "<i4") if model.logits is not None else output
-        outputs.append(output.reshape(model.output.shape[1:]))
-        scores.append(_real(model.logits or model.output, logits))
+        outputs.append(np.frombuffer(run.output, np.dtype(DTYPES[model.output.dtype]).newbyteorder("<")))
+        if model.logits is not None:
+            logits.append(np.frombuffer(device.read("logits"), "<i4"))
         counts.append(device.instructions())
         progress(number + 1)
     known = [count for count in counts if count is not None]
     mean = round(sum(known) / len(known)) if known else None
+    return outputs_of(model, outputs, logits or None, model.output, mean)
+
+
+def outputs_of(
+    model: CompiledModel,
+    outputs: Sequence[np.ndarray],
+    logits: Sequence[np.ndarray] | None,
+    tensor: Tensor,
+    instructions: int | None = None,
+) -> Outputs:
+    """Outputs of one array a sample, each of the form of `tensor`; the logits are scores where there are any."""
+    shaped = np.stack([output.reshape(tensor.shape[1:]) for output in outputs])
+    if logits is not None and model.logits is not None:
+        scores = np.stack([_real(model.logits, each.reshape(-1)) for each in logits])
+        return Outputs(shaped, scores, 0.0, instructions)
     final = model.inference.producer(model.output)
-    probable = model.logits is None and final is not None and final.kind == "LOGISTIC"
-    return Outputs(np.stack(outputs), np.stack(scores), 0.5 if probable else 0.0, mean)
+    probable = final is not None and final.kind == "LOGISTIC"
+    return Outputs(shaped, _real(tensor, shaped.reshape(len(shaped), -1)), 0.5 if probable else 0.0, instructions)
 
 
 def quality(model: CompiledModel, outputs: Outputs, x: np.ndarray, y: np.ndarray | None) -> Quality:
@@ -118,7 +156,7 @@ def _real(tensor: Tensor, values: np.ndarray) -> np.ndarray:
 
 def train_adapter(
     model: CompiledModel,
-    device: Device,
+    device: Runner,
     x: np.ndarray,
     y: np.ndarray | None,
     train: np.ndarray,
@@ -127,9 +165,12 @@ def train_adapter(
     epochs: int,
     learning_rate: Schedule | float,
     seed: int,
+    start: bytes | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> Trained:
-    """Train a fresh adapter on the device from the samples `train`, in an order that `seed` shuffles every epoch.
+    """Train an adapter on the device from the samples `train`, in an order that `seed` shuffles every epoch.
+
+    It is a fresh one, or goes on from the package `start`.
 
     `y` holds labels or target vectors as `Dataset` does; it may be None where the loss compares with the input.
     `test` are the samples that are measured before and after. A float as learning rate is a constant one; a schedule
@@ -143,6 +184,8 @@ def train_adapter(
             f"{len(train)} samples and {epochs} epochs leave nothing to train on", "give --shots and --epochs"
         )
     device.reset_adapter(seed)
+    if start is not None:
+        device.load_adapter(start)
     before = _quality(model, device, x, y, test, "accuracy before", progress)
     losses, steps, counts = [], 0, []
     shuffle, batch = np.random.RandomState(seed), model.training_config.batch_size
@@ -190,6 +233,14 @@ def train_adapter(
     )
 
 
+def target_form(model: CompiledModel) -> tuple[int, VectorForm | None]:
+    """(number of classes, or of values a vector; the form of target vectors, None where training takes labels)."""
+    vectors = None
+    if model.target is not None and model.target.shape:
+        vectors = VectorForm(model.target.size, *model.loss.bounds)
+    return max(model.output.shape[-1:], default=1), vectors
+
+
 def update_count(model: CompiledModel, samples: int, epochs: int) -> int:
     """How many updates `train_adapter` makes; the last of each epoch may be of fewer samples than a batch."""
     return -(-samples // model.training_config.batch_size) * epochs
@@ -197,7 +248,7 @@ def update_count(model: CompiledModel, samples: int, epochs: int) -> int:
 
 def _quality(
     model: CompiledModel,
-    device: Device,
+    device: Runner,
     x: np.ndarray,
     y: np.ndarray | None,
     test: np.ndarray,
@@ -210,7 +261,7 @@ def _quality(
     return quality(model, outputs, x[test], None if y is None else y[test])
 
 
-def _read_state(model: CompiledModel, device: Device) -> dict[str, np.ndarray]:
+def _read_state(model: CompiledModel, device: Runner) -> dict[str, np.ndarray]:
     state: dict[str, np.ndarray] = {}
     for target, tensors in (("adapter", model.adapter_weights), ("training", model.training_state)):
         state |= unpack_tensors(tensors, device.read(target, 0, sum(t.nbytes for t in tensors)))

@@ -126,6 +126,7 @@ class AdaptedGraph:
     initializers  make a fresh adapter from the argument `seed`
     marks         tell the quantisers that any master may have changed
     observers     operand name of the loss -> a state that it keeps
+    kinds         operation's name -> the kinds that adapt it, in the order in which they were inserted
     """
 
     graph: Graph
@@ -135,6 +136,7 @@ class AdaptedGraph:
     initializers: list[Operation] = field(default_factory=list)
     marks: list[Operation] = field(default_factory=list)
     observers: dict[str, Tensor] = field(default_factory=dict)
+    kinds: dict[str, list[str]] = field(default_factory=dict)
     seed: Tensor = field(default_factory=lambda: Tensor("seed", (), "int32", Purpose.ARGUMENT))
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
-import numpy as np
 from rich.table import Table
 
-from tinypeft.adapter_files import check_adapter_folder, write_adapter
+from tinypeft.adapter_files import check_adapter_folder, read_adapter, write_adapter
 from tinypeft.cli.on_device import (
     check_learning_rate,
     device_options,
     open_samples,
     progress_bars,
-    ran_on,
     running_device,
 )
 from tinypeft.cli.output import console, json_option, print_json
-from tinypeft.data import Dataset, choose_fraction, choose_share, choose_shots
+from tinypeft.data import choose_split
 from tinypeft.errors import AdapterError
 from tinypeft.personalise import Trained, train_adapter, update_count
+from tinypeft.running import ran_on
 from tinypeft.schedule import KINDS, scheduled
 
 
@@ -40,6 +39,7 @@ from tinypeft.schedule import KINDS, scheduled
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split, adapter and order."
 )
+@click.option("--adapter", metavar="ADAPTER_DIR", help="Go on from this adapter of `tinypeft train` or of PEFT.")
 @click.option("-o", "--output", metavar="ADAPTER_DIR", help="The folder for the adapter's files.")
 @json_option
 def command(
@@ -54,10 +54,11 @@ def command(
     warmup: float,
     final_fraction: float,
     seed: int,
+    adapter: str | None,
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Train a fresh adapter of the project DIRECTORY on some samples; how good it is is measured on the others."""
+    """Train an adapter of the project DIRECTORY on some samples; how good it is is measured on the others."""
     if shots is not None and train_split is not None:
         raise click.UsageError("--shots and --train-split exclude each other.")
     check_learning_rate(learning_rate)
@@ -66,7 +67,10 @@ def command(
         raise AdapterError(f"{project.model.name} was generated without adapters", "generate it with --adapter lora")
     if output is not None:
         check_adapter_folder(output)
-    split = _split(dataset, shots, 0.5 if train_split is None else train_split, seed)
+    start = read_adapter(adapter, project.model).package if adapter is not None else None
+    if shots is not None and (dataset.y is None or dataset.y.ndim > 1):
+        raise click.UsageError("--shots counts samples of a class, and this loss has none; use --train-split.")
+    split = choose_split(dataset, shots, train_split, seed)
     updates = update_count(project.model, len(split[0]), epochs)
     rates = scheduled(learning_rate, schedule, warmup, final_fraction, updates)
     with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
@@ -79,6 +83,7 @@ def command(
             epochs=epochs,
             learning_rate=rates,
             seed=seed,
+            start=start,
             progress=show,
         )
     if output is not None:
@@ -102,15 +107,6 @@ def command(
         )
         return
     _print(trained, on, output)
-
-
-def _split(dataset: Dataset, shots: int | None, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(train indices, test indices), class by class where there are classes."""
-    if dataset.y is not None and dataset.y.ndim == 1:
-        return choose_shots(dataset.y, shots, seed) if shots else choose_fraction(dataset.y, fraction, seed)
-    if shots:
-        raise click.UsageError("--shots counts samples of a class, and this loss has none; use --train-split.")
-    return choose_share(len(dataset), fraction, seed)
 
 
 def _print(trained: Trained, on: str, output: str | None) -> None:

@@ -34,11 +34,11 @@ def insert_adapters(graph: Graph, config: AdapterConfig) -> AdaptedGraph:
     result: list[Operation] = []
     for base, operation in zip(graph.operations, operations, strict=True):
         insertion.base = base
-        if operation in saved:
-            ADAPTERS["modules_to_save"].insert(operation, config, insertion)
-        for kind in kinds:
-            if operation in targets[kind.name]:
-                kind.insert(operation, config, insertion)
+        chosen = [ADAPTERS["modules_to_save"]] if operation in saved else []
+        chosen += [kind for kind in kinds if operation in targets[kind.name]]
+        for kind in chosen:
+            kind.insert(operation, config, insertion)
+            adapted.kinds.setdefault(operation.name, []).append(kind.name)
         result += [*insertion.before, operation, *insertion.after]
         insertion.before, insertion.after = [], []
     adapted.graph.operations = result
