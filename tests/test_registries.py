@@ -14,15 +14,18 @@ from kernel_harness import FIRMWARE, block_float
 from training_cases import KERNEL_CASES
 from weighted_cases import WEIGHTED_CASES
 
-from tinypeft import adapters, emulators, flashers, ops, optimizers
+from tinypeft import adapters, emulators, flashers, losses, ops, optimizers
 from tinypeft.adapters import ADAPTERS, AdapterConfig
 from tinypeft.boards import board_names, load_board
 from tinypeft.compiler import compile_model
 from tinypeft.emulators import EMULATORS
+from tinypeft.errors import AdapterError
 from tinypeft.flashers import FLASHERS
 from tinypeft.ir import Operation, Purpose, Tensor
+from tinypeft.losses import INPUT, LOSSES, TARGETS
 from tinypeft.ops import OPS, CArray
 from tinypeft.ops.base import Op, Value
+from tinypeft.ops.loss import LossOp
 from tinypeft.optimizers import OPTIMIZERS
 from tinypeft.stages.autodiff import TrainingConfig
 
@@ -30,6 +33,7 @@ REGISTRIES: dict[str, tuple[dict[str, Any], Any]] = {
     "ops": (OPS, ops.register),
     "adapters": (ADAPTERS, adapters.register),
     "optimizers": (OPTIMIZERS, optimizers.register),
+    "losses": (LOSSES, losses.register),
     "emulators": (EMULATORS, emulators.register),
     "flashers": (FLASHERS, flashers.register),
 }
@@ -199,6 +203,25 @@ def test_optimizers_train_a_model(name: str) -> None:
         updated = list(operation.outputs.values())
         assert updated[0] is master and all(any(s is t for t in updated) for s in states.values())
         assert all(s.purpose is Purpose.OPTIMIZER_STATE for s in states.values())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_train_a_model(name: str) -> None:
+    """Every target that a loss declares gives a training graph whose loss is its operator; others are refused."""
+    from small_models import load
+
+    loss, source = LOSSES[name], load("autoencoder")
+    assert isinstance(OPS[loss.operator], LossOp) and all(kind in OPS for kind in loss.passed_over)
+    assert loss.targets and set(loss.targets) <= set(TARGETS) and loss.bounds[0] < loss.bounds[1]
+    for target in TARGETS:
+        if target not in loss.targets:
+            with pytest.raises(AdapterError, match=f"{name} cannot be computed against the target {target}"):
+                TrainingConfig(loss=name, target=target)
+            continue
+        model = compile_model("m", b"", source.graph, AdapterConfig(), TrainingConfig(loss=name, target=target))
+        assert model.training is not None and model.training.outputs[0].dtype == "int32"
+        assert [op.kind for op in model.training.operations if isinstance(op.op, LossOp)] == [loss.operator]
+        assert (model.target is None) is (target == INPUT)
 
 
 def test_every_adapter_kind_compiles() -> None:
