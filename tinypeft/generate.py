@@ -186,7 +186,9 @@ def compile_for(
     """`source` compiled for the memories of `board`, of which the stack takes some; for none in particular without."""
     regions = memory.regions(board, stack_bytes) if board is not None else (ArenaRegion(WHOLE),)
     budget = memory.budget(stack_bytes)
-    return compile_model(source.name, source.fingerprint, source.graph, adapter, training, regions, budget, memory.samples)
+    return compile_model(
+        source.name, source.fingerprint, source.graph, adapter, training, regions, budget, memory.samples
+    )
 
 
 def recipe(

@@ -156,6 +156,15 @@ def test_random_input_leaves_the_server_alive(compile_c, twin_sources, tmp_path)
 @pytest.mark.parametrize("payload", [128, 4096])
 def test_the_payload_size_is_a_choice(compiler, payload, compile_c, tmp_path):
     program, *flags = compiler.split()
-    for name in ("tp_crc.c", "tp_fit.c", "tp_frame.c", "tp_response.c", "tp_server.c", "tp_server_fit.c", "host_twin.c", "main.c"):
+    for name in (
+        "tp_crc.c",
+        "tp_fit.c",
+        "tp_frame.c",
+        "tp_response.c",
+        "tp_server.c",
+        "tp_server_fit.c",
+        "host_twin.c",
+        "main.c",
+    ):
         source = resource_path("firmware", "runtime", name)
         compile_c(program, *flags, f"-DTP_MAX_PAYLOAD={payload}", "-O2", "-c", source, "-o", tmp_path / "object.o")
