@@ -1,7 +1,7 @@
 """Training with guard rails: a learner, its samples' classes and settings in; which adapter stays, and why, out.
 
-The same as firmware/runtime/tp_fit.c, to the bit: what is held back, the order of samples, every decision. The rules are
-described in tp_fit.h. `learners.py` has what learns: the interpreter, or a device that the host drives.
+The same as firmware/runtime/tp_fit.c, to the bit: what is held back, the order of samples, every decision. tp_fit.h
+describes the rules; `learners.py` has what learns: the interpreter, or a device that the host drives.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def _print(trained: Trained, on: str, output: str | None) -> None:
             f"mean squared error on other samples: {trained.error_before:.6g} -> [bold]{trained.error_after:.6g}[/]"
         )
     if trained.fit is not None and trained.fit.held_back:
-        _print_fit(trained.fit)
+        _print_fit(trained.fit, decides=trained.accuracy_after is not None)
     counted = f", {trained.instructions_per_step:,} instructions a step" if trained.instructions_per_step else ""
     out.print(f"{trained.steps} steps on {on}{counted}; adapter's SHA-256 {trained.adapter_sha256}")
     if trained.stack_high_water:
@@ -182,14 +182,14 @@ def _print(trained: Trained, on: str, output: str | None) -> None:
         out.print(f"adapter written to {output}")
 
 
-def _print_fit(result: FitResult) -> None:
+def _print_fit(result: FitResult, *, decides: bool) -> None:
     """What the guard rails saw and decided."""
     out, held_back = console(), result.held_back
     scores = (result.before, result.after)
-    right = " -> ".join(str(score.right) for score in scores)
+    right = f"right decisions {result.before.right} -> {result.after.right}, " if decides else ""
     loss = " -> ".join(f"{score.loss / ONE_Q16 / held_back:.4f}" for score in scores)
     verdict = "kept" if result.kept else "[bold]not kept: the adapter from before is back[/]"
-    out.print(f"{held_back} samples held back: right decisions {right}, mean loss {loss}; new adapter {verdict}")
+    out.print(f"{held_back} samples held back: {right}mean loss {loss}; new adapter {verdict}")
     if result.undone:
         stopped = ", with which training ended" if result.end is End.TOO_MANY_UNDONE else ""
         out.print(f"{result.undone} updates diverged and were undone{stopped}; try a lower --lr")

@@ -25,8 +25,8 @@ class Device:
 
     `timeout`: seconds without a byte after which a device counts as silent. `counter` gives the instructions of the
     last inference, training step or update; `counter_reason` says why there are none. `lossy`, `sequence`: see `Link`.
-    What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may have run, so that
-    is an error.
+    What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may have run, so
+    that is an error.
     """
 
     READ_CHUNK = 65536

@@ -102,10 +102,9 @@ class FitResult:
     @classmethod
     def unpack(cls, final: bytes) -> FitResult:
         """From the final response."""
-        numbers = _unpacked(_RESULT, final)
-        return cls(
-            *numbers[:6], End(numbers[6]), bool(numbers[7]), numbers[8], Score(*numbers[9:11]), Score(*numbers[11:])
-        )
+        learned, held_back, epochs, steps, updates, undone, end, kept, epoch, *scores = _unpacked(_RESULT, final)
+        before, after = Score(*scores[:2]), Score(*scores[2:])
+        return cls(learned, held_back, epochs, steps, updates, undone, End(end), bool(kept), epoch, before, after)
 
 
 def _unpacked(layout: struct.Struct, payload: bytes) -> tuple[int, ...]:

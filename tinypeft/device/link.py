@@ -110,7 +110,8 @@ class Link:
     ) -> Reply:
         """Send one request and collect its answer; Lost where that does not arrive, or not all that it `streams`.
 
-        `progress` is called with every frame of the stream FIT that arrives. DeviceError with the command, `what` and the status text where the device reports an error.
+        `progress` is called with every frame of the stream FIT that arrives. DeviceError with the command, `what` and
+        the status text where the device reports an error.
         """
         title = f"{command.name}({what})"
         sent, skipped = self._send(command, payload), self._decoder.lost

@@ -104,8 +104,8 @@ class Dump(NamedTuple):
 class Run:
     """What a command that runs the model gave back.
 
-    `loss` of a training step, as float32; `masters_sane` of one and of an update: whether every master is finite and below the
-    limit at which updates stop it. `evaluated`: loss in Q16.16 and right decisions.
+    `loss` of a training step, as float32; `masters_sane` of one and of an update: whether every master is finite and
+    below the limit at which updates stop it. `evaluated`: loss in Q16.16 and right decisions.
     """
 
     output: bytes = b""

@@ -13,8 +13,8 @@ from tinypeft.ops.loss import ONE_Q16
 class CountRight(Op):
     """right (1,) int32 of `logits` (...,N) int32.
 
-    Against a label it is 1 where the first of the largest logits is the label's, else 0; against a vector (N,) in Q16.16
-    the number of logits that are above 0 where the target is above a half, and not where it is not.
+    Against a label it is 1 where the first of the largest logits is the label's, else 0; against a vector (N,) in
+    Q16.16 the number of logits that are above 0 where the target is above a half, and not where it is not.
     """
 
     name = "COUNT_RIGHT"

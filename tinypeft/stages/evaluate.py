@@ -1,4 +1,4 @@
-"""Evaluate: forward graph with logits in; a graph out that gives a sample's loss and right decisions, changing nothing."""
+"""Evaluate: forward graph with logits in; a graph that gives a sample's loss and right decisions out."""
 
 from __future__ import annotations
 
