@@ -1,4 +1,4 @@
-"""Projects with a store of samples, and a fit on the interpreter, on a device that the host drives, and on one by itself."""
+"""Projects with a store of samples; a fit on the interpreter, on a device that the host drives, on one by itself."""
 
 from __future__ import annotations
 

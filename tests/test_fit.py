@@ -1,4 +1,4 @@
-"""Guard rails: interpreter, a device that the host drives, and a device by itself decide and learn alike, to the bit."""
+"""Guard rails: interpreter, device that the host drives and device by itself decide and learn alike, to the bit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def everywhere(of: Task, config: FitConfig) -> Outcome:
 def test_alike_everywhere(store: Callable[[str], Built], name: str) -> None:
     """Every kind of target, batches, models whose classifier is not retrained."""
     built = store(name)
-    config = FitConfig(3, built.learning_rate, seed=3, held_back=1, held_back_share=0.1, patience=2)
+    rate = 0.0005 if name == "autoencoder" else built.learning_rate  # its random weights diverge at what others take
+    config = FitConfig(3, rate, seed=3, held_back=1, held_back_share=0.1, patience=2)
     outcome = everywhere(task(built), config)
     result = outcome.result
     assert result.learned + result.held_back == ROOM and result.held_back >= 1
@@ -115,8 +116,8 @@ def test_wrong_labels_do_no_harm(store: Callable[[str], Built]) -> None:
 
 def test_early_stopping_keeps_the_best(store: Callable[[str], Built]) -> None:
     """Random labels are learned by heart: what is held back soon gets worse."""
-    of = task(store("plain"), seed=4)
-    config = FitConfig(8, 0.3, seed=3, held_back=2, patience=2, do_no_harm=False)
+    of = task(store("plain"), seed=3)
+    config = FitConfig(8, 0.1, seed=3, held_back=2, patience=2, do_no_harm=False)
     outcome = everywhere(of, config)
     result = outcome.result
     assert result.end is End.OUT_OF_PATIENCE and result.epochs == result.epoch + 2 < 8
@@ -176,12 +177,19 @@ def test_insane_masters(store: Callable[[str], Built]) -> None:
 def test_what_is_held_back(seed: int) -> None:
     """Of every class its share, never all of it, each sample on one side; another seed holds back others."""
     y = [0] * 10 + [1] * 5 + [2]
-    for settings, wanted in (({"held_back": 3}, (3, 3, 0)), ({"held_back_share": 0.3}, (3, 2, 0)),
-                             ({"held_back": 100}, (9, 4, 0)), ({"held_back": 1, "held_back_share": 0.2}, (3, 2, 0))):  # fmt: skip
+    cases: list[tuple[dict, tuple[int, ...]]] = [
+        ({"held_back": 3}, (3, 3, 0)),
+        ({"held_back_share": 0.3}, (3, 2, 0)),
+        ({"held_back": 100}, (9, 4, 0)),
+        ({"held_back": 1, "held_back_share": 0.2}, (3, 2, 0)),
+    ]
+    for settings, wanted in cases:
         learned, held_back, _ = split(y, FitConfig(1, 0.1, seed=seed, **settings))
         assert sorted(learned + held_back) == list(range(16))
         assert tuple(sum(y[i] == c for i in held_back) for c in range(3)) == wanted
-    assert split(y, FitConfig(1, 0.1, seed=seed, held_back=3))[1] != split(y, FitConfig(1, 0.1, seed=99, held_back=3))[1]
+    assert (
+        split(y, FitConfig(1, 0.1, seed=seed, held_back=3))[1] != split(y, FitConfig(1, 0.1, seed=99, held_back=3))[1]
+    )
 
 
 def test_the_order_is_fair() -> None:
@@ -229,7 +237,10 @@ def test_settings_out_of_range(settings: dict) -> None:
 
 def test_more_samples_than_room(store: Callable[[str], Built]) -> None:
     of = task(store("plain"), ROOM + 1)
-    with of.built.twin() as device, pytest.raises(DeviceError, match=f"sample {ROOM + 1} is more than the {ROOM}") as e:
+    with (
+        of.built.twin() as device,
+        pytest.raises(DeviceError, match=f"{ROOM + 1} samples are more than the {ROOM}") as e,
+    ):
         of.alone(device, FitConfig(1, 0.1, held_back=1))
     assert e.value.hint is not None and f"--samples {ROOM + 1}" in e.value.hint
 

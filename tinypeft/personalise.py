@@ -151,6 +151,10 @@ def train_adapter(
         )
     if fit_config is None and on_device:
         raise DataError("a device that trains by itself needs the settings of a fit", "give them")
+    if on_device:
+        device.check_room(len(train))
+    if fit_config is not None:
+        split(classes_of(model, y, train), fit_config)  # fail before anything is measured
     device.reset_adapter(seed)
     before = _quality(model, device, x, y, test, "accuracy before", progress)
     result = None
@@ -241,7 +245,6 @@ def _fit(
     if not on_device:
         learner = DeviceLearner(model, device, x, y, train)
         return fit(learner, classes, config, hear), losses, learner.instructions
-    split(classes, config)
     for position, number in enumerate(train):
         target = target_on_device(model.target, None if y is None else y[number])
         device.store_sample(position, np.ascontiguousarray(x[number]).tobytes(), target)

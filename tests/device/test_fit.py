@@ -1,4 +1,4 @@
-"""Training by the device itself: tp_fit in C on the fake model, and the commands FIT and EVALUATE through the client."""
+"""Training by the device itself: tp_fit in C on the fake model; the commands FIT and EVALUATE through the client."""
 
 import struct
 import subprocess
@@ -89,8 +89,11 @@ def test_training_steps_say_whether_masters_are_sane(device):
 
 
 ERRORS = {
-    "too many samples": (lambda d: d.fit(request(samples=21)), "21 samples are more than the 20 that fake has room for"),
-    "no room for a sample": (lambda d: d.store_sample(20, bytes(16), bytes(12)), "sample 21 is more than the 20"),
+    "too many samples": (
+        lambda d: d.fit(request(samples=21)),
+        "21 samples are more than the 20 that fake has room for",
+    ),
+    "no room for a sample": (lambda d: d.store_sample(20, bytes(16), bytes(12)), "21 samples are more than the 20"),
     "input": (lambda d: d.store_sample(0, bytes(15), bytes(12)), "the input has 15 bytes, fake takes 16"),
     "target": (lambda d: d.store_sample(0, bytes(16), bytes(8)), "the target has 8 bytes, fake takes 12"),
     "nothing held back": (lambda d: d.fit(request(held_back=0)), r"FIT\(samples=12, .*out of range \(status -1\)"),

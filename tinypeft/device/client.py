@@ -143,12 +143,7 @@ class Device:
 
     def store_sample(self, index: int, data: bytes, target: int | bytes | None) -> None:
         """Put a sample into the store that `fit` learns from: its input, and its label or target vector if any."""
-        info = self._store()
-        if index >= info.samples:
-            raise DeviceError(
-                f"sample {index + 1} is more than the {info.samples} that {info.name} has room for",
-                f"use fewer samples, or generate the project with --samples {index + 1}",
-            )
+        info = self.check_room(index + 1)
         if len(data) != info.input_bytes:
             raise DeviceError(f"the input has {len(data)} bytes, {info.name} takes {info.input_bytes}")
         wanted = (4 if info.classes else 0) + info.target_bytes
@@ -162,12 +157,7 @@ class Device:
 
         DeviceError where it has no store, or not so many samples. It starts from the adapter as it is.
         """
-        info = self._store()
-        if request.samples > info.samples:
-            raise DeviceError(
-                f"{request.samples} samples are more than the {info.samples} that {info.name} has room for",
-                f"use fewer samples, or generate the project with --samples {request.samples}",
-            )
+        self.check_room(request.samples)
         what = f"samples={request.samples}, epochs={request.epochs}, learning_rate={request.learning_rate:g}"
         payload = request.pack()
         try:
@@ -178,12 +168,18 @@ class Device:
             raise self._not_twice(lost) from lost
         return FitResult.unpack(reply.final)
 
-    def _store(self) -> Info:
+    def check_room(self, samples: int) -> Info:
+        """The device's information; DeviceError where its store has no room for so many samples, or there is none."""
         info = self.info()
         if not info.samples:
             raise DeviceError(
                 f"{info.name} has no store of samples to learn from by itself",
                 "generate the project with --samples N, or let the host drive the training",
+            )
+        if samples > info.samples:
+            raise DeviceError(
+                f"{samples} samples are more than the {info.samples} that {info.name} has room for",
+                f"use fewer samples, or generate the project with --samples {samples}",
             )
         return info
 
