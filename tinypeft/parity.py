@@ -70,8 +70,8 @@ def check_parity(
     """Compare a fresh adapter's inference on every sample, then `train_steps` training steps from `seed`.
 
     Inference: LiteRT's reference kernels, the interpreter and the device. Training: interpreter and device, every
-    output of every operation, those of an evaluation in front of it too, and all of the adapter and training state after
-    each step; it needs `dataset.y` where the loss compares with a label or a vector.
+    output of every operation, of an evaluation in front of each step too, and all of the adapter and training state
+    behind it; it needs `dataset.y` where the loss compares with a label or a vector.
     """
     comparison = _Comparison(model, device, device_name)
     steps = 0
