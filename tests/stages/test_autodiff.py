@@ -255,7 +255,7 @@ def test_training_settings_are_checked(settings: dict, message: str) -> None:
 def test_a_target_that_does_not_suit_the_model_is_refused() -> None:
     with pytest.raises(AdapterError, match="class_weights has 2 values, the model has 5 classes"):
         compiled("plain", TrainingConfig(class_weights=(1.0, 2.0)))
-    message = "mean_squared_error against the input needs .*: the input has 192 elements, the output 5"
+    message = "mean_squared_error against the input needs .*: the input has 112 elements, the output 5"
     with pytest.raises(AdapterError, match=message):
         compiled("plain", TrainingConfig(loss="mean_squared_error", target="input"))
 
