@@ -29,8 +29,10 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"losses", "optimizers", "errors"},
     "updates": {"training", "adapters", "optimizers", "ops", "ir", "errors"},
     "stages": {"losses", "training", "updates", "adapters", "optimizers", "planner", "ops", "ir", "errors"},
+    "replay": {"errors"},
     "compiler": {
-        *("training", "stages", "adapters", "optimizers", "losses", "interpreter", "planner", "ops", "ir", "errors"),
+        *("training", "stages", "replay", "adapters", "optimizers", "losses", "interpreter", "planner", "ops", "ir"),
+        "errors",
     },
     "codegen": {"compiler", "planner", "ops", "ir", "arithmetic", "errors", "resources"},
     "state": {"codegen", "compiler", "ir", "errors"},
@@ -40,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "adapter_files": {
         *("adapter_import", "adapter_modules", "adapter_state", "exchange", "compiler", "adapters", "errors"),
     },
-    "interpreted": {"adapter_state", "device", "state", "compiler", "interpreter", "ops", "ir", "errors"},
+    "interpreted": {"adapter_state", "arithmetic", "device", "state", "compiler", "interpreter", "ops", "ir", "errors"},
     "running": {"generate", "project", "emulators", "boards", "device", "errors"},
     "merging": {
         *("generate", "personalise", "adapter_state", "exchange", "oracle", "frontend", "compiler", "interpreter"),
@@ -51,6 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     "exchange": {"frontend", "errors"},
     "boards": {"errors", "resources"},
     "device": {"errors"},
+    "fit": {"device", "replay", "errors"},
+    "learners": {"compiler", "device", "interpreter", "losses", "ir", "arithmetic"},
     "emulators": {"device", "host_library", "errors"},
     "flashers": {"errors"},
     "oracle": {"errors"},
@@ -69,7 +73,8 @@ IMPORTERS = {
     "cli": {"__main__"},
     "api": {"", "cli"},
     "parity": {"cli", "parity", "demo"},
-    "personalise": {"cli", "api", "merging", "personalise", "parity", "demo"},
+    "personalise": {"cli", "api", "merging", "personalise", "parity", "demo", "benchmark"},
+    "learners": {"cli", "learners", "personalise"},
 }
 
 

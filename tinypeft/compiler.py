@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from tinypeft.interpreter import run_graph
 from tinypeft.ir import DTYPES, Graph, Purpose, Tensor, verify
 from tinypeft.losses import LABEL, LOSSES, Loss
 from tinypeft.planner import WHOLE, ArenaPlan, ArenaRegion
+from tinypeft.replay import SampleStore
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
+from tinypeft.stages.evaluate import evaluation
 from tinypeft.stages.insert import insert_adapters
 from tinypeft.stages.latent import LatentGraphs, split_latents
 from tinypeft.stages.logits import attach_logits
@@ -33,6 +35,7 @@ class CompiledModel:
 
     inference   gives the output and, where the classifier is retrained, the logits
     training    one step of training; None without an adapter, as are the others
+    evaluate    loss and right decisions of a sample, without learning from it
     update      applies a batch of gradients; None where each sample updates
     reset       a fresh adapter from a seed
     requantize  adapter weights from masters
@@ -40,6 +43,7 @@ class CompiledModel:
     adapted_by  operation of the base -> the adapter kinds on it, in the order in which they merge
     recomputed  what training runs again to stay within a budget; None where it need not
     latent      training split in two in front of the first adapter; None where that was not asked for
+    store       room for samples that the firmware learns from by itself; None without
     """
 
     name: str
@@ -59,12 +63,15 @@ class CompiledModel:
     training_state: list[Tensor]
     adapted_by: dict[str, list[str]]
     recomputed: Recomputed | None = None
+    evaluate: Graph | None = None
+    store: SampleStore | None = None
     latent: LatentGraphs | None = None
 
     @property
     def graphs(self) -> list[Graph]:
         """Every graph there is, inference first."""
-        every = [self.inference, self.training, self.update, self.reset, self.requantize, self.restore]
+        every = [self.inference, self.training, self.evaluate, self.update]
+        every += [self.reset, self.requantize, self.restore]
         if self.latent is not None:
             every += [self.latent.encode, self.latent.training]
         return [graph for graph in every if graph is not None]
@@ -94,6 +101,16 @@ class CompiledModel:
     def target_bytes(self) -> int:
         """Size of a target vector, 0 where training takes none."""
         return self.target.nbytes if self.target is not None and self.target.shape else 0
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are, 0 where training takes none."""
+        return self.output.shape[-1] if self.target is not None and not self.target.shape else 0
+
+    @property
+    def replay_bytes(self) -> int:
+        """Size of the store of samples and of what learning from it takes; 0 without one."""
+        return self.store.nbytes if self.store is not None else 0
 
     @property
     def package_bytes(self) -> int:
@@ -131,11 +148,13 @@ def compile_model(
     training_config: TrainingConfig,
     regions: Sequence[ArenaRegion] = (ArenaRegion(WHOLE),),
     budget: RamBudget | None = None,
+    samples: int = 0,
 ) -> CompiledModel:
     """Compile `base` with the adapters of `adapter` into planned graphs for inference and training.
 
     `regions` are the RAMs that the arena may use, in order of preference. Where training needs more than `budget`, it
-    runs forward operations again instead of keeping what they gave; raises FitError where that is not enough.
+    runs forward operations again instead of keeping what they gave; raises FitError where that is not enough. The
+    firmware has room for so many `samples` to learn from by itself.
     """
     verify(base, "read")
     loss = LOSSES[training_config.loss]
@@ -147,7 +166,11 @@ def compile_model(
     forward, logits = adapted.graph, None
     if trains:
         forward, logits = attach_logits(adapted.graph, loss.passed_over, classes=training_config.target == LABEL)
-    training, update = differentiate(forward, logits, adapted, training_config) if logits is not None else (None, None)
+    training = evaluate = update = None
+    if logits is not None:
+        training, update = differentiate(forward, logits, adapted, training_config)
+        settings = asdict(training_config)
+        evaluate = evaluation(forward, logits, training_config.loss, training_config.target, settings)
     source = forward if "logit_range" in adapted.observers else adapted.graph  # a retrained classifier gives logits
     inference = Graph("inference", source.inputs, source.outputs, source.operations)
     reset = requantize = restore = None
@@ -157,8 +180,9 @@ def compile_model(
         restore = Graph("restore", [], [], adapted.restorers)
     inference = schedule(verify(inference, "differentiate"))
     training = schedule(verify(training, "differentiate")) if training is not None else None
+    evaluate = schedule(verify(evaluate, "evaluate")) if evaluate is not None else None
     update = schedule(verify(update, "differentiate")) if update is not None else None
-    present = [g for g in (inference, training, update, reset, requantize, restore) if g is not None]
+    present = [g for g in (inference, training, evaluate, update, reset, requantize, restore) if g is not None]
     latent = split_latents(training) if training is not None and training_config.latents else None
     present += [] if latent is None else [latent.encode, latent.training]
     for graph in present:
@@ -169,8 +193,17 @@ def compile_model(
     adapter_bytes = sum(t.nbytes for t in adapter_weights)
     package_bytes = PACKAGE_OVERHEAD + adapter_bytes if trains else 0
     state_bytes = adapter_bytes + sum(t.nbytes for t in training_state)
-    vectors = [t for t in training.inputs if t.purpose is Purpose.ARGUMENT and t.shape] if training is not None else []
-    state_bytes += sum(t.nbytes for t in vectors)
+    store = None
+    if training is not None:
+        vectors = [t for t in training.inputs if t.purpose is Purpose.ARGUMENT and t.shape]
+        target_bytes = sum(t.nbytes for t in vectors)
+        state_bytes += target_bytes
+        if samples:
+            classes = inference.outputs[0].shape[-1] if training_config.target == LABEL else 0
+            input_bytes = inference.inputs[0].nbytes
+            training_bytes = sum(t.nbytes for t in training_state)
+            store = SampleStore(samples, classes, target_bytes, input_bytes, adapter_bytes, training_bytes)
+            state_bytes += store.nbytes
 
     def plan(changed: Graph | None) -> ArenaPlan:
         graphs = [changed if graph is training and changed is not None else graph for graph in present]
@@ -198,6 +231,8 @@ def compile_model(
         training_state,
         adapted.kinds,
         recomputed,
+        evaluate,
+        store,
         latent,
     )
 

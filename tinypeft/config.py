@@ -27,6 +27,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "arena_regions": (str, list),
         "weights_region": (str,),
         "ram_budget": (int,),
+        "samples": (int,),
     },
     "adapter": {
         "kind": (str, list),

@@ -55,8 +55,8 @@ def ram_needed(model: CompiledModel, stack_bytes: int) -> int:
 
 
 def state_bytes(model: CompiledModel) -> int:
-    """What lies in RAM between calls: adapter, masters, optimiser, and the target vector that a host writes."""
-    return model.adapter_bytes + model.training_bytes + model.target_bytes
+    """What lies in RAM between calls: adapter, masters, optimiser, target vector, store of samples."""
+    return model.adapter_bytes + model.training_bytes + model.target_bytes + model.replay_bytes
 
 
 def runtime_ram(model: CompiledModel) -> int:

@@ -19,7 +19,7 @@ from tinypeft.boards import Board, board_on, load_board
 from tinypeft.codegen import GeneratedSources, generate_sources
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.emulators import EMULATORS
-from tinypeft.errors import OutputError
+from tinypeft.errors import AdapterError, OutputError
 from tinypeft.fitting import DEFAULT_STACK, Recipe, check_fit, flash_use, trainable_parameters
 from tinypeft.frontend import LoadedModel, load_model, load_tflite
 from tinypeft.memory import DEFAULT_MEMORY, WEIGHTS_SECTION, MemoryConfig
@@ -48,7 +48,8 @@ _Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, Memory
 class Report:
     """What a project needs, in bytes; `flash_bytes`, `ram_bytes`, `ram_regions` are None for the host board.
 
-    ram_bytes: arena, adapter, optimizer (masters included), target (of a loss against vectors), stack, data_bss (the
+    ram_bytes: arena, adapter, optimizer (masters included), target (of a loss against vectors), replay (the store
+    of samples and what learning from it takes), stack, data_bss (the
     rest), total (what the ELF says).
     ram_regions: how much of it lies in each RAM of the board that is used, by name.
     recomputed_operations, recomputed_macs: what a training step runs again to stay within the RAM budget.
@@ -101,6 +102,11 @@ def generate_project(
         source, factors = load_source(model_path, calibration, adapter, progress)
     progress("compiling")
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
+    if memory.samples and model.store is None:
+        raise AdapterError(
+            f"a store of {memory.samples} samples is of no use: {source.name} has no adapter that learns from them",
+            "leave --samples out, or give --adapter lora",
+        )
     sources = sources_for(model, board, memory)
     if not board.is_host:
         check_fit(model, board, stack_bytes, recipe(source, training, memory, sources.flash_tables))
@@ -216,7 +222,9 @@ def compile_for(
     """`source` compiled for the memories of `board`, of which the stack takes some; for none in particular without."""
     regions = memory.regions(board, stack_bytes) if board is not None else (ArenaRegion(WHOLE),)
     budget = memory.budget(stack_bytes)
-    return compile_model(source.name, source.fingerprint, source.graph, adapter, training, regions, budget)
+    return compile_model(
+        source.name, source.fingerprint, source.graph, adapter, training, regions, budget, memory.samples
+    )
 
 
 def recipe(
@@ -280,12 +288,13 @@ def _report(model: CompiledModel, source: LoadedModel, board: Board, sizes: ElfS
     adapter = model.adapter_bytes
     optimizer = model.training_bytes
     if sizes is not None:
-        planned = model.arena.arena_bytes + adapter + optimizer + model.target_bytes
+        planned = model.arena.arena_bytes + adapter + optimizer + model.target_bytes + model.replay_bytes
         ram = {
             "arena": model.arena.arena_bytes,
             "adapter": adapter,
             "optimizer": optimizer,
             **({"target": model.target_bytes} if model.target_bytes else {}),
+            **({"replay": model.replay_bytes} if model.replay_bytes else {}),
             "stack": sizes.stack_bytes,
             "data_bss": sizes.data_bss_bytes - planned,
             "total": sizes.ram_bytes,

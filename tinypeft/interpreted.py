@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinypeft.adapter_state import adapter_from_package
+from tinypeft.arithmetic import MASTER_LIMIT
 from tinypeft.compiler import CompiledModel, seed_argument
 from tinypeft.device.protocol import Run, Stats
 from tinypeft.errors import DeviceError
 from tinypeft.interpreter import run_graph, value_bytes
-from tinypeft.ir import DTYPES, Graph, Tensor
+from tinypeft.ir import DTYPES, Graph, Purpose, Tensor
 from tinypeft.ops.loss import ONE_Q16
-from tinypeft.state import pack_adapter, pack_tensors
+from tinypeft.state import pack_adapter, pack_tensors, unpack_tensors
 
 #: what --on and `on=` call it
 INTERPRETER = "interpreter"
@@ -36,14 +39,36 @@ class InterpretedDevice:
     def train_step(self, data: bytes, target: int | bytes | None, learning_rate: float) -> Run:
         """One training step; `target` as `Device.train_step` takes it, `loss` of before the update."""
         graph = self._required(self._model.training, "a training step")
-        arguments = {graph.inputs[0].name: _tensor(graph.inputs[0], data), "learning_rate": np.float32(learning_rate)}
+        arguments = self._arguments(graph, data, target) | {"learning_rate": np.float32(learning_rate)}
+        loss = run_graph(graph, arguments, self._state)[0]
+        self._samples += 1
+        return Run(loss=float(np.float32(loss.reshape(-1)[0]) / np.float32(ONE_Q16)), masters_sane=self._sane())
+
+    def evaluate(self, data: bytes, target: int | bytes | None) -> Run:
+        """Loss, Q16.16, and number of right decisions of one sample, as `Device.evaluate` gives them."""
+        graph = self._required(self._model.evaluate, "an evaluation")
+        loss, *right = run_graph(graph, self._arguments(graph, data, target), self._state)
+        return Run(evaluated=(int(loss[0]), int(right[0][0]) if right else 0))
+
+    def _arguments(self, graph: Graph, data: bytes, target: int | bytes | None) -> dict[str, Any]:
+        arguments: dict[str, Any] = {graph.inputs[0].name: _tensor(graph.inputs[0], data)}
         if self._model.target is not None:
             given = self._model.target
             value = _tensor(given, target) if isinstance(target, bytes) else np.array(target, np.int32)
             arguments[given.name] = value.reshape(given.shape)
-        loss = run_graph(graph, arguments, self._state)[0]
-        self._samples += 1
-        return Run(loss=float(np.float32(loss.reshape(-1)[0]) / np.float32(ONE_Q16)))
+        return arguments
+
+    def _sane(self) -> bool:
+        masters = [self._state[t.name] for t in self._model.training_state if t.purpose is Purpose.MASTER]
+        return all(bool((np.abs(master) < MASTER_LIMIT).all()) for master in masters)
+
+    def write(self, target: str, data: bytes) -> None:
+        """Replace "adapter" or "training" by these bytes."""
+        objects = {"adapter": self._model.adapter_weights, "training": self._model.training_state}
+        if target not in objects:
+            raise DeviceError(f"the interpreter has no object {target!r} to write; it has {', '.join(objects)}")
+        self._state |= unpack_tensors(objects[target], data)
+        self._samples = 0
 
     def update(self, learning_rate: float) -> Run:
         """Apply the gradients summed since the last update."""
@@ -51,7 +76,7 @@ class InterpretedDevice:
         arguments = {"learning_rate": np.float32(learning_rate), "count": np.int32(self._samples)}
         run_graph(graph, arguments, self._state)
         self._samples = 0
-        return Run()
+        return Run(masters_sane=self._sane())
 
     def reset_adapter(self, seed: int) -> Run:
         """A fresh adapter, initialised from `seed`."""

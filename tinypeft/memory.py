@@ -23,11 +23,13 @@ class MemoryConfig:
 
     weights_region: the flash for constant tables; empty for that of the code.
     ram_budget: all the RAM that the firmware may take, in bytes; 0 for what it needs without recomputing.
+    samples: how many samples the firmware has room for, to learn from by itself.
     """
 
     arena_regions: tuple[str, ...] = ()
     weights_region: str = ""
     ram_budget: int = 0
+    samples: int = 0
 
     def budget(self, stack_bytes: int) -> RamBudget | None:
         """What the compiler is to keep to, if anything."""

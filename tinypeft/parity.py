@@ -74,8 +74,8 @@ def check_parity(
 
     The adapter is a fresh one of `seed`, or the package `adapter`. Inference: the interpreter, the device, and for a
     fresh adapter, which does what the base does, LiteRT's reference kernels. Training: interpreter and device, every
-    output of every operation, and all of the adapter and training state after each step; it needs `dataset.y` where
-    the loss compares with a label or a vector.
+    output of every operation, of an evaluation in front of each step too, and all of the adapter and training state
+    behind it; it needs `dataset.y` where the loss compares with a label or a vector.
     """
     comparison = _Comparison(model, device, device_name)
     steps = 0
@@ -147,12 +147,16 @@ class _Comparison:
                     self.layers += 1
 
     def training_step(self, step: int, sample: np.ndarray, y: Any, learning_rate: float) -> None:
-        """One training step towards `y`, a label or vector, and the update where the batch is complete."""
+        """An evaluation against `y`, a label or vector, a step towards it, and the update of a complete batch."""
         graph, update = self.model.training, self.model.update
         assert graph is not None
         rate = np.float32(learning_rate)
         arguments = {graph.inputs[0].name: sample, **target_argument(self.model.target, y), "learning_rate": rate}
         data, target = np.ascontiguousarray(sample).tobytes(), target_on_device(self.model.target, y)
+        if self.model.evaluate is not None:
+            self._both(
+                self.model.evaluate, "evaluation", step, arguments, lambda **o: self.device.evaluate(data, target, **o)
+            )
         self._both(
             graph, "training", step, arguments, lambda **o: self.device.train_step(data, target, float(rate), **o)
         )

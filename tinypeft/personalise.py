@@ -5,42 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from tinypeft.compiler import CompiledModel
 from tinypeft.data import VectorForm
-from tinypeft.device import Run, Stats
+from tinypeft.device.fit import FitProgress, FitResult
 from tinypeft.errors import AdapterError, DataError, DeviceError
+from tinypeft.fit import FitConfig, fit, split
 from tinypeft.ir import DTYPES, Tensor
+from tinypeft.learners import ONE_Q16, DeviceLearner, classes_of
 from tinypeft.losses import INPUT, target_on_device
 from tinypeft.schedule import Schedule
 from tinypeft.state import pack_adapter, unpack_tensors
 
 Progress = Callable[[str, int, int], None]
-
-
-class Runner(Protocol):
-    """What runs and trains a model: a Device, or the interpreter. See `Device` for its methods."""
-
-    def infer(self, data: bytes, /) -> Run: ...
-
-    def train_step(self, data: bytes, target: int | bytes | None, learning_rate: float, /) -> Run: ...
-
-    def update(self, learning_rate: float, /) -> Run: ...
-
-    def reset_adapter(self, seed: int, /) -> Run: ...
-
-    def load_adapter(self, package: bytes, /) -> None: ...
-
-    def export_adapter(self) -> bytes: ...
-
-    def read(self, target: str, offset: int = 0, length: int | None = None, /) -> bytes: ...
-
-    def instructions(self) -> int | None: ...
-
-    def stats(self) -> Stats: ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +64,7 @@ class Trained:
     """What training gave: the adapter `package`, the persistent tensors `state`, and how it went.
 
     Accuracies and mean squared errors are of the samples that were not trained on; `losses` is the mean per epoch.
+    `fit`: what guard rails decided, where there were any.
     """
 
     accuracy_before: float | None
@@ -98,6 +78,7 @@ class Trained:
     instructions_per_step: int | None
     stack_high_water: int
     guards_intact: bool
+    fit: FitResult | None = None
 
     @property
     def adapter_sha256(self) -> str:
@@ -167,6 +148,8 @@ def train_adapter(
     seed: int,
     start: bytes | None = None,
     progress: Progress = lambda phase, done, total: None,
+    fit_config: FitConfig | None = None,
+    on_device: bool = False,
 ) -> Trained:
     """Train an adapter on the device from the samples `train`, in an order that `seed` shuffles every epoch.
 
@@ -174,8 +157,10 @@ def train_adapter(
 
     `y` holds labels or target vectors as `Dataset` does; it may be None where the loss compares with the input.
     `test` are the samples that are measured before and after. A float as learning rate is a constant one; a schedule
-    counts updates, of which there are `update_count`. Raises AdapterError for a model without
-    adapters, DataError for nothing to train on, DeviceError where memory was overrun.
+    counts updates, of which there are `update_count`. With `fit_config` there are guard rails, and epochs, learning
+    rate and order are as it says; `on_device`: the device is given the samples and trains by itself. Raises
+    AdapterError for a model without adapters, DataError for nothing to train on, or a hold-back that leaves nothing to
+    judge by, DeviceError where memory was overrun or samples find no room.
     """
     if model.training is None:
         raise AdapterError(f"{model.name} was generated without adapters", "generate it with --adapter lora")
@@ -183,31 +168,24 @@ def train_adapter(
         raise DataError(
             f"{len(train)} samples and {epochs} epochs leave nothing to train on", "give --shots and --epochs"
         )
+    if fit_config is None and on_device:
+        raise DataError("a device that trains by itself needs the settings of a fit", "give them")
+    if on_device:
+        if not isinstance(device, Device):
+            raise DataError("the interpreter keeps no samples to train from by itself", "leave --on-device out")
+        device.check_room(len(train))
+    if fit_config is not None:
+        split(classes_of(model, y, train), fit_config)  # fail before anything is measured
     device.reset_adapter(seed)
     if start is not None:
         device.load_adapter(start)
     before = _quality(model, device, x, y, test, "accuracy before", progress)
-    losses, steps, counts = [], 0, []
-    shuffle, batch = np.random.RandomState(seed), model.training_config.batch_size
-    schedule = learning_rate if isinstance(learning_rate, Schedule) else Schedule(learning_rate)
-    updates = 0
-    for _ in range(epochs):
-        order = shuffle.permutation(train)
-        total = 0.0
-        for position, index in enumerate(order):
-            rate = float(schedule.rate(updates))
-            target = target_on_device(model.target, None if y is None else y[index])
-            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), target, rate)
-            assert run.loss is not None
-            total += run.loss
-            counts.append(device.instructions())
-            if (position + 1) % batch == 0 or position + 1 == len(order):
-                if batch > 1:
-                    device.update(rate)
-                updates += 1
-            steps += 1
-            progress("training", steps, epochs * len(train))
-        losses.append(total / len(order))
+    result = None
+    if fit_config is None:
+        losses, steps, counts = _train_in_order(model, device, x, y, train, epochs, learning_rate, seed, progress)
+    else:
+        result, losses, counts = _fit(model, device, x, y, train, fit_config, on_device, progress)
+        steps = result.steps
     after = _quality(model, device, x, y, test, "accuracy after", progress)
     state = _read_state(model, device)
     package = device.export_adapter()
@@ -230,6 +208,7 @@ def train_adapter(
         mean,
         stats.stack_high_water,
         stats.guards_intact,
+        result,
     )
 
 
@@ -244,6 +223,74 @@ def target_form(model: CompiledModel) -> tuple[int, VectorForm | None]:
 def update_count(model: CompiledModel, samples: int, epochs: int) -> int:
     """How many updates `train_adapter` makes; the last of each epoch may be of fewer samples than a batch."""
     return -(-samples // model.training_config.batch_size) * epochs
+
+
+def _train_in_order(
+    model: CompiledModel,
+    device: Runner,
+    x: np.ndarray,
+    y: np.ndarray | None,
+    train: np.ndarray,
+    epochs: int,
+    learning_rate: Schedule | float,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[float], int, list[int | None]]:
+    """Every sample, every epoch: mean losses, steps, instructions of each."""
+    losses, steps, counts = [], 0, []
+    shuffle, batch = np.random.RandomState(seed), model.training_config.batch_size
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else Schedule(learning_rate)
+    updates = 0
+    for _ in range(epochs):
+        order = shuffle.permutation(train)
+        total = 0.0
+        for position, index in enumerate(order):
+            rate = float(schedule.rate(updates))
+            target = target_on_device(model.target, None if y is None else y[index])
+            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), target, rate)
+            assert run.loss is not None
+            total += run.loss
+            counts.append(device.instructions())
+            if (position + 1) % batch == 0 or position + 1 == len(order):
+                if batch > 1:
+                    device.update(rate)
+                updates += 1
+            steps += 1
+            progress("training", steps, epochs * len(train))
+        losses.append(total / len(order))
+    return losses, steps, counts
+
+
+def _fit(
+    model: CompiledModel,
+    device: Runner,
+    x: np.ndarray,
+    y: np.ndarray | None,
+    train: np.ndarray,
+    config: FitConfig,
+    on_device: bool,
+    progress: Progress,
+) -> tuple[FitResult, list[float], list[int | None]]:
+    """With guard rails, by the device itself or step by step: the result, mean losses, instructions of each step."""
+    losses: list[float] = []
+    before = 0
+
+    def hear(heard: FitProgress) -> None:
+        nonlocal before
+        progress("training", heard.steps, heard.total)
+        if heard.ended:
+            losses.append(heard.loss / ONE_Q16 / max(heard.steps - before, 1))
+            before = heard.steps
+
+    classes = classes_of(model, y, train)
+    if not on_device or not isinstance(device, Device):
+        learner = DeviceLearner(model, device, x, y, train)
+        return fit(learner, classes, config, hear), losses, learner.instructions
+    for position, number in enumerate(train):
+        target = target_on_device(model.target, None if y is None else y[number])
+        device.store_sample(position, np.ascontiguousarray(x[number]).tobytes(), target)
+        progress("storing samples", position + 1, len(train))
+    return device.fit(config.request(len(train)), hear), losses, []
 
 
 def _quality(

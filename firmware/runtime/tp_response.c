@@ -66,6 +66,11 @@ void tp_response_append_u32(tp_response *response, uint32_t value) {
   tp_response_append(response, bytes, sizeof bytes);
 }
 
+void tp_response_append_s64(tp_response *response, int64_t value) {
+  tp_response_append_u32(response, (uint32_t)((uint64_t)value & 0xFFFFFFFFu));
+  tp_response_append_u32(response, (uint32_t)((uint64_t)value >> 32));
+}
+
 void tp_response_append_text(tp_response *response, const char *text) {
   const size_t length = strlen(text);
   const uint32_t room = tp_response_room(response);

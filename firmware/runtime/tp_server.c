@@ -4,22 +4,13 @@
 
 #include "tinypeft/tp_count.h"
 #include "tinypeft/tp_crc.h"
+#include "tp_server_fit.h"
 
 #define STATUS_BYTES 4u
 #define RUN_BYTES 8u
 #define TRACE_RECORD_BYTES 12u
-#define INFO_FIXED_BYTES (STATUS_BYTES + 10u * 4u + 32u)
+#define INFO_FIXED_BYTES (STATUS_BYTES + 13u * 4u + 32u)
 _Static_assert(INFO_FIXED_BYTES < TP_MAX_PAYLOAD, "INFO must fit a payload");
-
-/* A finite learning rate that is not negative. */
-static tp_status get_learning_rate(const uint8_t *bytes, float *learning_rate) {
-  const uint32_t bits = tp_get_u32(bytes);
-  if (bits >= 0x7F800000u) { /* infinite, not a number, or the sign is set */
-    return TP_ERR_ARGUMENT;
-  }
-  memcpy(learning_rate, &bits, sizeof *learning_rate);
-  return TP_OK;
-}
 
 /* Runs: what calls the model and may be traced */
 
@@ -107,6 +98,10 @@ static tp_status object_find(const tp_model *model, uint32_t object, uint32_t of
       locate = model->target;
       bytes = model->target_bytes;
       break;
+    case TP_OBJECT_SAMPLES:
+      locate = model->store;
+      bytes = model->samples * model->sample_bytes;
+      break;
     default:
       return TP_ERR_COMMAND;
   }
@@ -137,6 +132,9 @@ static tp_status command_info(tp_server *server, const uint8_t *request, uint32_
   tp_response_append_u32(&server->response, model->package_bytes);
   tp_response_append_u32(&server->response, model->arena_bytes);
   tp_response_append_u32(&server->response, model->target_bytes);
+  tp_response_append_u32(&server->response, model->classes);
+  tp_response_append_u32(&server->response, model->samples);
+  tp_response_append_u32(&server->response, model->sample_bytes);
   tp_response_append(&server->response, model->fingerprint, sizeof model->fingerprint);
   tp_response_append_text(&server->response, model->name);
   return TP_OK;
@@ -182,6 +180,15 @@ static tp_status command_infer(tp_server *server, const uint8_t *request, uint32
   return run_end(server, status);
 }
 
+static int label_in_range(const tp_model *model, int32_t label) {
+  return label >= 0 && (model->logits_bytes == 0 || (uint32_t)label < model->logits_bytes / sizeof(int32_t));
+}
+
+static void append_masters_sane(tp_server *server) {
+  const tp_model *model = server->model;
+  tp_response_append_u32(&server->response, model->masters_sane(model->self) != 0 ? 1u : 0u);
+}
+
 static tp_status command_train_step(tp_server *server, const uint8_t *request, uint32_t length) {
   (void)length;
   const tp_model *model = server->model;
@@ -191,10 +198,10 @@ static tp_status command_train_step(tp_server *server, const uint8_t *request, u
   if (model->train_step == NULL || model->training_bytes == 0) {
     return TP_ERR_UNSUPPORTED;
   }
-  if (label < 0 || (model->logits_bytes > 0 && (uint32_t)label >= model->logits_bytes / sizeof(int32_t))) {
+  if (!label_in_range(model, label)) {
     return TP_ERR_ARGUMENT;
   }
-  tp_status status = get_learning_rate(request + 4, &learning_rate);
+  tp_status status = tp_server_learning_rate(request + 4, &learning_rate);
   if (status != TP_OK) {
     return status;
   }
@@ -209,6 +216,7 @@ static tp_status command_train_step(tp_server *server, const uint8_t *request, u
   uint32_t loss_bits;
   memcpy(&loss_bits, &loss, sizeof loss_bits);
   tp_response_append_u32(&server->response, loss_bits);
+  append_masters_sane(server);
   return status;
 }
 
@@ -219,7 +227,7 @@ static tp_status command_update(tp_server *server, const uint8_t *request, uint3
   if (model->update == NULL || model->training_bytes == 0) {
     return TP_ERR_UNSUPPORTED;
   }
-  tp_status status = get_learning_rate(request, &learning_rate);
+  tp_status status = tp_server_learning_rate(request, &learning_rate);
   if (status != TP_OK) {
     return status;
   }
@@ -230,7 +238,9 @@ static tp_status command_update(tp_server *server, const uint8_t *request, uint3
   TP_COUNT_BEGIN();
   status = model->update(model->self, learning_rate);
   TP_COUNT_END();
-  return run_end(server, status);
+  status = run_end(server, status);
+  append_masters_sane(server);
+  return status;
 }
 
 static tp_status command_reset_adapter(tp_server *server, const uint8_t *request, uint32_t length) {
@@ -288,6 +298,30 @@ static tp_status command_stats(tp_server *server, const uint8_t *request, uint32
   return TP_OK;
 }
 
+static tp_status command_evaluate(tp_server *server, const uint8_t *request, uint32_t length) {
+  (void)length;
+  const tp_model *model = server->model;
+  const int32_t label = tp_get_s32(request);
+  int32_t loss = 0, right = 0;
+  if (model->evaluate == NULL || model->training_bytes == 0) {
+    return TP_ERR_UNSUPPORTED;
+  }
+  if (!label_in_range(model, label)) {
+    return TP_ERR_ARGUMENT;
+  }
+  tp_status status = run_begin(server, request + 4);
+  if (status != TP_OK) {
+    return status;
+  }
+  TP_COUNT_BEGIN();
+  status = model->evaluate(model->self, label, &loss, &right);
+  TP_COUNT_END();
+  status = run_end(server, status);
+  tp_response_append_u32(&server->response, (uint32_t)loss);
+  tp_response_append_u32(&server->response, (uint32_t)right);
+  return status;
+}
+
 typedef struct {
   tp_status (*function)(tp_server *server, const uint8_t *request, uint32_t length);
   uint8_t op;
@@ -307,6 +341,8 @@ static const command_entry commands[TP_COMMAND_COUNT] = {
     [TP_COMMAND_EXPORT_ADAPTER] = {command_export_adapter, TP_OP_WRITE, 0, 0},
     [TP_COMMAND_LOAD_ADAPTER] = {command_load_adapter, TP_OP_WRITE, 4, 0},
     [TP_COMMAND_STATS] = {command_stats, TP_OP_READ, 0, 0},
+    [TP_COMMAND_EVALUATE] = {command_evaluate, TP_OP_WRITE, 4 + RUN_BYTES, 0},
+    [TP_COMMAND_FIT] = {tp_server_fit, TP_OP_WRITE, TP_SERVER_FIT_BYTES, 0},
 };
 
 static tp_status dispatch(tp_server *server, const tp_message_header *header, const uint8_t *message,

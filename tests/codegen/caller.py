@@ -53,6 +53,10 @@ int main(void) {
     show("output", NAME_output(&m), UPPER_OUTPUT_BYTES);
 #ifdef UPPER_ADAPTER_BYTES
     float loss;
+    int32_t evaluated[2];
+    memcpy(NAME_input(&m), samples[i], UPPER_INPUT_BYTES);
+    CHECK(NAME_evaluate(&m, TARGET(i) &evaluated[0], &evaluated[1]));
+    show("evaluated", evaluated, sizeof evaluated);
     memcpy(NAME_input(&m), samples[i], UPPER_INPUT_BYTES);
     CHECK(NAME_train_step(&m, TARGET(i) RATE, &loss));
     show("loss", &loss, sizeof loss);
@@ -72,11 +76,16 @@ int main(void) {
   show("restored", training, UPPER_TRAINING_BYTES);
   show("kept", adapter, UPPER_ADAPTER_BYTES);
   float loss;
+  int32_t evaluated[2];
 #ifdef BAD_TARGET
+  if (NAME_evaluate(&m, BAD_TARGET &evaluated[0], &evaluated[1]) != TP_ERR_ARGUMENT) return 9;
+  if (NAME_evaluate(&m, ANOTHER_BAD_TARGET &evaluated[0], &evaluated[1]) != TP_ERR_ARGUMENT) return 10;
   if (NAME_train_step(&m, BAD_TARGET RATE, &loss) != TP_ERR_ARGUMENT) return 3;
   if (NAME_train_step(&m, ANOTHER_BAD_TARGET RATE, &loss) != TP_ERR_ARGUMENT) return 4;
 #endif
   if (NAME_train_step(&m, TARGET(0) RATE, NULL) != TP_ERR_ARGUMENT) return 5;
+  if (NAME_evaluate(&m, TARGET(0) NULL, &evaluated[1]) != TP_ERR_ARGUMENT) return 11;
+  if (NAME_evaluate(&m, TARGET(0) &evaluated[0], NULL) != TP_ERR_ARGUMENT) return 12;
   CHECK(NAME_init(&m, arena, adapter, NULL));  /* a device that only infers */
   CHECK(NAME_load_adapter(&m, package, UPPER_PACKAGE_BYTES));
   if (NAME_train_step(&m, TARGET(0) RATE, &loss) != TP_ERR_ARGUMENT) return 6;
@@ -154,6 +163,10 @@ def expected_lines(built: Built, count: int) -> list[str]:
             continue
         target = target_argument(model.target, None if dataset.y is None else dataset.y[i])
         arguments = {sample: x, **target, "learning_rate": rate}
+        evaluated = run_graph(model.evaluate, {sample: x, **target}, state)
+        show(
+            "evaluated", np.array([int(evaluated[0][0]), int(evaluated[1][0]) if evaluated[1:] else 0], "<i4").tobytes()
+        )
         loss = run_graph(model.training, arguments, state)[0].astype(np.float32) / np.float32(65536)
         show("loss", loss.tobytes())
         batch = model.training_config.batch_size

@@ -39,7 +39,7 @@ def test_parity(project: Callable[[str], Built], name: str) -> None:
     updates = steps // model.training_config.batch_size if model.update else 0
     in_file = sum(op.output.source >= 0 for op in model.base.operations)  # some operators are several of ours
     layers = outputs(model.reset) + samples * (outputs(model.inference) + in_file)
-    layers += steps * outputs(model.training) + updates * outputs(model.update)
+    layers += steps * (outputs(model.evaluate) + outputs(model.training)) + updates * outputs(model.update)
     assert report == ParityReport(True, layers, steps, None)
     assert done[-1] == (("training", steps, steps) if steps else ("inference", samples, samples))
 

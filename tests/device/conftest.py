@@ -17,7 +17,16 @@ from tinypeft.resources import resource_path
 HERE = Path(__file__).parent
 WARNINGS = "-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror".split()
 RUNTIME = resource_path("firmware", "runtime")
-SOURCES = ("tp_crc.c", "tp_frame.c", "tp_response.c", "tp_server.c", "tp_status.c", "host_twin.c")
+SOURCES = (
+    "host_twin.c",
+    "tp_crc.c",
+    "tp_fit.c",
+    "tp_frame.c",
+    "tp_response.c",
+    "tp_server.c",
+    "tp_server_fit.c",
+    "tp_status.c",
+)
 TWIN = [*(RUNTIME / name for name in SOURCES), HERE / "fake_model.c"]
 
 

@@ -5,8 +5,9 @@
 
 #include "tinypeft/tp_crc.h"
 #include "tinypeft/tp_device.h"
+#include "tinypeft/tp_fit.h"
 
-enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5 };
+enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5, CLASSES = 3, SAMPLES = 20, SAMPLE = 4 + 8 + 16 };
 
 typedef struct {
   int8_t input[16];
@@ -15,6 +16,8 @@ typedef struct {
   int32_t adapter[6];
   float training[10];
   int32_t target[2];
+  _Alignas(4) uint8_t store[SAMPLES * SAMPLE];
+  _Alignas(4) uint8_t fit_memory[TP_FIT_MEMORY_BYTES(24u, 40u, CLASSES, SAMPLES)];
   uint32_t guard_low;
   uint8_t arena[2048];
   uint32_t guard_high;
@@ -80,6 +83,9 @@ static tp_status forward(void *self) {
 }
 
 #ifndef FAKE_INFERENCE_ONLY
+static void *store(void *self) { return ((fake_model *)self)->store; }
+static void *fit_memory(void *self) { return ((fake_model *)self)->fit_memory; }
+
 static void set_trace(void *self, tp_trace_function function, void *context) {
   fake_model *model = self;
   model->trace = function;
@@ -88,11 +94,29 @@ static void set_trace(void *self, tp_trace_function function, void *context) {
 
 static tp_status train_step(void *self, int32_t label, float learning_rate, float *loss) {
   fake_model *model = self;
+  if (model->input[2] == 99) {
+    return TP_ERR_FORMAT;
+  }
   model->training[label] += learning_rate;
   *loss = 0.5f + (float)label + (float)model->target[1] / 65536.0f;
   trace_all(model);
   return TP_OK;
 }
+
+/* The loss is how far the label's master is from 1, at most 4; right where it is closer than a half. */
+static tp_status evaluate(void *self, int32_t label, int32_t *loss, int32_t *right) {
+  fake_model *model = self;
+  const float master = model->training[label];
+  *loss = 4 * 65536;
+  if (master > -3.0f && master < 5.0f) {
+    *loss = (int32_t)((master < 1.0f ? 1.0f - master : master - 1.0f) * 65536.0f);
+  }
+  *right = *loss < 32768;
+  trace_all(model);
+  return TP_OK;
+}
+
+static int masters_sane(void *self) { return tp_masters_sane(((fake_model *)self)->training, 10); }
 
 static tp_status update(void *self, float learning_rate) {
   fake_model *model = self;
@@ -165,6 +189,16 @@ const tp_model tp_device_model = {
     .training_bytes = sizeof fake.training,
     .package_bytes = sizeof fake.adapter + 4,
     .target_bytes = sizeof fake.target,
+    .classes = CLASSES,
+    .batch_size = 1,
+    .samples = SAMPLES,
+    .sample_bytes = SAMPLE,
+    .fit_bytes = sizeof fake.fit_memory,
+    .store = store,
+    .fit_memory = fit_memory,
+    .fit = tp_fit,
+    .evaluate = evaluate,
+    .masters_sane = masters_sane,
     .train_step = train_step,
     .update = update,
     .requantize = requantize,

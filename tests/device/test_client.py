@@ -23,7 +23,7 @@ def expected_trace() -> list[TraceRecord]:
 
 def test_info(device):
     info = device.info()
-    assert (info.name, info.protocol, info.max_payload) == ("fake", 2, 512)
+    assert (info.name, info.protocol, info.max_payload) == ("fake", 3, 512)
     assert info.fingerprint == bytes([1, 2, 3]) + bytes(29)
     sizes = (info.input_bytes, info.output_bytes, info.logits_bytes, info.adapter_bytes)
     assert sizes == (16, 4, 12, 24)
@@ -158,8 +158,8 @@ class Script:
         return received
 
 
-def info_response(request: Message, protocol: int = 2) -> bytes:
-    payload = struct.pack("<i10I", 0, protocol, 512, 1, 1, 0, 0, 0, 0, 64, 0) + bytes(32) + b"scripted"
+def info_response(request: Message, protocol: int = 3) -> bytes:
+    payload = struct.pack("<i13I", 0, protocol, 512, 1, 1, 0, 0, 0, 0, 64, 0, 0, 0, 0) + bytes(32) + b"scripted"
     return encode(Message(READ_RESPONSE, 0, request.sequence, payload))
 
 
@@ -199,9 +199,9 @@ def test_sequence_numbers_wrap():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda request: info_response(request, protocol=1), "the firmware speaks protocol 1, this tinypeft 2"),
+        (lambda request: info_response(request, protocol=2), "the firmware speaks protocol 2, this tinypeft 3"),
         (
-            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\0\0\0\0\2\0\0\0")),
+            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\0\0\0\0\3\0\0\0")),
             "an answer of 0 bytes",
         ),
         (lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"")), "protocol 0"),

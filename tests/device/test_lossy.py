@@ -122,7 +122,7 @@ def final(request: Message, payload: bytes = bytes(4), flags: int = 0) -> bytes:
     return encode(Message(op, request.command, request.sequence, payload, flags))
 
 
-INFO = struct.pack("<i10I", 0, 2, 512, 0, 0, 0, 0, 8, 0, 64, 0) + bytes(32) + b"scripted"
+INFO = struct.pack("<i13I", 0, 3, 512, 0, 0, 0, 0, 8, 0, 64, 0, 0, 0, 0) + bytes(32) + b"scripted"
 
 
 def commands(script: Script) -> list[Command]:
@@ -171,7 +171,7 @@ def test_a_damaged_trace_of_a_training_step_is_not_taken_for_all_of_it():
             return final(request, INFO)
         damaged = bytearray(final(request, record, FLAG_MORE))
         damaged[12] ^= 1
-        return bytes(damaged) + final(request, bytes(8))
+        return bytes(damaged) + final(request, bytes(12))
 
     device = Device(Script(answer), timeout=1.0, lossy=True)
     assert device.train_step(None, 0, 0.1).loss == 0.0  # the final response is whole, and nothing else was asked for

@@ -27,7 +27,7 @@ def step(label: int, learning_rate: float, run: bytes = QUIET) -> bytes:
 
 
 ERRORS = {
-    "unknown command": (READ, 11, b"", COMMAND),
+    "unknown command": (READ, 13, b"", COMMAND),
     "largest command": (WRITE, 255, b"", COMMAND),
     "info as a write": (WRITE, Command.INFO, b"", COMMAND),
     "infer as a read": (READ, Command.INFER, QUIET, COMMAND),
@@ -38,7 +38,7 @@ ERRORS = {
     "infer without options": (WRITE, Command.INFER, b"", SIZE),
     "train step without options": (WRITE, Command.TRAIN_STEP, words(0, 0), SIZE),
     "load without a size": (WRITE, Command.LOAD_ADAPTER, b"", SIZE),
-    "write of an unknown object": (WRITE, Command.WRITE, words(7, 0), COMMAND),
+    "write of an unknown object": (WRITE, Command.WRITE, words(8, 0), COMMAND),
     "write of the output": (WRITE, Command.WRITE, words(1, 0) + b"x", ARGUMENT),
     "write of the logits": (WRITE, Command.WRITE, words(2, 0) + b"x", ARGUMENT),
     "write behind the input": (WRITE, Command.WRITE, words(0, 16) + b"x", ARGUMENT),
@@ -156,6 +156,15 @@ def test_random_input_leaves_the_server_alive(compile_c, twin_sources, tmp_path)
 @pytest.mark.parametrize("payload", [128, 4096])
 def test_the_payload_size_is_a_choice(compiler, payload, compile_c, tmp_path):
     program, *flags = compiler.split()
-    for name in ("tp_crc.c", "tp_frame.c", "tp_response.c", "tp_server.c", "tp_status.c", "host_twin.c", "main.c"):
+    for name in (
+        "tp_crc.c",
+        "tp_fit.c",
+        "tp_frame.c",
+        "tp_response.c",
+        "tp_server.c",
+        "tp_server_fit.c",
+        "host_twin.c",
+        "main.c",
+    ):
         source = resource_path("firmware", "runtime", name)
         compile_c(program, *flags, f"-DTP_MAX_PAYLOAD={payload}", "-O2", "-c", source, "-o", tmp_path / "object.o")

@@ -212,6 +212,20 @@ def mean_squared_error(rng: np.random.Generator, name: str) -> Case:
 
 
 @case
+def count_right(rng: np.random.Generator, name: str) -> Case:
+    """Against a label or a vector; largest logits that are equal, logits and targets on the edge of a decision."""
+    size = int(rng.choice([1, 2, 3, 10, 50]))
+    target = Tensor("target", () if rng.random() < 0.5 else (size,), "int32", Purpose.ARGUMENT)
+    logits = _int32(rng, (1, size)) if rng.random() < 0.5 else rng.integers(-1, 2, (1, size)).astype(np.int32)
+    y: Value = np.int32(rng.integers(size))
+    if target.shape:
+        y = rng.choice([0, 1 << 15, (1 << 15) + 1, 1 << 16, -5, 1 << 20], size).astype(np.int32)
+    inputs = {"logits": tensor("logits", (1, size), "int32"), "target": target}
+    op = Operation(OPS["COUNT_RIGHT"], name, inputs, {"right": tensor("right", (1,), "int32")})
+    return op, {"logits": logits, "target": y}
+
+
+@case
 def output_logits(rng: np.random.Generator, name: str) -> Case:
     """Scales whose exponent suits them, and others: every shift, left ones too."""
     shape = (1, int(rng.integers(1, 60)))

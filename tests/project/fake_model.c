@@ -25,6 +25,11 @@ static void *adapter(void *self) { return ((fake_model *)self)->adapter; }
 static void *training(void *self) { return ((fake_model *)self)->training; }
 static void *arena(void *self) { return ((fake_model *)self)->arena; }
 
+static int masters_sane(void *self) {
+  (void)self;
+  return 1;
+}
+
 static tp_status forward(void *self) {
   fake_model *fake = self;
   for (int i = 0; i < 8; i++) {
@@ -109,6 +114,7 @@ const tp_model tp_device_model = {
     .requantize = requantize,
     .export_adapter = export_adapter,
     .load_adapter = load_adapter,
+    .masters_sane = masters_sane,
     .guards_intact = guards_intact,
     .set_trace = set_trace,
 };

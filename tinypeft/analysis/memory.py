@@ -25,6 +25,7 @@ def memory_usage(
         Part("adapter", model.adapter_bytes, EXACT),
         Part("optimizer", model.training_bytes, EXACT),
         Part("target", model.target_bytes, EXACT),
+        Part("replay", model.replay_bytes, EXACT),
         Part("stack", stack_bytes, EXACT),
     ]
     constants = Part("constants", sources.flash_tables, EXACT)

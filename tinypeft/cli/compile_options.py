@@ -16,6 +16,7 @@ from tinypeft.fitting import DEFAULT_STACK
 from tinypeft.losses import LOSSES, TARGETS
 from tinypeft.memory import MemoryConfig
 from tinypeft.optimizers import OPTIMIZERS
+from tinypeft.replay import MAX_SAMPLES
 from tinypeft.stages.autodiff import TrainingConfig
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -43,6 +44,7 @@ _KEYS = {
     "arena_regions": "board.arena_regions",
     "weights_region": "board.weights_region",
     "ram_budget": "board.ram_budget",
+    "samples": "board.samples",
     "output": "output.directory",
 }
 _ADAPTER_OPTIONS = {option.name: option for kind in ADAPTERS.values() for option in kind.options}
@@ -107,6 +109,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="BYTES",
         type=click.IntRange(1),
         help="All RAM the firmware may take: training runs operations again instead of keeping their results.",
+    ),
+    click.option(
+        "--samples",
+        metavar="N",
+        type=click.IntRange(0, MAX_SAMPLES),
+        help="Room in RAM for N samples that the board learns from by itself. Default 0: a host gives them one by one.",
     ),
     click.option("--config", metavar="tinypeft.toml", help="A file with these options; flags override it."),
 )
@@ -195,7 +203,10 @@ def _memory(values: dict[str, Any]) -> MemoryConfig:
     budget = values.get("board.ram_budget", 0)
     if budget < 0:
         raise click.UsageError(f"The RAM budget of {budget} bytes is negative.")
-    return MemoryConfig(tuple(regions), values.get("board.weights_region", ""), budget)
+    samples = values.get("board.samples", 0)
+    if not 0 <= samples <= MAX_SAMPLES:
+        raise click.UsageError(f"board.samples is {samples}, the limits are 0 and {MAX_SAMPLES}.")
+    return MemoryConfig(tuple(regions), values.get("board.weights_region", ""), budget, samples)
 
 
 def _adapter(values: dict[str, Any]) -> AdapterConfig:

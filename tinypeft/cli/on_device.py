@@ -87,12 +87,17 @@ def running_device(project: Project, on: str, *, count_instructions: bool) -> It
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     """A function (phase, done, total) that shows one bar a phase on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=progress_console()) as progress:
-        tasks: dict[str, Any] = {}
+    progress = Progress(*columns, console=progress_console())
+    tasks: dict[str, Any] = {}
 
-        def show(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = progress.add_task(phase, total=total)
-            progress.update(tasks[phase], completed=done)
+    def show(phase: str, done: int, total: int) -> None:
+        progress.start()  # with the first bar: an error in front of it has the screen to itself
+        if phase not in tasks:
+            tasks[phase] = progress.add_task(phase, total=total)
+        progress.update(tasks[phase], completed=done)
 
+    try:
         yield show
+    finally:
+        if tasks:
+            progress.stop()

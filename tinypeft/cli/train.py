@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 from rich.table import Table
@@ -17,10 +18,15 @@ from tinypeft.cli.on_device import (
 )
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.data import choose_split
+from tinypeft.device.fit import End, FitResult, Score
 from tinypeft.errors import AdapterError
+from tinypeft.fit import FitConfig
+from tinypeft.learners import ONE_Q16
 from tinypeft.personalise import Trained, train_adapter, update_count
 from tinypeft.running import ran_on
 from tinypeft.schedule import KINDS, scheduled
+
+DEFAULT_HOLD_BACK = 0.2
 
 
 @click.command("train")
@@ -40,6 +46,26 @@ from tinypeft.schedule import KINDS, scheduled
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split, adapter and order."
 )
 @click.option("--adapter", metavar="ADAPTER_DIR", help="Go on from this adapter of `tinypeft train` or of PEFT.")
+@click.option(
+    "--guard/--no-guard",
+    default=True,
+    show_default=True,
+    help="Undo steps that diverge, and keep the new adapter only if it is not worse on samples that are held back.",
+)
+@click.option(
+    "--hold-back",
+    metavar="N|F",
+    type=float,
+    help="Of the samples to train on, hold back N of each class, or the share F below 1. Default 0.2.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="End after so many epochs that are no better on what is held back, and keep the best; 0: train all epochs.",
+)
+@click.option("--on-device", is_flag=True, help="Give the board all samples, and let it train by itself.")
 @click.option("-o", "--output", metavar="ADAPTER_DIR", help="The folder for the adapter's files.")
 @json_option
 def command(
@@ -55,6 +81,10 @@ def command(
     final_fraction: float,
     seed: int,
     adapter: str | None,
+    guard: bool,
+    hold_back: float | None,
+    patience: int,
+    on_device: bool,
     output: str | None,
     as_json: bool,
 ) -> None:
@@ -62,6 +92,7 @@ def command(
     if shots is not None and train_split is not None:
         raise click.UsageError("--shots and --train-split exclude each other.")
     check_learning_rate(learning_rate)
+    guards = _guards(guard, hold_back, patience, on_device)
     project, dataset = open_samples(directory, data, labels=True)
     if project.model.training is None:
         raise AdapterError(f"{project.model.name} was generated without adapters", "generate it with --adapter lora")
@@ -85,6 +116,8 @@ def command(
             seed=seed,
             start=start,
             progress=show,
+            fit_config=FitConfig(epochs, learning_rate, seed, **guards) if guards is not None else None,
+            on_device=on_device,
         )
     if output is not None:
         how = {"epochs": epochs, "learning_rate": learning_rate, "schedule": asdict(rates), "seed": seed}
@@ -102,11 +135,39 @@ def command(
                 "loss_per_epoch": trained.losses,
                 "stack_high_water": trained.stack_high_water,
                 "guards_intact": trained.guards_intact,
+                "fit": _facts(trained.fit) if trained.fit is not None else None,
                 "ran_on": ran_on(project, on),
             }
         )
         return
     _print(trained, on, output)
+
+
+def _guards(guard: bool, hold_back: float | None, patience: int, on_device: bool) -> dict[str, Any] | None:
+    """Settings of a FitConfig; None where the host trains without guard rails."""
+    if not guard:
+        if hold_back is not None or patience:
+            raise click.UsageError("--hold-back and --patience are of the guard rails, --no-guard leaves them out.")
+        return {"do_no_harm": False, "undo": False} if on_device else None
+    held_back = DEFAULT_HOLD_BACK if hold_back is None else hold_back
+    if not (0 < held_back < 1 or (held_back >= 1 and held_back.is_integer())):
+        raise click.UsageError(
+            f"--hold-back is {held_back:g}, neither a share between 0 and 1 nor a number of samples."
+        )
+    share = {"held_back_share": held_back} if held_back < 1 else {"held_back": int(held_back)}
+    return {"patience": patience, **share}
+
+
+def _facts(result: FitResult) -> dict[str, Any]:
+    """The result for programs; losses are means, None with nothing held back."""
+    held_back = result.held_back
+
+    def score(score: Score) -> dict[str, Any]:
+        return {"right": score.right, "loss": score.loss / ONE_Q16 / held_back if held_back else None}
+
+    names = ("learned", "held_back", "epochs", "steps", "updates", "undone", "kept", "epoch")
+    facts = {name: getattr(result, name) for name in names}
+    return {**facts, "end": result.end.name.lower(), "before": score(result.before), "after": score(result.after)}
 
 
 def _print(trained: Trained, on: str, output: str | None) -> None:
@@ -121,9 +182,26 @@ def _print(trained: Trained, on: str, output: str | None) -> None:
         out.print(
             f"mean squared error on other samples: {trained.error_before:.6g} -> [bold]{trained.error_after:.6g}[/]"
         )
+    if trained.fit is not None and trained.fit.held_back:
+        _print_fit(trained.fit, decides=trained.accuracy_after is not None)
     counted = f", {trained.instructions_per_step:,} instructions a step" if trained.instructions_per_step else ""
     out.print(f"{trained.steps} steps on {on}{counted}; adapter's SHA-256 {trained.adapter_sha256}")
     if trained.stack_high_water:
         out.print(f"most stack used: {trained.stack_high_water:,} B; guard words around the arena intact")
     if output is not None:
         out.print(f"adapter written to {output}")
+
+
+def _print_fit(result: FitResult, *, decides: bool) -> None:
+    """What the guard rails saw and decided."""
+    out, held_back = console(), result.held_back
+    scores = (result.before, result.after)
+    right = f"right decisions {result.before.right} -> {result.after.right}, " if decides else ""
+    loss = " -> ".join(f"{score.loss / ONE_Q16 / held_back:.4f}" for score in scores)
+    verdict = "kept" if result.kept else "[bold]not kept: the adapter from before is back[/]"
+    out.print(f"{held_back} samples held back: {right}mean loss {loss}; new adapter {verdict}")
+    if result.undone:
+        stopped = ", with which training ended" if result.end is End.TOO_MANY_UNDONE else ""
+        out.print(f"{result.undone} updates diverged and were undone{stopped}; try a lower --lr")
+    if result.end is End.OUT_OF_PATIENCE:
+        out.print(f"ended after epoch {result.epochs}, the best was {result.epoch}")

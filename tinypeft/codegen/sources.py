@@ -10,7 +10,7 @@ from tinypeft.arithmetic import float_exponent
 from tinypeft.codegen.functions import graph_function, part_name, place_of
 from tinypeft.codegen.tables import CTYPES, Constants, number
 from tinypeft.compiler import CompiledModel
-from tinypeft.ir import Tensor
+from tinypeft.ir import Purpose, Tensor
 from tinypeft.planner import WHOLE, runs
 from tinypeft.resources import template
 
@@ -86,6 +86,8 @@ def generate_sources(
         "scale_text": number(model.output.scale[0]) if model.output.scale is not None else "",
         "classes": max(model.output.shape[-1:], default=1),
         "ctypes": CTYPES,
+        "store": model.store,
+        "masters": [t for t in model.training_state if t.purpose is Purpose.MASTER],
         "batch_size": model.training_config.batch_size,
         "latents": _latents(model),
     }

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tinypeft.device.fit import FitProgress, FitRequest, FitResult
 from tinypeft.device.link import Link, Lost, NotTaken, Reply, Transport
 from tinypeft.device.protocol import PROTOCOL_VERSION, Command, Dump, Info, Object, Run, Stats
 from tinypeft.errors import DeviceError
 
 #: Commands that change the state in another way when they run twice
-_ONCE = (Command.TRAIN_STEP, Command.UPDATE)
+_ONCE = (Command.TRAIN_STEP, Command.UPDATE, Command.FIT)
 
 
 class Unanswered(DeviceError):
@@ -24,8 +25,8 @@ class Device:
 
     `timeout`: seconds without a byte after which a device counts as silent. `counter` gives the instructions of the
     last inference, training step or update; `counter_reason` says why there are none. `lossy`, `sequence`: see `Link`.
-    What is lost on a lossy stream is asked for again, but for training steps and updates: they may have run, so that
-    is an error.
+    What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may have run, so
+    that is an error.
     """
 
     READ_CHUNK = 65536
@@ -65,7 +66,7 @@ class Device:
         return self._info if self._info is not None else self._link.repeat(self._read_info)
 
     def write(self, target: str, data: bytes, offset: int = 0) -> None:
-        """Write into an object ("input", "adapter", "training", "staging", "target") from `offset` on."""
+        """Write into an object ("input", "adapter", "training", "staging", "target", "samples") from `offset` on."""
         number = _object(target)
         chunk = self.info().max_payload - 8
         for begin in range(0, len(data), chunk):
@@ -127,6 +128,61 @@ class Device:
         payload = _float("learning rate", learning_rate)
         return self._run(Command.UPDATE, payload, f"learning_rate={learning_rate:g}", trace, dump)
 
+    def evaluate(
+        self, data: bytes | None, target: int | bytes | None, *, trace: bool = False, dump: int | None = None
+    ) -> Run:
+        """Loss and right decisions of `data`, or the input as it is, without learning from it; as `train_step`."""
+
+        def evaluate() -> Run:
+            self._write_input(data)
+            self._write_target(target)
+            label = target if isinstance(target, int) else 0
+            return self._run(Command.EVALUATE, _signed("label", label), f"label={label}", trace, dump)
+
+        return evaluate() if data is None else self._link.repeat(evaluate)
+
+    def store_sample(self, index: int, data: bytes, target: int | bytes | None) -> None:
+        """Put a sample into the store that `fit` learns from: its input, and its label or target vector if any."""
+        info = self.check_room(index + 1)
+        if len(data) != info.input_bytes:
+            raise DeviceError(f"the input has {len(data)} bytes, {info.name} takes {info.input_bytes}")
+        wanted = (4 if info.classes else 0) + info.target_bytes
+        label = target if isinstance(target, bytes) else _signed("label", target or 0)[: 4 if info.classes else 0]
+        if len(label) != wanted:
+            raise DeviceError(f"the target has {len(label)} bytes, {info.name} takes {wanted}")
+        self.write("samples", label + data, index * info.sample_bytes)
+
+    def fit(self, request: FitRequest, progress: Callable[[FitProgress], None] = lambda progress: None) -> FitResult:
+        """Let the device learn from the first samples of its store by itself; `progress` hears of it now and then.
+
+        DeviceError where it has no store, or not so many samples. It starts from the adapter as it is.
+        """
+        self.check_room(request.samples)
+        what = f"samples={request.samples}, epochs={request.epochs}, learning_rate={request.learning_rate:g}"
+        payload = request.pack()
+        try:
+            reply = self._link.request(
+                Command.FIT, payload, what, progress=lambda body: progress(FitProgress.unpack(body))
+            )
+        except Lost as lost:
+            raise self._not_twice(lost) from lost
+        return FitResult.unpack(reply.final)
+
+    def check_room(self, samples: int) -> Info:
+        """The device's information; DeviceError where its store has no room for so many samples, or there is none."""
+        info = self.info()
+        if not info.samples:
+            raise DeviceError(
+                f"{info.name} has no store of samples to learn from by itself",
+                "generate the project with --samples N, or let the host drive the training",
+            )
+        if samples > info.samples:
+            raise DeviceError(
+                f"{samples} samples are more than the {info.samples} that {info.name} has room for",
+                f"use fewer samples, or generate the project with --samples {samples}",
+            )
+        return info
+
     def reset_adapter(self, seed: int, *, trace: bool = False, dump: int | None = None) -> Run:
         """A fresh adapter, initialised from `seed`."""
         payload = struct.pack("<I", _unsigned("seed", seed))
@@ -183,18 +239,28 @@ class Device:
         try:
             reply = self._link.request(command, payload + options, what, streams=trace or dump is not None)
         except Lost as lost:
-            if not self._link.lossy or command not in _ONCE:
+            if command not in _ONCE:
                 raise
-            raise DeviceError(
-                f"{lost.message}; it may have run, and it must not run twice",
-                "start again; a shorter cable or a lower baud rate loses less",
-            ) from lost
+            raise self._not_twice(lost) from lost
         if dump is not None and reply.dump is None:
             raise DeviceError(f"{command.name}({what}): no output has index {dump}", "trace lists the indices")
+        layout = {Command.TRAIN_STEP: "<fI", Command.UPDATE: "<I", Command.EVALUATE: "<ii"}.get(command, "<")
+        numbers = _fields(layout, reply.final, f"{command.name}({what})")
         return Run(
-            loss=_fields("<f", reply.final, f"{command.name}({what})")[0] if command is Command.TRAIN_STEP else None,
+            loss=numbers[0] if command is Command.TRAIN_STEP else None,
+            masters_sane=bool(numbers[-1]) if command in _ONCE else True,
+            evaluated=(numbers[0], numbers[1]) if command is Command.EVALUATE else None,
             trace=reply.trace,
             dump=None if reply.dump is None else Dump(bytes(reply.dump), reply.dump_exponent),
+        )
+
+    def _not_twice(self, lost: Lost) -> DeviceError:
+        """What to raise where the answer to a command of _ONCE is lost."""
+        if not self._link.lossy:
+            return lost
+        return DeviceError(
+            f"{lost.message}; it may have run, and it must not run twice",
+            "start again; a shorter cable or a lower baud rate loses less",
         )
 
     def _ask(self, command: Command, payload: bytes, what: str, data_bytes: int | None = None) -> Reply:
@@ -215,8 +281,8 @@ class Device:
             raise DeviceError(
                 f"the firmware speaks protocol {protocol}, this tinypeft {PROTOCOL_VERSION}", "build the firmware again"
             )
-        sizes = _fields("<9I", payload[4:40], "INFO()")
-        self._info = Info(payload[72:].decode(errors="replace"), payload[40:72], protocol, *sizes)
+        sizes = _fields("<12I", payload[4:52], "INFO()")
+        self._info = Info(payload[84:].decode(errors="replace"), payload[52:84], protocol, *sizes)
         return self._info
 
 

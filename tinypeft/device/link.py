@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from tinypeft.device import framing
 from tinypeft.device.framing import Decoder, Message
-from tinypeft.device.protocol import DATA, DUMP, READS, TRACE, Command, TraceRecord
+from tinypeft.device.protocol import DATA, DUMP, FIT, READS, TRACE, Command, TraceRecord
 from tinypeft.errors import DeviceError
 
 _T = TypeVar("_T")
@@ -99,11 +99,19 @@ class Link:
             self.transport.send(framing.FLUSH)
 
     def request(
-        self, command: Command, payload: bytes, what: str, *, timeout: float | None = None, streams: bool = False
+        self,
+        command: Command,
+        payload: bytes,
+        what: str,
+        *,
+        timeout: float | None = None,
+        streams: bool = False,
+        progress: Callable[[bytes], None] = lambda body: None,
     ) -> Reply:
         """Send one request and collect its answer; Lost where that does not arrive, or not all that it `streams`.
 
-        DeviceError with the command, `what` and the status text where the device reports an error.
+        `progress` is called with every frame of the stream FIT that arrives. DeviceError with the command, `what` and
+        the status text where the device reports an error.
         """
         title = f"{command.name}({what})"
         sent, skipped = self._send(command, payload), self._decoder.lost
@@ -127,7 +135,7 @@ class Link:
                 if not _answers(message, sent):
                     continue  # late answer to an earlier request, or an echo
                 if message.flags & framing.FLAG_MORE:
-                    _collect(reply, message.payload, title)
+                    _collect(reply, message.payload, title, progress)
                     continue
                 if self.lossy and streams and self._decoder.lost > skipped:
                     raise Lost(f"{title}: a part of the answer was damaged")
@@ -152,7 +160,7 @@ def _answers(message: Message, request: Message) -> bool:
     return (message.op, message.sequence, message.command) == sent
 
 
-def _collect(reply: Reply, payload: bytes, title: str) -> None:
+def _collect(reply: Reply, payload: bytes, title: str, progress: Callable[[bytes], None]) -> None:
     """Add one stream frame to the reply."""
     kind, body = int.from_bytes(payload[:4], "little"), payload[4:]
     if kind == DATA:
@@ -162,6 +170,8 @@ def _collect(reply: Reply, payload: bytes, title: str) -> None:
     elif kind == DUMP:
         reply.dump_exponent = int.from_bytes(body[:4], "little", signed=True)
         reply.dump = (reply.dump or bytearray()) + body[4:]
+    elif kind == FIT:
+        progress(body)
     else:
         raise DeviceError(f"{title}: a stream frame of unknown kind {kind}, {len(body)} bytes")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class Command(IntEnum):
@@ -23,6 +23,8 @@ class Command(IntEnum):
     EXPORT_ADAPTER = 8
     LOAD_ADAPTER = 9
     STATS = 10
+    EVALUATE = 11
+    FIT = 12
 
 
 class Object(IntEnum):
@@ -35,17 +37,22 @@ class Object(IntEnum):
     TRAINING = 4
     STAGING = 5
     TARGET = 6
+    SAMPLES = 7
 
 
 #: The commands that are read requests; the others are write requests.
 READS = (Command.INFO, Command.READ, Command.STATS)
 #: tp_stream: what a stream frame carries
-DATA, TRACE, DUMP = 1, 2, 3
+DATA, TRACE, DUMP, FIT = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a device says about itself; sizes in bytes, those of objects it lacks 0."""
+    """What a device says about itself; sizes in bytes, those of objects it lacks 0.
+
+    classes: labels are below it, 0 where training takes none. samples: how many its store has room for, each of
+    `sample_bytes`.
+    """
 
     name: str
     fingerprint: bytes
@@ -59,6 +66,14 @@ class Info:
     package_bytes: int
     arena_bytes: int
     target_bytes: int
+    classes: int
+    samples: int
+    sample_bytes: int
+
+    @property
+    def samples_bytes(self) -> int:
+        """Size of the store."""
+        return self.samples * self.sample_bytes
 
 
 class Stats(NamedTuple):
@@ -87,9 +102,15 @@ class Dump(NamedTuple):
 
 @dataclass
 class Run:
-    """What a command that runs the model gave back."""
+    """What a command that runs the model gave back.
+
+    `loss` of a training step, as float32; `masters_sane` of one and of an update: whether every master is finite and
+    below the limit at which updates stop it. `evaluated`: loss in Q16.16 and right decisions.
+    """
 
     output: bytes = b""
     loss: float | None = None
+    masters_sane: bool = True
+    evaluated: tuple[int, int] | None = None
     trace: list[TraceRecord] = field(default_factory=list)
     dump: Dump | None = None

@@ -143,6 +143,16 @@ class Graph:
                     seen.add(id(tensor))
                     yield tensor
 
+    def pruned(self) -> Graph:
+        """A copy without the operations whose results nothing reads and that update nothing."""
+        wanted = {id(t) for t in self.outputs}
+        kept: list[Operation] = []
+        for op in reversed(self.operations):
+            if any(id(t) in wanted or t.persistent for t in op.outputs.values()):
+                kept.append(op)
+                wanted.update(id(t) for t in op.inputs.values())
+        return Graph(self.name, self.inputs, self.outputs, kept[::-1])
+
     def producer(self, tensor: Tensor) -> Operation | None:
         """The operation whose output `tensor` is, or None for inputs and weights."""
         return next((op for op in self.operations if any(t is tensor for t in op.outputs.values())), None)

@@ -37,7 +37,7 @@ def differentiate(
     operations = [*builder.operations, *([] if updates.batched else updates.quantizers())]
     arguments = [t for t in (target,) if t.purpose is Purpose.ARGUMENT] + ([] if updates.batched else [learning_rate])
     training = Graph("training", [*forward.inputs, *arguments], [loss], operations)
-    training = _masks_first(_keep_masks(_prune(training)))
+    training = _masks_first(_keep_masks(training.pruned()))
     update = None
     if updates.batched:
         inputs = [learning_rate, updates.count]
@@ -155,17 +155,6 @@ class _Builder:
             candidate, number = f"{name}_{number}", number + 1
         self._names.add(candidate)
         return candidate
-
-
-def _prune(graph: Graph) -> Graph:
-    """Drop operations whose results nothing reads."""
-    wanted = {id(t) for t in graph.outputs}
-    kept: list[Operation] = []
-    for op in reversed(graph.operations):
-        if any(id(t) in wanted or t.persistent for t in op.outputs.values()):
-            kept.append(op)
-            wanted.update(id(t) for t in op.inputs.values())
-    return Graph(graph.name, graph.inputs, graph.outputs, kept[::-1])
 
 
 def _keep_masks(graph: Graph) -> Graph:

@@ -55,4 +55,16 @@ void tp_mean_squared_error_s32(const tp_mean_squared_error_params *params, const
                                const int32_t *target, const int8_t *input, int32_t *loss, tp_bfp16 *d_logits,
                                int32_t *logit_range);
 
+typedef struct {
+  int32_t size;
+} tp_count_right_params;
+
+/* right (1): whether the first of the largest logits is the label's. */
+void tp_count_right_label_s32(const tp_count_right_params *params, const int32_t *logits, int32_t label,
+                              int32_t *right);
+
+/* right (1): how many logits are above 0 where the target, Q16.16, is above a half, and not where it is not. */
+void tp_count_right_vector_s32(const tp_count_right_params *params, const int32_t *logits, const int32_t *target,
+                               int32_t *right);
+
 #endif

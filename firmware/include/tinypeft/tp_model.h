@@ -4,8 +4,16 @@
 
 #include "tp_types.h"
 
+typedef struct tp_model tp_model;
+
+/* Training by the device itself: tp_fit.h. */
+typedef struct tp_fit_config tp_fit_config;
+typedef struct tp_samples tp_samples;
+typedef struct tp_fit_memory tp_fit_memory;
+typedef struct tp_fit_result tp_fit_result;
+
 /* All functions take `self`, the model's context. Buffers belong to the context; none is allocated. */
-typedef struct {
+struct tp_model {
   const char *name;
   uint8_t fingerprint[32];  /* SHA-256 of the base model */
   uint32_t input_bytes;     /* bytes behind input() */
@@ -16,6 +24,11 @@ typedef struct {
   uint32_t package_bytes;   /* size of an exported adapter package */
   uint32_t arena_bytes;     /* bytes behind arena(): the largest part, at least package_bytes */
   uint32_t target_bytes;    /* bytes behind target(), int32 in Q16.16 each; 0: training takes a label, or nothing */
+  uint32_t classes;         /* labels are below it; 0: training takes no label */
+  uint32_t batch_size;      /* samples that train_step() sums until update(); 1: each updates */
+  uint32_t samples;         /* that store() has room for; 0: there is no store */
+  uint32_t sample_bytes;    /* of each: i32 label where there are classes, target, input, padded to 4 */
+  uint32_t fit_bytes;       /* bytes behind fit_memory() */
 
   void *self;
   void *(*input)(void *self);      /* write the input here before forward() or train_step() */
@@ -25,11 +38,16 @@ typedef struct {
   void *(*training)(void *self);   /* masters and optimiser state */
   void *(*arena)(void *self);      /* free to use between calls */
   void *(*target)(void *self);     /* write the target vector here before train_step() */
+  void *(*store)(void *self);      /* of samples to learn from, aligned to 4 */
+  void *(*fit_memory)(void *self); /* what tp_fit() needs to learn from all of them, aligned to 4 */
+  int32_t *(*pending)(void *self); /* samples summed since the last update(); NULL where the batch size is 1 */
 
   tp_status (*forward)(void *self);
   /* One sample: forward, backward and, where the batch size is 1, the update. `label` counts where it is a class that
    * training compares with. */
   tp_status (*train_step)(void *self, int32_t label, float learning_rate, float *loss);
+  /* The loss of one sample, Q16.16, and how many of its decisions are right, without learning from it. */
+  tp_status (*evaluate)(void *self, int32_t label, int32_t *loss, int32_t *right);
   /* Apply the gradients summed since the last update; TP_ERR_UNSUPPORTED where the batch size is 1. */
   tp_status (*update)(void *self, float learning_rate);
   /* A fresh adapter: the base model's behaviour; masters initialised from `seed`. */
@@ -40,10 +58,15 @@ typedef struct {
   tp_status (*export_adapter)(void *self, uint8_t *package, uint32_t capacity);
   /* Check a package and take it over: all of it, or on an error nothing. */
   tp_status (*load_adapter)(void *self, const uint8_t *package, uint32_t bytes);
+  /* 1 while every master is finite and has not reached TP_MASTER_LIMIT, else 0. */
+  int (*masters_sane)(void *self);
+  /* tp_fit() where there is a store, so that firmware without one does not carry it; else NULL. */
+  tp_status (*fit)(const tp_model *model, const tp_fit_config *config, const tp_samples *samples,
+                   const tp_fit_memory *memory, tp_fit_result *result);
   /* 1 while the guard words around the arena are as they were set, else 0. */
   int (*guards_intact)(void *self);
   /* Install a trace function, or none (NULL). */
   void (*set_trace)(void *self, tp_trace_function function, void *context);
-} tp_model;
+};
 
 #endif

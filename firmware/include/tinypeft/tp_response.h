@@ -7,7 +7,7 @@
 #include "tinypeft/tp_types.h"
 
 /* What a stream frame carries; its payload begins with it as a u32. tp_server.h says what follows. */
-typedef enum { TP_STREAM_DATA = 1, TP_STREAM_TRACE, TP_STREAM_DUMP } tp_stream;
+typedef enum { TP_STREAM_DATA = 1, TP_STREAM_TRACE, TP_STREAM_DUMP, TP_STREAM_FIT } tp_stream;
 
 /* Sends one frame; returns when `data` may be reused. */
 typedef void (*tp_write_function)(void *context, const uint8_t *data, uint32_t length);
@@ -32,6 +32,7 @@ uint32_t tp_response_room(const tp_response *response);
 /* Append to the frame being filled: length <= tp_response_room(). `data` may be NULL where `length` is 0. */
 void tp_response_append(tp_response *response, const void *data, uint32_t length);
 void tp_response_append_u32(tp_response *response, uint32_t value);
+void tp_response_append_s64(tp_response *response, int64_t value);
 
 /* Append a text without its 0, as much of it as there is room for. */
 void tp_response_append_text(tp_response *response, const char *text);

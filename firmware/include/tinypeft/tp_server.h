@@ -8,18 +8,23 @@
  *   INFO           R -                                                u32 protocol, max_payload, input_bytes,
  *                                                                     output_bytes, logits_bytes, adapter_bytes,
  *                                                                     training_bytes, package_bytes, arena_bytes,
- *                                                                     target_bytes, u8 fingerprint[32],
+ *                                                                     target_bytes, classes, samples, sample_bytes,
+ *                                                                     u8 fingerprint[32],
  *                                                                     name without a 0
  *   WRITE          W u32 object, u32 offset, bytes                    -
  *   READ           R u32 object, u32 offset, u32 length               - (the bytes come as TP_STREAM_DATA)
  *   INFER          W run                                              -
- *   TRAIN_STEP     W i32 label, f32 learning rate, run                f32 loss
- *   UPDATE         W f32 learning rate, run                           -
+ *   TRAIN_STEP     W i32 label, f32 learning rate, run                f32 loss, u32 masters_sane
+ *   UPDATE         W f32 learning rate, run                           u32 masters_sane
  *   RESET_ADAPTER  W u32 seed, run                                    -
  *   REQUANTIZE     W run                                              -
  *   EXPORT_ADAPTER W -                                                u32 bytes, now at the start of STAGING
  *   LOAD_ADAPTER   W u32 bytes, at the start of STAGING               -
  *   STATS          R -                                                u32 stack_bytes, stack_high_water, guards_intact
+ *   EVALUATE       W i32 label, run                                   i32 loss (Q16.16), right
+ *   FIT            W u32 samples (the first of SAMPLES), epochs,      u32 learned, held_back, epochs, steps, updates,
+ *                    seed, held_back, held_back_share, patience,      undone, end, kept, epoch, then before and after:
+ *                    guards, max_undone, f32 learning rate            u32 right, i64 loss each; as in tp_fit.h
  *
  *   run = u32 trace (0: no), i32 dump (an output's index, -1: none)
  *
@@ -27,6 +32,7 @@
  *   DATA   bytes
  *   TRACE  records of u32 index, u32 bytes, u32 CRC-32 of the output's bytes and then its i32 exponent
  *   DUMP   i32 exponent, bytes: the next part of the output asked for; one frame at least, be it empty
+ *   FIT    u32 epoch, ended, steps, total, i64 loss, u32 right, i64 loss: tp_fit_progress, sent at once
  */
 #ifndef TP_SERVER_H
 #define TP_SERVER_H
@@ -35,7 +41,7 @@
 #include "tinypeft/tp_model.h"
 #include "tinypeft/tp_response.h"
 
-#define TP_PROTOCOL_VERSION 2u
+#define TP_PROTOCOL_VERSION 3u
 #define TP_GROUP 64u
 
 typedef enum {
@@ -50,11 +56,14 @@ typedef enum {
   TP_COMMAND_EXPORT_ADAPTER,
   TP_COMMAND_LOAD_ADAPTER,
   TP_COMMAND_STATS,
+  TP_COMMAND_EVALUATE,
+  TP_COMMAND_FIT,
   TP_COMMAND_COUNT
 } tp_command;
 
 /* OUTPUT and LOGITS cannot be written. STAGING is the arena: what is in it lasts until the next run. TARGET is what
- * TRAIN_STEP compares with where that is no label: int32 in Q16.16, one an output. */
+ * TRAIN_STEP compares with where that is no label: int32 in Q16.16, one an output. SAMPLES is the store that FIT learns from; a
+ * sample is an i32 label where there are classes, the target where there is one, the input, padding to 4. */
 typedef enum {
   TP_OBJECT_INPUT,
   TP_OBJECT_OUTPUT,
@@ -62,7 +71,8 @@ typedef enum {
   TP_OBJECT_ADAPTER,
   TP_OBJECT_TRAINING,
   TP_OBJECT_STAGING,
-  TP_OBJECT_TARGET
+  TP_OBJECT_TARGET,
+  TP_OBJECT_SAMPLES
 } tp_object;
 
 /* The byte stream and what the server cannot know. `context` goes to every function. */

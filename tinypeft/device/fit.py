@@ -1,0 +1,113 @@
+"""The command FIT in Python: what is asked of a device that trains by itself, and what it answers; as in tp_fit.h."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import astuple, dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from tinypeft.errors import DeviceError
+
+#: tp_fit_config.guards
+DO_NO_HARM, UNDO = 1, 2
+
+_REQUEST, _PROGRESS, _RESULT = struct.Struct("<8If"), struct.Struct("<4IqIq"), struct.Struct("<9IIqIq")
+
+
+class Score(NamedTuple):
+    """How an adapter does on what is held back: right decisions, and the sum of the losses in Q16.16."""
+
+    right: int
+    loss: int
+
+    def better(self, other: Score) -> bool:
+        """More right decisions or, with as many, a smaller loss."""
+        return self.right > other.right or (self.right == other.right and self.loss < other.loss)
+
+
+class End(IntEnum):
+    """tp_fit_end: why training ended."""
+
+    ALL_EPOCHS = 0
+    OUT_OF_PATIENCE = 1
+    TOO_MANY_UNDONE = 2
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """tp_fit_config, over the first `samples` of the store; `held_back_share` in Q0.16."""
+
+    samples: int
+    epochs: int
+    seed: int
+    held_back: int
+    held_back_share: int
+    patience: int
+    guards: int
+    max_undone: int
+    learning_rate: float
+
+    def pack(self) -> bytes:
+        """The command's payload; DeviceError for a number that it cannot carry."""
+        try:
+            return _REQUEST.pack(*astuple(self))
+        except (struct.error, OverflowError) as error:
+            raise DeviceError(f"{self} cannot be sent: {error}") from error
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """tp_fit_progress: `steps` of `total`; `loss` is this epoch's sum, Q16.16; `score` the last that was judged."""
+
+    epoch: int
+    ended: bool
+    steps: int
+    total: int
+    loss: int
+    score: Score
+
+    @classmethod
+    def unpack(cls, body: bytes) -> FitProgress:
+        """From a frame of the stream FIT."""
+        epoch, ended, steps, total, loss, right, judged = _unpacked(_PROGRESS, body)
+        return cls(epoch, bool(ended), steps, total, loss, Score(right, judged))
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """tp_fit_result.
+
+    learned, held_back   samples to learn from, and held back
+    epochs, steps        begun; samples learned from
+    updates, undone      updates that stayed, and that were undone
+    end                  why training ended
+    kept                 whether there is a new adapter; else the one from before is back
+    epoch                whose adapter was judged last: with patience the best, else the last
+    before, after        on what is held back, the adapter from before and the new one, also where that was not kept
+    """
+
+    learned: int
+    held_back: int
+    epochs: int
+    steps: int
+    updates: int
+    undone: int
+    end: End
+    kept: bool
+    epoch: int
+    before: Score
+    after: Score
+
+    @classmethod
+    def unpack(cls, final: bytes) -> FitResult:
+        """From the final response."""
+        learned, held_back, epochs, steps, updates, undone, end, kept, epoch, *scores = _unpacked(_RESULT, final)
+        before, after = Score(*scores[:2]), Score(*scores[2:])
+        return cls(learned, held_back, epochs, steps, updates, undone, End(end), bool(kept), epoch, before, after)
+
+
+def _unpacked(layout: struct.Struct, payload: bytes) -> tuple[int, ...]:
+    if len(payload) != layout.size:
+        raise DeviceError(f"FIT: an answer of {len(payload)} bytes, not {layout.size}", "build the firmware again")
+    return layout.unpack(payload)
