@@ -18,6 +18,7 @@ from tinypeft.adapters import AdapterConfig, Targets
 from tinypeft.boards import Board, load_board
 from tinypeft.compiler import CompiledModel
 from tinypeft.data import Dataset, choose_split, make_dataset
+from tinypeft.device import Runner
 from tinypeft.errors import AdapterError, DataError
 from tinypeft.fitting import DEFAULT_STACK
 from tinypeft.frontend import LoadedModel, load_model
@@ -29,7 +30,6 @@ from tinypeft.merging.files import MergeReport, merge_files
 from tinypeft.personalise import (
     Outputs,
     Quality,
-    Runner,
     Trained,
     infer_all,
     quality,

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinypeft.compiler import CompiledModel
 from tinypeft.data import VectorForm
+from tinypeft.device import Device, Runner
 from tinypeft.device.fit import FitProgress, FitResult
 from tinypeft.errors import AdapterError, DataError, DeviceError
 from tinypeft.fit import FitConfig, fit, split
