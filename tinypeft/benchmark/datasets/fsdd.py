@@ -23,7 +23,7 @@ class Fsdd(BenchmarkDataset):
     name = "fsdd"
     files = ("fsdd_mfcc.npz",)
     base = BaseTraining("ds_cnn", epochs=15, batch_size=64, learning_rate=1e-3)
-    full_rates = (0.001, 0.002, 0.005, 0.01)
+    full_rates = (0.001, 0.002, 0.005, 0.01, 0.02)
 
     def users(self) -> list[str]:
         return [str(name) for name in self.arrays["speakers"]]
