@@ -163,10 +163,9 @@ def expected_lines(built: Built, count: int) -> list[str]:
             continue
         target = target_argument(model.target, None if dataset.y is None else dataset.y[i])
         arguments = {sample: x, **target, "learning_rate": rate}
-        evaluated = run_graph(model.evaluate, {sample: x, **target}, state)
-        show(
-            "evaluated", np.array([int(evaluated[0][0]), int(evaluated[1][0]) if evaluated[1:] else 0], "<i4").tobytes()
-        )
+        assert model.evaluate is not None
+        alone, *right = run_graph(model.evaluate, {sample: x, **target}, state)
+        show("evaluated", np.array([alone[0], right[0][0] if right else 0], "<i4").tobytes())
         loss = run_graph(model.training, arguments, state)[0].astype(np.float32) / np.float32(65536)
         show("loss", loss.tobytes())
         batch = model.training_config.batch_size
