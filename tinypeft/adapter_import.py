@@ -38,6 +38,11 @@ def masters_from_peft(
     given = match_layers(adapter, list(dict.fromkeys([*modules, *layers])), mapping)
     for path, name in given.items():
         tensors = dict(adapter.tensors[path])
+        if "ia3_l" in tensors and config.is_feedforward(path):
+            raise AdapterError(
+                f"the adapter's IA3 scales the inputs of {path}, tinypeft scales outputs",
+                "train it with feedforward_modules=[]",
+            )
         module = modules.get(name, Module(name, layers.get(name), ()))
         _drop_base_bias(tensors, module)
         if not tensors:
@@ -48,11 +53,6 @@ def masters_from_peft(
             if tensor == "lora_B":
                 values = _scaled(values, config.scaling(path), _scaling(model))
             masters[parameter.master.name] = _fitted(path, tensor, values, parameter)
-        if "ia3_l" in tensors and config.is_feedforward(path):
-            raise AdapterError(
-                f"the adapter's IA3 scales the inputs of {path}, tinypeft scales outputs",
-                "train it with feedforward_modules=[]",
-            )
     untold = {p.name for p in model.parameters if p.master.name not in masters}
     if missing := [m.name for m in modules.values() if any(p.name in untold for p in m.parameters.values())]:
         raise AdapterError(
