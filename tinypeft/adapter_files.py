@@ -120,7 +120,8 @@ def read_adapter(path: Path | str, model: CompiledModel, mapping: Mapping[str, s
         if (path / PACKAGE_FILE).exists():
             _check_package(model, adapter, _read(path / PACKAGE_FILE))
     except AdapterError as error:
-        raise AdapterError(f"{path}: {error.message}", error.hint) from error
+        hint = error.hint or f"tinypeft adapter inspect {path} shows what it holds"
+        raise AdapterError(f"{path}: {error.message}", hint) from error
     return adapter
 
 
