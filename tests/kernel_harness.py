@@ -35,7 +35,7 @@ SHARED_SOURCES = ("tp_arithmetic.c",)
 GUARD = 64
 _C_TYPES = {
     **{"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "int32": "int32_t"},
-    **{"float32": "float", "bits": "uint8_t"},
+    **{"float32": "float", "bits": "uint8_t", "int4": "uint8_t"},
 }
 
 
@@ -114,7 +114,7 @@ class _Buffer:
     def value(self) -> Value:
         """The value as `evaluate` gives it; a bfp16 must carry the peak of its mantissas."""
         array = self.array.copy()
-        if self.tensor.dtype == "bits":
+        if self.tensor.packed:
             return array
         array = array.reshape(self.tensor.shape)
         if self.tensor.dtype != "bfp16":
@@ -176,7 +176,7 @@ def assert_equal(op: Operation, actual: dict[str, Value], expected: dict[str, Va
             assert a.exponent == e.exponent, f"{op}: exponent of {name} is {a.exponent}, expected {e.exponent}"
             a, e = a.mantissa, e.mantissa
         assert e.dtype == np.dtype(DTYPES[tensor.dtype]), f"{op}: {name} is {e.dtype}, declared {tensor.dtype}"
-        if tensor.dtype != "bits":
+        if not tensor.packed:
             assert e.shape == tensor.shape, f"{op}: {name} has shape {e.shape}, declared {tensor.shape}"
         a, e = (np.ascontiguousarray(v).reshape(-1).view(np.uint8) for v in (a, e))
         np.testing.assert_array_equal(a, e, f"{op}: {name}")

@@ -38,7 +38,21 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "batches": ("plain", AdapterConfig(r=2), TrainingConfig(momentum=0.9, batch_size=4)),
     "regex": ("residual", AdapterConfig(target_modules="branch_.*|again"), TrainingConfig(momentum=0.5)),
     "classifier_only": ("plain", AdapterConfig(target_modules=()), TrainingConfig()),
+    "lora_int4": ("residual", AdapterConfig(r=3, options=(("lora_bits", 4),)), TrainingConfig()),
+    "lora_patterns": (
+        "residual",
+        AdapterConfig(
+            modules_to_save=(),
+            options=(("rank_pattern", "branch_.*=1,again=5"), ("use_rslora", True), ("init_lora_weights", "gaussian")),
+        ),
+        TrainingConfig(momentum=0.5),
+    ),
     "mlp": ("mlp", AdapterConfig(), TrainingConfig()),
+    "latents": (
+        "residual",
+        AdapterConfig(r=2, target_modules="again|head"),
+        TrainingConfig(latents=True, momentum=0.5),
+    ),
     "whole": ("mlp", AdapterConfig("modules_to_save", modules_to_save=("first", "head")), TrainingConfig()),
     "whole_conv": (
         "plain",
@@ -58,6 +72,7 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "ia3": ("plain", AdapterConfig("ia3", modules_to_save=()), TrainingConfig()),
     "channels": ("forms", AdapterConfig("bitfit+ia3"), TrainingConfig(momentum=0.9, batch_size=4)),
     "lora_channels": ("plain", AdapterConfig("lora+bitfit+ia3", r=2), TrainingConfig()),
+    "sparse_channels": ("plain", AdapterConfig("bitfit+ia3+sparse", modules_to_save=()), TrainingConfig()),
     "bottleneck": (
         "plain",
         AdapterConfig("bottleneck", options=(("reduction_factor", 3),)),

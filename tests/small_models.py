@@ -390,7 +390,7 @@ def layout() -> bytes:
 @model
 def autoencoder() -> bytes:
     """As many outputs as inputs, through a narrow middle."""
-    net = Net((1, 12), 15)
+    net = Net((1, 12), 16)
     net.dense("encoder", 9, relu=True)
     net.dense("middle", 5)
     net.dense("decoder", 12)

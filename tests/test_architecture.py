@@ -29,7 +29,9 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"losses", "optimizers", "errors"},
     "updates": {"training", "adapters", "optimizers", "ops", "ir", "errors"},
     "stages": {"losses", "training", "updates", "adapters", "optimizers", "planner", "ops", "ir", "errors"},
-    "compiler": {"stages", "losses", "adapters", "optimizers", "interpreter", "planner", "ops", "ir", "errors"},
+    "compiler": {
+        *("training", "stages", "adapters", "optimizers", "losses", "interpreter", "planner", "ops", "ir", "errors"),
+    },
     "codegen": {"compiler", "planner", "ops", "ir", "arithmetic", "errors", "resources"},
     "state": {"codegen", "compiler", "ir", "errors"},
     "adapter_state": {"state", "compiler", "interpreter", "ops", "ir", "errors"},

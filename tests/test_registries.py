@@ -16,15 +16,18 @@ from training_cases import KERNEL_CASES
 from update_cases import ROW_CASES, held_by
 from weighted_cases import WEIGHTED_CASES
 
-from tinypeft import adapters, emulators, flashers, ops, optimizers
+from tinypeft import adapters, emulators, flashers, losses, ops, optimizers
 from tinypeft.adapters import ADAPTERS, AdapterConfig
 from tinypeft.boards import board_names, load_board
 from tinypeft.compiler import compile_model
 from tinypeft.emulators import EMULATORS
+from tinypeft.errors import AdapterError
 from tinypeft.flashers import FLASHERS
 from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
+from tinypeft.losses import INPUT, LOSSES, TARGETS
 from tinypeft.ops import OPS, CArray, CPointers
 from tinypeft.ops.base import Op, Value
+from tinypeft.ops.loss import LossOp
 from tinypeft.optimizers import OPTIMIZERS
 from tinypeft.stages.autodiff import TrainingConfig
 
@@ -32,6 +35,7 @@ REGISTRIES: dict[str, tuple[dict[str, Any], Any]] = {
     "ops": (OPS, ops.register),
     "adapters": (ADAPTERS, adapters.register),
     "optimizers": (OPTIMIZERS, optimizers.register),
+    "losses": (LOSSES, losses.register),
     "emulators": (EMULATORS, emulators.register),
     "flashers": (FLASHERS, flashers.register),
 }
@@ -225,6 +229,25 @@ def test_optimizers_update_what_they_declare(name: str, shape: tuple[int, ...]) 
 
 def _momentum(reads: tuple[str, ...]) -> dict[str, Any]:
     return {"momentum": 0.9} if "momentum" in reads else {}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_train_a_model(name: str) -> None:
+    """Every target that a loss declares gives a training graph whose loss is its operator; others are refused."""
+    from small_models import load
+
+    loss, source = LOSSES[name], load("autoencoder")
+    assert isinstance(OPS[loss.operator], LossOp) and all(kind in OPS for kind in loss.passed_over)
+    assert loss.targets and set(loss.targets) <= set(TARGETS) and loss.bounds[0] < loss.bounds[1]
+    for target in TARGETS:
+        if target not in loss.targets:
+            with pytest.raises(AdapterError, match=f"{name} cannot be computed against the target {target}"):
+                TrainingConfig(loss=name, target=target)
+            continue
+        model = compile_model("m", b"", source.graph, AdapterConfig(), TrainingConfig(loss=name, target=target))
+        assert model.training is not None and model.training.outputs[0].dtype == "int32"
+        assert [op.kind for op in model.training.operations if isinstance(op.op, LossOp)] == [loss.operator]
+        assert (model.target is None) is (target == INPUT)
 
 
 def test_every_adapter_kind_compiles() -> None:

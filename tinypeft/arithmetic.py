@@ -303,15 +303,51 @@ def cos_pi_f32(x: np.ndarray) -> np.ndarray:
     return limit_float(p * r, F32(1.0))
 
 
+# 4-bit integers
+
+
+def pack_int4(values: np.ndarray) -> np.ndarray:
+    """Values in [-8, 7] as uint8, two a byte, the first in the low nibble."""
+    nibbles = np.asarray(values).reshape(-1).astype(np.uint8) & 0xF
+    nibbles = np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8))
+    return nibbles[::2] | (nibbles[1::2] << 4)
+
+
+def unpack_int4(packed: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` values of what `pack_int4` gave, int8."""
+    nibbles = np.stack([packed & 0xF, packed >> 4], axis=1).reshape(-1)[:count].astype(np.int8)
+    return np.where(nibbles > 7, nibbles - 16, nibbles).astype(np.int8)
+
+
 # Pseudo-random numbers
+
+
+def xorshift32(state: int) -> int:
+    """The state behind `state`, neither of which is 0."""
+    state ^= (state << 13) & 0xFFFFFFFF
+    state ^= state >> 17
+    return state ^ (state << 5) & 0xFFFFFFFF
 
 
 def uniform_f32(state: int, count: int, bound: np.float32) -> tuple[int, np.ndarray]:
     """`count` float32 values in [-bound, bound) from xorshift32; returns the next state too."""
     values = np.empty(count, np.float32)
     for i in range(count):
-        state ^= (state << 13) & 0xFFFFFFFF
-        state ^= state >> 17
-        state ^= (state << 5) & 0xFFFFFFFF
+        state = xorshift32(state)
         values[i] = F32((state >> 8) - (1 << 23)) * F32(2.0**-23) * bound
+    return state, values
+
+
+def normal_f32(state: int, count: int, deviation: np.float32) -> tuple[int, np.ndarray]:
+    """`count` float32 values, nearly normal around 0: sums of 12 uniforms of 24 bits, whose variance is 12 / 12.
+
+    None is beyond 6 deviations. Returns the next state too.
+    """
+    values = np.empty(count, np.float32)
+    for i in range(count):
+        total = 0
+        for _ in range(12):
+            state = xorshift32(state)
+            total += state >> 8
+        values[i] = F32(total - 6 * ((1 << 24) - 1)) * F32(2.0**-24) * deviation
     return state, values

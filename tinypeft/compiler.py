@@ -15,6 +15,7 @@ from tinypeft.losses import LABEL, LOSSES, Loss
 from tinypeft.planner import WHOLE, ArenaPlan, ArenaRegion
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.insert import insert_adapters
+from tinypeft.stages.latent import LatentGraphs, split_latents
 from tinypeft.stages.logits import attach_logits
 from tinypeft.stages.plan import plan_graphs
 from tinypeft.stages.recompute import RamBudget, Recomputed, recompute
@@ -38,6 +39,7 @@ class CompiledModel:
     restore     masters from adapter weights
     adapted_by  operation of the base -> the adapter kinds on it, in the order in which they merge
     recomputed  what training runs again to stay within a budget; None where it need not
+    latent      training split in two in front of the first adapter; None where that was not asked for
     """
 
     name: str
@@ -57,11 +59,14 @@ class CompiledModel:
     training_state: list[Tensor]
     adapted_by: dict[str, list[str]]
     recomputed: Recomputed | None = None
+    latent: LatentGraphs | None = None
 
     @property
     def graphs(self) -> list[Graph]:
         """Every graph there is, inference first."""
         every = [self.inference, self.training, self.update, self.reset, self.requantize, self.restore]
+        if self.latent is not None:
+            every += [self.latent.encode, self.latent.training]
         return [graph for graph in every if graph is not None]
 
     @property
@@ -154,6 +159,8 @@ def compile_model(
     training = schedule(verify(training, "differentiate")) if training is not None else None
     update = schedule(verify(update, "differentiate")) if update is not None else None
     present = [g for g in (inference, training, update, reset, requantize, restore) if g is not None]
+    latent = split_latents(training) if training is not None and training_config.latents else None
+    present += [] if latent is None else [latent.encode, latent.training]
     for graph in present:
         verify(graph, "schedule")
     tensors = list({id(t): t for graph in present for t in graph.tensors()}.values())
@@ -191,6 +198,7 @@ def compile_model(
         training_state,
         adapted.kinds,
         recomputed,
+        latent,
     )
 
 

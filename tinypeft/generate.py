@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from tinypeft.adapters import AdapterConfig
+from tinypeft.adapters.loftq import attach_factors, starting_factors
+from tinypeft.adapters.lora_options import largest_rank, starts_from_factors
 from tinypeft.boards import Board, board_on, load_board
 from tinypeft.codegen import GeneratedSources, generate_sources
 from tinypeft.compiler import CompiledModel, compile_model
@@ -32,8 +36,9 @@ from tinypeft.project import (
 from tinypeft.resources import resource_path
 from tinypeft.stages.autodiff import TrainingConfig
 
-#: files of a project's folder model/: the model that is compiled, and the stem of the Keras model it was converted from
-BASE_MODEL, KERAS_MODEL = "base.tflite", "source"
+#: files of a project's folder model/: what it takes to compile the project again, and the stem of the Keras model that
+#: it was converted from
+BASE_MODEL, STARTING_FACTORS, KERAS_MODEL = "base.tflite", "loftq.safetensors", "source"
 
 Progress = Callable[[str], None]
 _Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, MemoryConfig)
@@ -91,7 +96,9 @@ def generate_project(
     where the model does not fit the board.
     """
     adapter, training = adapter or AdapterConfig(), training or TrainingConfig()
-    source = source or load_model(model_path, calibration, progress)
+    factors: dict[str, np.ndarray] = {}
+    if source is None or starts_from_factors(adapter):
+        source, factors = load_source(model_path, calibration, adapter, progress)
     progress("compiling")
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
     sources = sources_for(model, board, memory)
@@ -122,10 +129,25 @@ def generate_project(
         stack_bytes=stack_bytes,
         weights_region=weights.name if (weights := memory.weights(board)) else "",
         manifest=manifest,
-        files={BASE_MODEL: source.tflite, **_keras_file(model_path, source)},
+        files={BASE_MODEL: source.tflite, **_keras_file(model_path, source)}
+        | ({STARTING_FACTORS: save(factors)} if factors else {}),
         prepare=build,
     )
     return _report(model, source, board, sizes[0] if sizes else None)
+
+
+def load_source(
+    path: Path | str, calibration: np.ndarray | None, adapter: AdapterConfig, progress: Progress
+) -> tuple[LoadedModel, dict[str, np.ndarray]]:
+    """The model at `path` and, where LoRA starts from them, the factors of its quantisation error, which its graph has.
+
+    Raises what `load_model` does.
+    """
+    wanted = starts_from_factors(adapter)
+    source = load_model(path, calibration, progress, with_float=wanted)
+    factors = starting_factors(source.graph, source.float_filters, largest_rank(adapter)) if wanted else {}
+    attach_factors(source.graph, factors)
+    return source, factors
 
 
 def keras_model(project: Project) -> Path | None:
@@ -163,6 +185,7 @@ def open_project(directory: Path | str) -> Project:
     try:
         tflite = (folder / "model" / BASE_MODEL).read_bytes()
         adapter = _configuration(AdapterConfig, manifest["adapter"])
+        factors = load((folder / "model" / STARTING_FACTORS).read_bytes()) if starts_from_factors(adapter) else {}
         training = _configuration(TrainingConfig, manifest["training"])
         memory = _configuration(MemoryConfig, manifest["memory"])
         name, board = _of_type(manifest, "model", str), _of_type(manifest, "board", str)
@@ -171,9 +194,10 @@ def open_project(directory: Path | str) -> Project:
         _of_type(manifest, "files", dict)
     except KeyError as error:
         raise OutputError(f"{folder} is damaged: its manifest.json lacks {error}", "generate it again") from error
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, SafetensorError) as error:
         raise OutputError(f"{folder} is damaged: {error}", "generate it again") from error
     source = load_tflite(name, tflite, layers)
+    attach_factors(source.graph, factors)
     target = load_board(board)
     model = compile_for(source, target, adapter, training, stack_bytes, memory)
     project = Project(folder, target, model, source, memory)

@@ -30,8 +30,9 @@ def unpack_tensors(tensors: Sequence[Tensor], data: bytes) -> dict[str, np.ndarr
     offset = 0
     for tensor in tensors:
         dtype: Any = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
-        values: np.ndarray = np.frombuffer(data, dtype, tensor.size, offset).astype(DTYPES[tensor.dtype])
-        state[tensor.name] = values.reshape(tensor.shape)
+        count = tensor.nbytes // dtype.itemsize
+        values: np.ndarray = np.frombuffer(data, dtype, count, offset).astype(DTYPES[tensor.dtype])
+        state[tensor.name] = values if tensor.packed else values.reshape(tensor.shape)
         offset += tensor.nbytes
     return state
 

@@ -31,6 +31,7 @@ class TrainingConfig:
     beta_1, beta_2  how much of the moments Adam keeps
     epsilon         joins the root of Adam's second moment
     clip_norm       the largest norm of the gradient of all parameters together; 0 for any
+    latents         what lies in front of the first adapter can be run once a sample, and steps begin behind it
     """
 
     optimizer: str = "sgd"
@@ -46,6 +47,7 @@ class TrainingConfig:
     beta_2: float = 0.999
     epsilon: float = 1e-7
     clip_norm: float = 0.0
+    latents: bool = False
 
     def __post_init__(self) -> None:
         """Raise AdapterError for a setting outside its limits, or one that optimiser or loss do not follow."""

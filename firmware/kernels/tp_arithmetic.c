@@ -125,9 +125,7 @@ float tp_cos_pi_f32(float x) {
 
 uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound) {
   for (int32_t i = 0; i < count; i++) {
-    state ^= state << 13;
-    state ^= state >> 17;
-    state ^= state << 5;
+    state = tp_xorshift32(state);
     const float unit = (float)((int32_t)(state >> 8) - (1 << 23)) * tp_exp2i(-23);
     values[i] = unit * bound;
   }

@@ -55,11 +55,20 @@ void tp_hidden_hard_swish_backward_s16(const tp_hidden_activation_params *params
   d_hidden->peak = peak;
 }
 
+/* (lora_B . hidden) >> shift, rounded half up; a shift below 0 goes left, as far as the quantiser has bounded it. */
+static int32_t up(const int16_t *hidden, const int8_t *lora_B, int32_t rank, int32_t shift) {
+  int32_t acc = 0;
+  for (int32_t r = 0; r < rank; r++) {
+    acc += (int32_t)lora_B[r] * hidden[r];
+  }
+  return shift > 0 ? tp_round_shift_s32(acc, shift) : (int32_t)((uint32_t)acc << -shift);
+}
+
 void tp_residual_up_s8(const tp_residual_up_params *params, const int8_t *input, const int16_t *hidden,
                        const int8_t *lora_B, const int8_t *lora_shift, int8_t *output) {
   for (int32_t p = 0; p < params->positions; p++) {
     for (int32_t c = 0; c < params->channels; c++) {
-      const int32_t value = *input++ + tp_lora_up(hidden, lora_B + c * params->rank, params->rank, lora_shift[c]);
+      const int32_t value = *input++ + up(hidden, lora_B + c * params->rank, params->rank, lora_shift[c]);
       *output++ = (int8_t)tp_clamp_s32(value, params->activation_min, params->activation_max);
     }
     hidden += params->rank;

@@ -94,7 +94,7 @@ void tp_dense_finish_channel_f32(const tp_dense_quantize_params *params, int32_t
     rescaled |= logit_scale[c] != unit || changed == TP_ROW_WRITTEN;
     state->scales_changed |= rescaled;
     logit_scale[c] = unit;
-    bias[c] = tp_round_to_s32(limited(master_bias) / unit);
+    bias[c] = tp_dense_bias_f32(master_bias, unit);
   }
   if (rescaled == 0) {
     return;

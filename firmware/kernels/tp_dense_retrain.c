@@ -92,9 +92,13 @@ void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp16 
     if (all != 0) {
       tp_dense_quantize_row_f32(quantize, row, c, written != 0 ? TP_ROW_WRITTEN : TP_ROW_CHANGED, weights, &growth[c]);
     }
-    const int changed = tp_max_s32(row_changed[c], moves != 0 ? TP_ROW_CHANGED : TP_ROW_CLEAN);
-    tp_dense_finish_channel_f32(quantize, c, changed, master_bias[c], growth[c], bias, multiplier, shift, logit_scale,
-                                &state);
+    if (all == 0 && state.range_changed == 0) { /* the channel keeps its scale */
+      bias[c] = tp_dense_bias_f32(master_bias[c], logit_scale[c]);
+    } else {
+      const int changed = tp_max_s32(row_changed[c], moves != 0 ? TP_ROW_CHANGED : TP_ROW_CLEAN);
+      tp_dense_finish_channel_f32(quantize, c, changed, master_bias[c], growth[c], bias, multiplier, shift,
+                                  logit_scale, &state);
+    }
     row_changed[c] = TP_ROW_CLEAN;
   }
   tp_dense_end_f32(quantize, logit_scale, fold_multiplier, fold_exponent, &state);

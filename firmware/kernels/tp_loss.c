@@ -15,6 +15,9 @@ static int64_t abs_s64(int64_t x) { return x < 0 ? -x : x; }
 /* The number of bits of x >= 0. */
 static int32_t bit_length(int64_t x) {
   int32_t bits = 0;
+  while (x >> bits >= 256) {
+    bits += 8;
+  }
   while (x >> bits != 0) {
     bits++;
   }

@@ -20,14 +20,11 @@ static int8_t requantized(const tp_sparse_rows_params *params, int32_t acc, int3
   return (int8_t)tp_clamp_s32(value + params->output_offset, params->activation_min, params->activation_max);
 }
 
-void tp_sparse_rows_s8(const tp_sparse_rows_params *params, const int8_t *input, const int8_t *base,
-                       const int8_t *rows, const int32_t *bias, const int32_t *multiplier, const int8_t *shift,
-                       int8_t *output, void *column) {
+void tp_sparse_rows_s8(const tp_sparse_rows_params *params, const int8_t *input, const int8_t *rows,
+                       const int32_t *bias, const int32_t *multiplier, const int8_t *shift, int8_t *output,
+                       void *column) {
   const tp_window *w = &params->window;
   const int32_t count = w->kernel_h * w->kernel_w * params->filter_c;
-  if (base != NULL && base != output) {
-    memcpy(output, base, (size_t)(w->output_h * w->output_w * params->channels));
-  }
   for (int32_t oy = 0; oy < w->output_h; oy++) {
     for (int32_t ox = 0; ox < w->output_w; ox++) {
       int32_t end = 0;
@@ -40,11 +37,21 @@ void tp_sparse_rows_s8(const tp_sparse_rows_params *params, const int8_t *input,
           const int32_t block = tp_min_s32(end - r, TP_BLOCK);
           tp_dot_rows_s8(column, rows + r * count, count, count, block, acc);
           for (int32_t j = 0; j < block; j++) {
-            output[params->channel[r + j]] = requantized(params, acc[j] + bias[r + j], multiplier[r + j], shift[r + j]);
+            *output++ = requantized(params, acc[j] + bias[r + j], multiplier[r + j], shift[r + j]);
           }
         }
       }
-      output += params->channels;
+    }
+  }
+}
+
+void tp_replace_channels_s8(const tp_channels_params *params, const int8_t *base, const int8_t *rows, int8_t *output) {
+  if (base != output) {
+    memcpy(output, base, (size_t)(params->positions * params->channels));
+  }
+  for (int32_t p = 0; p < params->positions; p++) {
+    for (int32_t r = 0; r < params->rows; r++) {
+      output[p * params->channels + params->channel[r]] = *rows++;
     }
   }
 }

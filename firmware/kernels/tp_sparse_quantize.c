@@ -115,17 +115,22 @@ void tp_sparse_restore_f32(const tp_sparse_quantize_params *params, const int8_t
   derive_backward(params, rows, scale, fold_multiplier, fold_exponent, l1);
 }
 
-#define INITIALIZE_FROM_CHANNELS(name, type)                                                                           \
-  void name(const tp_initialize_from_channels_params *params, const type *weights, float *master) {                    \
-    for (int32_t r = 0; r < params->rows; r++) {                                                                       \
-      const type *element = weights + params->channel[r] * params->channel_stride;                                     \
-      for (int32_t i = 0; i < params->row_size; i++) {                                                                 \
-        *master++ = (float)element[i * params->element_stride] * params->unit[r];                                      \
-      }                                                                                                                \
-    }                                                                                                                  \
+void tp_initialize_from_channels_s8(const tp_initialize_from_channels_params *params, const int8_t *weights,
+                                    float *master) {
+  for (int32_t r = 0; r < params->rows; r++) {
+    const int8_t *element = weights + params->channel[r] * params->channel_stride;
+    for (int32_t i = 0; i < params->row_size; i++) {
+      *master++ = (float)element[i * params->element_stride] * params->unit[r];
+    }
   }
+}
 
-INITIALIZE_FROM_CHANNELS(tp_initialize_from_channels_s8, int8_t)
-INITIALIZE_FROM_CHANNELS(tp_initialize_from_channels_s32, int32_t)
-
-#undef INITIALIZE_FROM_CHANNELS
+void tp_initialize_from_channels_s32(const tp_initialize_from_channels_params *params, const int32_t *weights,
+                                     float *master) {
+  for (int32_t r = 0; r < params->rows; r++) {
+    const int32_t *element = weights + params->channel[r] * params->channel_stride;
+    for (int32_t i = 0; i < params->row_size; i++) {
+      *master++ = (float)element[i * params->element_stride] * params->unit[r];
+    }
+  }
+}

@@ -20,6 +20,9 @@ static void update_row(const tp_update_params *params, int32_t row, const float 
 /* The smallest shift that brings sums of at most peak * reach into int32. */
 static int32_t sum_shift(int64_t bound) {
   int32_t shift = 0;
+  if (bound <= INT32_MAX) {
+    return 0;
+  }
   while (tp_round_shift_s64(bound, shift) > INT32_MAX) {
     shift++;
   }

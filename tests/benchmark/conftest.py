@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 SPEAKERS = ("ada", "bob", "cyd")
-RECORDINGS_PER_DIGIT = 8
+RECORDINGS_PER_DIGIT = 6
 
 
 def write_speech(folder: Path) -> None:

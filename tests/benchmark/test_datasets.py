@@ -67,7 +67,7 @@ def test_speech_is_standardised_by_the_other_speakers(data: Path) -> None:
         others = dataset.base_samples(user).x
         np.testing.assert_allclose(others.mean(axis=(0, 1, 3)), 0, atol=1e-4)
         np.testing.assert_allclose(others.std(axis=(0, 1, 3)), 1, atol=1e-4)
-        assert len(others) == 160 and len(dataset.split(user, 0).test) == 30
+        assert len(others) == 120 and len(dataset.split(user, 0).test) == 10
 
 
 def test_the_patient_of_two_records_is_in_no_base_model(data: Path) -> None:

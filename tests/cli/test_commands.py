@@ -51,7 +51,7 @@ def test_test(plain: Built, data: str) -> None:
     assert report["layers_compared"] > 100
 
 
-QUICK = ("batches", "no_saved_module", "float_edges", "conv_mean")
+QUICK = ("batches", "no_saved_module", "float_edges", "conv_mean", "autoencoder")
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRAINABLE])
@@ -119,9 +119,7 @@ def test_the_files_masters_are_what_the_package_quantises(plain: Built, data: st
     }
     package = unpack_adapter(plain.model, (tmp_path / "a" / "adapter.bin").read_bytes())
     assert plain.model.requantize is not None
-    state |= {
-        t.name: np.zeros(t.shape, np.float32) for t in plain.model.training_state if t.name.endswith("logit_range")
-    }
+    state |= {t.name: np.zeros(t.shape, np.int32) for t in plain.model.training_state if t.name.endswith("logit_range")}
     run_graph(plain.model.requantize, {}, state)
     for p in plain.model.parameters:
         assert (state[p.quantized.name] == package[p.quantized.name]).all(), p.name
@@ -164,6 +162,55 @@ def test_commands_for_people(plain: Built, data: str, tmp_path: Path) -> None:
     train = invoke("train", plain.directory, "--data", data, "--epochs", "2", "-o", tmp_path / "a")
     assert train.exit_code == 0 and re.search(r"accuracy on other samples: [\d.]+% -> [\d.]+%", train.stdout)
     assert f"adapter written to {tmp_path / 'a'}" in train.stdout.replace("\n", "")
+
+
+def _real_outputs(built: Built) -> np.ndarray:
+    """What the model gives for its samples, as real values (N, outputs)."""
+    model = built.model
+    state, name = model.fresh_state(0), model.inference.inputs[0].name
+    results = [run_graph(model.inference, {name: x}, state)[-1] for x in built.samples(20).x]
+    tensor = model.inference.outputs[-1]
+    assert tensor.scale is not None
+    return (np.concatenate(results).astype(np.float64).reshape(20, -1) - tensor.zero_point) * float(tensor.scale[0])
+
+
+@pytest.mark.parametrize("name", ["binary", "binary_end", "regression", "autoencoder"])
+def test_losses_without_labels(project: Callable[[str], Built], tmp_path: Path, name: str) -> None:
+    """Vectors are compared value by value: decisions have an accuracy, others a mean squared error."""
+    built = project(name)
+    data, dataset = built.save_samples(tmp_path / "data.npz"), built.samples(20)
+    real, report = _real_outputs(built), succeeded("run", built.directory, "--data", data)
+    y, tensor = dataset.y, built.model.inference.inputs[0]
+    if y is None:
+        assert tensor.scale is not None
+        y = (dataset.x.reshape(20, -1).astype(np.float64) - tensor.zero_point) * float(tensor.scale[0])
+    if built.model.loss.classifies:
+        accuracy = float(np.mean((real > (0.5 if name == "binary_end" else 0.0)) == (y > 0.5)))
+        assert (report["accuracy"], report["mean_squared_error"]) == (accuracy, None)
+    else:
+        assert report["accuracy"] is None and report["mean_squared_error"] == float(np.mean((real - y) ** 2))
+    trained = succeeded("train", built.directory, "--data", data, "--epochs", "2", "--lr", "0.02")
+    figures = [trained[f"{figure}_{when}"] for figure in ("accuracy", "error") for when in ("before", "after")]
+    assert [figure is None for figure in figures] == [not built.model.loss.classifies] * 2 + [
+        built.model.loss.classifies
+    ] * 2
+    people = invoke("train", built.directory, "--data", data, "--epochs", "1", "--lr", "0.02")
+    wanted = "accuracy" if built.model.loss.classifies else "mean squared error"
+    assert people.exit_code == 0 and f"{wanted} on other samples: " in people.stdout, people.output
+    assert succeeded("test", built.directory, "--data", data, "--limit", "2", "--train-steps", "2")["parity"] is True
+    refused(invoke("train", built.directory, "--data", data, "--shots", "1"), "--shots counts samples of a class", 2)
+
+
+def test_targets_that_do_not_suit_the_loss(project: Callable[[str], Built], tmp_path: Path) -> None:
+    binary, alone = project("binary"), project("autoencoder")
+    data = binary.save_samples(tmp_path / "data.npz")
+    refused(invoke("train", binary.directory, "--data", data.removesuffix(":y")), "names no targets", 2)
+    np.savez(tmp_path / "labels.npz", x=binary.samples(20).x, y=np.arange(20) % 5)
+    labels = f"{tmp_path / 'labels.npz'}:x:y"
+    refused(invoke("train", binary.directory, "--data", labels), r"targets .* have shape \(20,\), .* need \(20, 5\)")
+    np.savez(tmp_path / "both.npz", x=alone.samples(20).x, y=np.arange(20))
+    both = f"{tmp_path / 'both.npz'}:x:y"
+    refused(invoke("train", alone.directory, "--data", both), "is trained to give its input", 2)
 
 
 def test_build(plain: Built, tmp_path: Path) -> None:

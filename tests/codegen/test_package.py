@@ -13,6 +13,7 @@ from projects import TRAINABLE, Built
 from tinypeft.device import Device
 from tinypeft.errors import AdapterError, DeviceError
 from tinypeft.interpreter import run_graph
+from tinypeft.losses import target_argument, target_on_device
 from tinypeft.state import pack_adapter, pack_tensors, unpack_adapter
 
 HEADER = 52
@@ -23,17 +24,17 @@ def train(
 ) -> None:
     """The same steps on the device and, with a state, in the interpreter; `done` samples wait for an update."""
     model, dataset = built.model, built.samples(20)
-    assert model.training is not None and dataset.y is not None
+    assert model.training is not None
     rate = np.float32(built.learning_rate)
     for i in range(first, first + steps):
-        x, y = dataset.x[i], int(dataset.y[i])
-        device.train_step(np.ascontiguousarray(x).tobytes(), y, float(rate))
+        x, y = dataset.x[i], None if dataset.y is None else dataset.y[i]
+        device.train_step(np.ascontiguousarray(x).tobytes(), target_on_device(model.target, y), float(rate))
         done += 1
         complete = model.update is not None and done == model.training_config.batch_size
         if complete:
             device.update(float(rate))
         if state is not None:
-            arguments = {model.training.inputs[0].name: x, "label": np.int32(y), "learning_rate": rate}
+            arguments = {model.training.inputs[0].name: x, **target_argument(model.target, y), "learning_rate": rate}
             run_graph(model.training, arguments, state)
             if complete:
                 run_graph(model.update, {"learning_rate": rate, "count": np.int32(done)}, state)

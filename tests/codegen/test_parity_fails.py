@@ -183,7 +183,7 @@ def test_a_fault_in_the_state_alone(project: Callable[[str], Built], tmp_path: P
     built = project("plain")
     directory = built.copy(tmp_path)
     source = directory / "src" / "plain.c"
-    end = "  *loss_of_sample = loss[0];"
+    end = "  *loss_of_sample = (float)loss[0] / 65536.0f;"
     assert source.read_text().count(end) == 1
     source.write_text(source.read_text().replace(end, "  m->adapter->stem_lora_A[4] ^= 1;\n" + end))
     divergence = found(
@@ -220,7 +220,8 @@ def test_overwritten_guard_words_are_no_parity(project: Callable[[str], Built], 
     built = project("plain")
     directory = built.copy(tmp_path)
     source = directory / "src" / "plain.c"
-    end = "  *loss_of_sample = loss[0];"
+    end = "  *loss_of_sample = (float)loss[0] / 65536.0f;"
+    assert source.read_text().count(end) == 1
     source.write_text(source.read_text().replace(end, "  arena[PLAIN_ARENA_BYTES] ^= 1;\n" + end))
     data = built.save_samples(tmp_path / "data.npz")
     result = CliRunner().invoke(main, ["test", str(directory), "--data", data, "--limit", "2", "--train-steps", "1"])

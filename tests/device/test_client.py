@@ -201,7 +201,7 @@ def test_sequence_numbers_wrap():
     [
         (lambda request: info_response(request, protocol=1), "the firmware speaks protocol 1, this tinypeft 2"),
         (
-            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\0\0\0\0\1\0\0\0")),
+            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\0\0\0\0\2\0\0\0")),
             "an answer of 0 bytes",
         ),
         (lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"")), "protocol 0"),

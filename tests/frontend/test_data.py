@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from tflite_builder import Node, build_model, float_tensor, int8_tensor
 
-from tinypeft.data import choose_fraction, choose_shots, load_array, load_dataset, quantize
+from tinypeft.data import (
+    VectorForm,
+    choose_fraction,
+    choose_share,
+    choose_shots,
+    load_array,
+    load_dataset,
+    quantize,
+)
 from tinypeft.errors import DataError, ModelError
 from tinypeft.frontend import load_model
 from tinypeft.ir import Purpose, Tensor
@@ -97,6 +105,29 @@ def test_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, mes
     with pytest.raises(DataError, match=message) as caught:
         load_dataset(spec, INPUT, 5)
     assert caught.value.hint
+
+
+def test_target_vectors(tmp_path: Path) -> None:
+    """One value an output, in any shape of as many; a loss of one output takes them without an axis."""
+    x, y = np.zeros((3, 4, 3), np.int8), np.linspace(0, 1, 6).reshape(3, 1, 2)
+    spec = store(tmp_path, x=x, y=y, single=np.array([0, 1, 1]), wide=y * 2, nan=y * np.nan)
+    form = VectorForm(2, 0.0, 1.0)
+    found = load_dataset(f"{spec}:x:y", INPUT, None, form).y
+    assert found is not None and found.dtype == np.float64
+    np.testing.assert_array_equal(found, y.reshape(3, 2))
+    single = load_dataset(f"{spec}:x:single", INPUT, None, VectorForm(1, 0.0, 1.0)).y
+    assert single is not None and single.tolist() == [[0.0], [1.0], [1.0]]
+    with pytest.raises(DataError, match=r"targets .* have shape \(3,\), the samples need \(3, 2\)"):
+        load_dataset(f"{spec}:x:single", INPUT, None, form)
+    with pytest.raises(DataError, match="target 1 of sample 1 of .* is 1.2, the loss takes 0 to 1"):
+        load_dataset(f"{spec}:x:wide", INPUT, None, form)
+    with pytest.raises(DataError, match="target 0 of sample 0 of .* is nan"):
+        load_dataset(f"{spec}:x:nan", INPUT, None, form)
+
+
+def test_choose_share() -> None:
+    train, test = choose_share(10, 0.3, 1)
+    assert len(train) == 3 and sorted([*train, *test]) == list(range(10))
 
 
 def test_load_array_takes_one_key(tmp_path: Path) -> None:

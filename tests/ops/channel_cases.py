@@ -84,7 +84,8 @@ def trained_logits_case(rng: np.random.Generator, name: str) -> Case:
         if "trained_bias" in layer.attributes and layer.inputs["input"].size == layer.inputs["filter"].shape[1]:
             break
     kept = [n for n in layer.inputs if OPS["DENSE_LOGITS"].takes(n)]
-    logits = tensor(f"{name}_logits", (1, layer.inputs["filter"].shape[0]), "float32")
+    logits = tensor(f"{name}_logits", (1, layer.inputs["filter"].shape[0]), "int32")
+    logits.scale = np.exp2(rng.integers(-20, -2, 1)).astype(np.float32)
     op = Operation(
         OPS["DENSE_LOGITS"], name, {n: layer.inputs[n] for n in kept}, {"logits": logits}, dict(layer.attributes)
     )

@@ -151,6 +151,10 @@ class Reference:
         for name, gradient in sparse_reference.gradients(op, self.values, self.real(op, "input"), d).items():
             self.add(op.inputs[name], gradient)
 
+    def _replace_channels(self, op: Operation, d: np.ndarray) -> None:
+        for name, gradient in sparse_reference.replacing_gradients(op, d).items():
+            self.add(op.inputs[name], gradient)
+
     def _lora_down(self, op: Operation, d: np.ndarray) -> None:
         raise AssertionError("its gradients are those of the layer that it belongs to")
 
@@ -215,7 +219,7 @@ class Reference:
     def _pass(self, op: Operation, d: np.ndarray) -> None:
         self.add(op.inputs["input"], d)
 
-    _reshape = _quantize = _dequantize = _pass
+    _reshape = _quantize = _dequantize = _output_logits = _pass
 
     def _pool(self, op: Operation, d: np.ndarray, largest: bool) -> None:
         x, w = self.real(op, "input"), op.attributes["window"]

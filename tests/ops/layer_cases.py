@@ -64,8 +64,11 @@ def masters(rng: np.random.Generator, shape: tuple[int, ...], style: str, scale:
     return values
 
 
-def lora_operations(base: Operation, rank: int, alpha: float = 8.0) -> dict[str, Operation]:
-    """LORA_QUANTIZE, LORA_RESTORE, LORA_DOWN and the layer `base` with the addend; they share their tensors."""
+def lora_operations(base: Operation, rank: int, alpha: float = 8.0, bits: int = 8) -> dict[str, Operation]:
+    """LORA_QUANTIZE, LORA_RESTORE, LORA_DOWN and the layer `base` with the addend; they share their tensors.
+
+    With 4 `bits` the former two are those of packed A and B, and two UNPACK_INT4 come between.
+    """
     window: Window = base.attributes.get("window") or dense_window(base)
     down = Window(**{**window.fields(), "output_c": rank})
     a_shape = (rank, *base.inputs["filter"].shape[1:-1], window.input_c)
@@ -76,16 +79,28 @@ def lora_operations(base: Operation, rank: int, alpha: float = 8.0) -> dict[str,
     }  # fmt: skip
     t = {name: tensor(f"{base.name}_{name}", *shape) for name, shape in shapes.items()}
     t["hidden"] = tensor(f"{base.name}_hidden", down.output_shape, "int16")
+    suffix, unpacked = "", dict(t)
+    if bits == 4:
+        suffix = "_INT4"
+        for name, short in (("lora_A", "a_multiplier"), ("lora_B", "b_multiplier")):
+            t[name] = tensor(f"{base.name}_{name}_packed", t[name].shape, "int4")
+            t[short] = tensor(f"{base.name}_{short}", t[name].shape[:1], "int8")
     attributes = {
         "input_range": input_range(base.inputs["input"]),
         "acc_bound": accumulator_bound(base),
         "b_unit": (np.float32(alpha / rank) / filter_scales(base)).astype(np.float32),
     }
     made = {}
-    for kind in ("LORA_QUANTIZE", "LORA_RESTORE"):
+    for kind in (f"LORA_QUANTIZE{suffix}", f"LORA_RESTORE{suffix}"):
         op = OPS[kind]
         inputs, outputs = {n: t[n] for n in op.operands}, {n: t[n] for n in op.results}
         made[kind] = Operation(op, f"{base.name}_{kind.lower()}", inputs, outputs, attributes)
+    for name, short in (("lora_A", "a_multiplier"), ("lora_B", "b_multiplier")) if bits == 4 else ():
+        operands = {"packed": t[name], "multiplier": t[short]}
+        made[f"UNPACK_INT4 {name}"] = Operation(
+            OPS["UNPACK_INT4"], f"{base.name}_{name}_unpack", operands, {"output": unpacked[name]}
+        )
+    t = unpacked
     operands = {"input": base.inputs["input"], "lora_A": t["lora_A"], "hidden_shift": t["hidden_shift"]}
     made["LORA_DOWN"] = Operation(
         OPS["LORA_DOWN"], f"{base.name}_down", operands, {"hidden": t["hidden"]}, {"window": down}
@@ -113,6 +128,24 @@ def lora_case(rng: np.random.Generator, name: str, kind: str) -> dict[str, Case]
     down = made["LORA_DOWN"]
     values |= down.op.evaluate(down, values)
     return {kind: (op, {n: values[n] for n in op.inputs}) for kind, op in made.items()}
+
+
+def lora_int4_case(rng: np.random.Generator, name: str, kind: str) -> dict[str, Case]:
+    """The same of a LoRA in 4 bits, up to the int8 of A."""
+    base = WEIGHTED_CASES[kind](rng).operation(name)
+    made = lora_operations(base, int(rng.integers(1, 7)), float(rng.choice([8.0, 1e-3, 1e6])), bits=4)
+    values: dict[str, Value] = {
+        n: masters(rng, t.shape, str(rng.choice(MASTER_STYLES))) for n, t in made["LORA_QUANTIZE_INT4"].inputs.items()
+    }
+    cases: dict[str, Case] = {}
+    for step in ("LORA_QUANTIZE_INT4", "LORA_RESTORE_INT4", "UNPACK_INT4 lora_A"):
+        op = made[step]
+        if step.startswith("UNPACK"):
+            values |= {"packed": values["lora_A"], "multiplier": values["a_multiplier"]}
+        cases[step] = op, {n: values[n] for n in op.inputs}
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = op.op.evaluate(op, values) | values  # what is restored does not replace where it came from
+    return cases
 
 
 def lora_backward(rng: np.random.Generator, name: str) -> Case:

@@ -58,11 +58,16 @@ def sparse_case(rng: np.random.Generator, name: str, kind: str) -> dict[str, Cas
     with np.errstate(over="ignore", invalid="ignore"):
         quantized = quantize.op.evaluate(quantize, values)
     values |= {"input": random_int8(rng, base.inputs["input"].shape)}
-    layer = adapted.graph.operations[-1]
-    rows = values | quantized
-    if "base" in layer.inputs:
-        rows["base"] = base.op.evaluate(base, values)["output"]
-    made = {quantize.kind: (quantize, values), restore.kind: (restore, quantized), layer.kind: (layer, rows)}
+    layer = adapted.graph.operations[0]
+    made = {
+        quantize.kind: (quantize, values),
+        restore.kind: (restore, quantized),
+        layer.kind: (layer, values | quantized),
+    }
+    if len(adapted.graph.operations) > 1:
+        outputs = {"rows": layer.op.evaluate(layer, values | quantized)["output"]}
+        outputs["base"] = base.op.evaluate(base, values)["output"]
+        made["REPLACE_CHANNELS"] = adapted.graph.operations[-1], outputs
     initialize = adapted.initializers[int(rng.integers(len(adapted.initializers)))]
     if initialize.kind == "INITIALIZE_FROM_CHANNELS":
         made[initialize.kind] = initialize, {"weights": initialize.inputs["weights"].data}
@@ -139,6 +144,7 @@ def stretched_bias(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 SPARSE_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
-    kind: _sparse(kind) for kind in ("SPARSE_ROWS", "SPARSE_QUANTIZE", "SPARSE_RESTORE", "INITIALIZE_FROM_CHANNELS")
+    kind: _sparse(kind)
+    for kind in ("SPARSE_ROWS", "REPLACE_CHANNELS", "SPARSE_QUANTIZE", "SPARSE_RESTORE", "INITIALIZE_FROM_CHANNELS")
 }
 SPARSE_CASES |= {kind: _channels(kind) for kind in ("SELECT_CHANNELS", "CLEAR_CHANNELS")}

@@ -32,20 +32,21 @@ def forward(op: Operation, rows: np.ndarray, bias: np.ndarray, x: np.ndarray) ->
 
 def gradients(op: Operation, values: dict[str, Any], x: np.ndarray, d: np.ndarray) -> dict[str, np.ndarray]:
     """Operand -> its gradient, given `d` of the output where it is not clamped."""
-    w, rows, channel = op.attributes["window"], real_rows(op, values), op.attributes["channel"]
-    d_all = d.reshape(w.output_h, w.output_w, -1)
-    d_chosen = d_all[..., channel]
+    w, rows = op.attributes["window"], real_rows(op, values)
+    d_output = d.reshape(w.output_h, w.output_w, -1)
     image = x.reshape(w.input_h, w.input_w, w.input_c)
     d_x, d_rows = np.zeros(image.shape), np.zeros(rows.shape)
     for output, tap, position in _taps(op):
         for row, read in enumerate(_channels(op, rows)):
-            d_x[*position, read] += d_chosen[*output, row] * rows[row, *tap]
-            d_rows[row, *tap] += d_chosen[*output, row] * image[*position, read]
-    result = {"input": d_x, "rows": d_rows, "bias": d_chosen.sum((0, 1))}
-    if "base" in op.inputs:
-        result["base"] = d_all.copy()
-        result["base"][..., channel] = 0
-    return result
+            d_x[*position, read] += d_output[*output, row] * rows[row, *tap]
+            d_rows[row, *tap] += d_output[*output, row] * image[*position, read]
+    return {"input": d_x, "rows": d_rows, "bias": d_output.sum((0, 1))}
+
+
+def replacing_gradients(op: Operation, d: np.ndarray) -> dict[str, np.ndarray]:
+    """The same for REPLACE_CHANNELS: each channel to the operand that it comes from."""
+    replaced = np.isin(np.arange(d.shape[-1]), op.attributes["channel"])
+    return {"base": np.where(replaced, 0.0, d), "rows": d[..., replaced]}
 
 
 def _channels(op: Operation, rows: np.ndarray) -> list[slice]:

@@ -38,6 +38,7 @@ CONFIGS = {
         "bottleneck+parallel_bottleneck+input_offset",
         options=(("input_offset_shape", "channel"), ("reduction_factor", 1)),
     ),
+    "lora in 4 bits": AdapterConfig(r=2, modules_to_save=(), options=(("lora_bits", 4), ("use_rslora", True))),
 }
 
 
@@ -93,6 +94,11 @@ def _integer_gradients(
             factors = row_factors(producer, operands, sums.exponent)
             rows = sums.mantissa.reshape(len(factors), -1)
             computed[masters[tensor.name]] = (rows * factors[:, None]).reshape(tensor.shape)
+        if op.kind == "DENSE_RETRAIN" and operand == "master_filter":
+            source = op.inputs["source"]
+            given = values[source.name].reshape(-1).astype(np.float64) - source.zero_point
+            d_output = values[op.inputs["d_output"].name].to_float().reshape(-1) * op.attributes["scale"]
+            computed[masters[tensor.name]] = np.outer(d_output, given)
 
     arguments = {training.inputs[0].name: x, "label": np.int32(label), "learning_rate": np.float32(0.0)}
     run_graph(training, arguments, dict(state), trace)
@@ -108,7 +114,7 @@ def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: in
     assert model.training is not None
     operations = model.training.operations
     loss = next(i for i, op in enumerate(operations) if isinstance(op.op, LossOp))
-    inside = "CLAMP_MASK", "INPUT_OFFSET_MASK", "LORA_DOWN", "HIDDEN_ACTIVATION"
+    inside = "CLAMP_MASK", "INPUT_OFFSET_MASK", "LORA_DOWN", "HIDDEN_ACTIVATION", "UNPACK_INT4"
     forward = [op for op in operations[:loss] if op.kind not in inside]
     downs = {op.output.name: op.inputs["lora_A"] for op in operations[:loss] if op.kind == "LORA_DOWN"}
     activations = [op for op in operations[:loss] if op.kind == "HIDDEN_ACTIVATION"]

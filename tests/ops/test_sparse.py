@@ -22,12 +22,12 @@ from sparse_cases import (
 )
 from tflite_builder import conv_2d, depthwise_conv_2d, fully_connected, int8_tensor, int32_constant
 
-from tinypeft.adapters import ADAPTERS, AdapterConfig, MergedLayer
-from tinypeft.adapters.sparse import channels_option, rank_channels, trained_channels
+from tinypeft.adapters import ADAPTERS, AdaptedGraph, AdapterConfig, Insertion, MergedLayer
+from tinypeft.adapters.sparse import adapted_channels, channels_option, rank_channels, trained_channels
 from tinypeft.compiler import compile_model
 from tinypeft.errors import AdapterError
 from tinypeft.interpreter import run_graph
-from tinypeft.ir import Operation
+from tinypeft.ir import Graph, Operation
 from tinypeft.ops.weighted import ACCUMULATOR_LIMIT, filter_scales, input_scale, whole_filters
 from tinypeft.stages.autodiff import TrainingConfig
 from tinypeft.stages.insert import insert_adapters
@@ -52,22 +52,17 @@ def test_fresh_rows_are_those_of_the_base(kind: str) -> None:
         base, constants = random_layer(rng, f"layer{i}", kind)
         adapted = insert_sparse(base, random_density(rng))
         state: dict[str, np.ndarray] = {}
-        for operation in [*adapted.initializers, *adapted.quantizers]:
-            operands = {n: t.data if t.data is not None else state[t.name] for n, t in operation.inputs.items()}
-            results = operation.op.evaluate(operation, operands)
-            state |= {t.name: results[n] for n, t in operation.outputs.items()}
-        layer = adapted.graph.operations[-1]
+        run_graph(Graph("reset", [], [], [*adapted.initializers, *adapted.quantizers]), {}, state)
         x = rng.integers(-128, 128, base.inputs["input"].shape).astype(np.int8)
         expected = base.op.evaluate(base, constants | {"input": x})["output"]
-        values = {"input": x, "base": expected} | {
-            n: state.get(t.name) for n, t in layer.inputs.items() if t.persistent
-        }
-        np.testing.assert_array_equal(layer.op.evaluate(layer, values)["output"], expected, f"{base}")
-        channel = layer.attributes["channel"]
+        actual = run_graph(adapted.graph, {base.inputs["input"].name: x}, state)[0]
+        np.testing.assert_array_equal(actual, expected, f"{base}")
+        channel = adapted.initializers[0].attributes["channel"]
+        rows, bias = (state[f"layer{i}_sparse_{name}"] for name in ("rows", "bias"))
         axis = 3 if kind == "DEPTHWISE_CONV_2D" else 0
-        own = np.moveaxis(constants["filter"], axis, 0)[channel].reshape(values["rows"].shape)
-        np.testing.assert_array_equal(values["rows"], own)
-        np.testing.assert_array_equal(values["bias"], constants["bias"][channel] if "bias" in constants else 0)
+        own = np.moveaxis(constants["filter"], axis, 0)[channel].reshape(rows.shape)
+        np.testing.assert_array_equal(rows, own)
+        np.testing.assert_array_equal(bias, constants["bias"][channel] if "bias" in constants else 0)
 
 
 @settings(max_examples=120, deadline=None)
@@ -173,8 +168,11 @@ def test_merged_weights_compute_what_the_rows_do(kind: str) -> None:
     for i in range(20):
         base, _ = random_layer(rng, f"layer{i}", kind)
         config = AdapterConfig("sparse", modules_to_save=(), options=(("density", random_density(rng)),))
-        layer = insert_sparse(base, config.options[0][1]).graph.operations[-1]
-        window, channel, first = (layer.attributes[n] for n in ("window", "channel", "first_channel"))
+        layer = insert_sparse(base, config.options[0][1]).graph.operations[0]
+        window, first, channel = (
+            *(layer.attributes[n] for n in ("window", "first_channel")),
+            trained_channels(base, config),
+        )
         rows = rng.normal(0, 1, layer.inputs["rows"].shape)
         state = {
             f"{base.name}_sparse_rows_master": rows,
@@ -244,6 +242,10 @@ def test_named_channels_override_the_share() -> None:
     rows = {p.peft_name: p.to_peft(np.zeros(p.master.shape)).shape for p in adapted.parameters}
     assert rows["stem.sparse_rows.weight"] == (2, 2, 3, 3) and rows["stem.sparse_rows.bias"] == (2,)
     assert rows["dw.sparse_rows.weight"] == (3, 1, 3, 3) and rows["head.sparse_rows.weight"] == (1, 8)
+    named = adapted_channels(load("plain").graph.operations, adapted.parameters, config)
+    assert named == {**chosen, "pointwise": named["pointwise"]} and len(named["pointwise"]) == 4
+    again = AdapterConfig("sparse", modules_to_save=(), options=(("channels", channels_option(named)),))
+    assert {name: trained_channels(_operation("plain", name), again).tolist() for name in named} == named
     for p in adapted.parameters:
         array = np.arange(p.master.size).reshape(p.master.shape)
         assert (p.from_peft(p.to_peft(array)) == array).all()
@@ -280,10 +282,26 @@ def test_refused_options(options: dict, message: str, hint: str) -> None:
     assert caught.value.hint is not None and hint in caught.value.hint
 
 
-def test_rows_replace_what_other_kinds_leave() -> None:
-    with pytest.raises(AdapterError, match="sparse replaces channels as lora would leave them") as caught:
-        insert_adapters(load("plain").graph, AdapterConfig("sparse+lora"))
-    assert caught.value.hint == "name it last: lora+sparse"
+@pytest.mark.parametrize("kinds", ["sparse+lora", "sparse+bitfit", "ia3+sparse", "sparse+ia3+bitfit+lora"])
+def test_rows_replace_what_other_kinds_leave(kinds: str) -> None:
+    """In whatever order they are named; fresh, all of them leave the base layer."""
+    config = AdapterConfig(kinds)
+    assert config.kinds[-1] == "sparse"
+    model = compile_model("plain", b"", load("plain").graph, config, TrainingConfig())
+    state = model.fresh_state(1)
+    for x in samples(load("plain"), 3, 1).x:
+        arguments = {model.inference.inputs[0].name: x.reshape(model.inference.inputs[0].shape)}
+        expected = run_graph(model.base, arguments, {})[0]
+        np.testing.assert_array_equal(run_graph(model.inference, arguments, dict(state))[0], expected)
+
+
+def test_rows_are_not_put_behind_what_follows_the_layer() -> None:
+    base = _operation("plain", "stem")
+    insertion = Insertion(AdaptedGraph(load("plain").graph))
+    insertion.base, insertion.after = base, [_operation("plain", "pool")]
+    with pytest.raises(AdapterError, match="cannot replace channels of stem behind a MEAN") as caught:
+        KIND.insert(base, AdapterConfig("sparse"), insertion)
+    assert caught.value.hint == "give the kinds layers of their own with --targets"
 
 
 def test_refused_layers() -> None:
@@ -324,7 +342,7 @@ def test_a_fresh_adapter_leaves_the_model_as_it_is(name: str, adapter: str) -> N
 def test_the_cases_hold_every_form() -> None:
     rng = np.random.default_rng(11)
     layers = [sparse_case(rng, f"op{i}", LAYERS[i % 3])["SPARSE_ROWS"][0] for i in range(60)]
-    assert {"base" in op.inputs for op in layers} == {True, False}
+    assert {op.attributes["clamped_behind"] for op in layers} == {True, False}
     assert {op.attributes["first_channel"] is None for op in layers} == {True, False}
     assert {op.attributes["rounds_once"] for op in layers} == {True, False}
 
@@ -341,8 +359,6 @@ def test_the_reference_follows_finite_differences(kind: str) -> None:
         rows, bias = sparse_reference.real_rows(op, named), rng.normal(0, 1, len(values["rows"]))
         x = rng.normal(0, 1, op.inputs["input"].shape)
         weights = rng.normal(0, 1, op.output.shape)
-        window, channel = op.attributes["window"], op.attributes["channel"]
-        chosen = weights.reshape(window.output_h, window.output_w, -1)[..., channel]
         expected = sparse_reference.gradients(op, named, x, weights)
         parts = {"rows": rows, "bias": bias, "input": x}
         for operand, part in parts.items():
@@ -352,8 +368,7 @@ def test_the_reference_follows_finite_differences(kind: str) -> None:
                 for step in (1e-3, -1e-3):
                     moved = {n: p.astype(np.float64).copy() for n, p in parts.items()}
                     moved[operand].reshape(-1)[at] += step
-                    ends.append(
-                        (sparse_reference.forward(op, moved["rows"], moved["bias"], moved["input"]) * chosen).sum()
-                    )
+                    y = sparse_reference.forward(op, moved["rows"], moved["bias"], moved["input"])
+                    ends.append((y * weights.reshape(y.shape)).sum())
                 numeric = (ends[0] - ends[1]) / 2e-3
                 assert abs(numeric - gradient[at]) <= 1e-4 * max(abs(gradient).max(), 1e-6), f"{op}: {operand}[{at}]"

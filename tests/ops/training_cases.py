@@ -17,6 +17,7 @@ from layer_cases import (
     logits_case,
     lora_backward,
     lora_case,
+    lora_int4_case,
     retrain_case,
     retrained_case,
     tensor,
@@ -76,6 +77,14 @@ def _channel(kind: str) -> Callable[[np.random.Generator, str], Case]:
 
 
 KERNEL_CASES |= {kind: _channel(kind) for kind in ("BITFIT_QUANTIZE", "BITFIT_RESTORE", "IA3_QUANTIZE", "IA3_RESTORE")}
+
+
+def _lora_int4(kind: str) -> Callable[[np.random.Generator, str], Case]:
+    return lambda rng, name: lora_int4_case(rng, name, str(rng.choice(("CONV_2D", "FULLY_CONNECTED"))))[kind]
+
+
+KERNEL_CASES |= {kind: _lora_int4(kind) for kind in ("LORA_QUANTIZE_INT4", "LORA_RESTORE_INT4")}
+KERNEL_CASES["UNPACK_INT4"] = _lora_int4("UNPACK_INT4 lora_A")
 KERNEL_CASES |= {kind: _lora(kind) for kind in ("LORA_DOWN", "LORA_QUANTIZE", "LORA_RESTORE")}
 KERNEL_CASES |= BOTTLENECK_CASES
 
@@ -320,6 +329,22 @@ def initialize_uniform(rng: np.random.Generator, name: str) -> Case:
     op = Operation(OPS["INITIALIZE_UNIFORM"], name, {"seed": seed}, {"master": master}, attributes)
     seeds = [0, 1, -1, (1 << 31) - 1, -(1 << 31), int(rng.integers(1 << 31))]
     return op, {"seed": np.int32(rng.choice(seeds))}
+
+
+@case
+def initialize_normal(rng: np.random.Generator, name: str) -> Case:
+    """Any seed, deviations large and small."""
+    op, values = initialize_uniform(rng, name)
+    attributes = {"stream": op.attributes["stream"], "deviation": float(np.float32(rng.choice([1.0, 0.25, 1e-3])))}
+    return Operation(OPS["INITIALIZE_NORMAL"], name, op.inputs, op.outputs, attributes), values
+
+
+@case
+def initialize_from_table(rng: np.random.Generator, name: str) -> Case:
+    """Any table."""
+    table = rng.normal(0, 1, _shape(rng)).astype(np.float32)
+    master = tensor("master", table.shape, "float32", Purpose.MASTER)
+    return Operation(OPS["INITIALIZE_FROM_TABLE"], name, {}, {"master": master}, {"table": table}), {}
 
 
 @case

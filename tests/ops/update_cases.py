@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from cases import random_int8, random_zero_point
+from channel_cases import ia3_backward
 from layer_cases import Case, gradient, tensor
 from training_cases import KERNEL_CASES, OPTIMIZER_CASES
 from weighted_cases import WEIGHTED_CASES
@@ -99,6 +100,7 @@ GRADIENTS |= {
     "CONV_2D_BACKWARD_FILTER": _conv_2d_backward_filter,
     "BIAS_BACKWARD": _bias_backward,
     "LORA_BACKWARD_B": _lora_backward_b,
+    "IA3_BACKWARD": ia3_backward,
 }
 OPTIMIZERS |= {kind: _optimizer(kind) for kind in OPTIMIZER_CASES} | {"ACCUMULATE_GRADIENT": _accumulate_gradient}
 

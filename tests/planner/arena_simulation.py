@@ -40,7 +40,7 @@ class Arena:
     def read(self, tensor: Tensor) -> Value:
         raw = self.area(tensor.name, tensor.nbytes).tobytes()
         array = np.frombuffer(raw, DTYPES[tensor.dtype])
-        if tensor.dtype == "bits":
+        if tensor.packed:
             return array
         array = array.reshape(tensor.shape)
         return BlockFloat(array, self.exponents[id(tensor)]) if tensor.dtype == "bfp16" else array

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from projects import CONFIGURATIONS
 from small_models import MODELS, learning_rate, load, samples
 
 from tinypeft.adapters import AdapterConfig
@@ -11,7 +14,9 @@ from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.errors import AdapterError, ModelError
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import Graph, Purpose
+from tinypeft.losses import target_argument
 from tinypeft.ops import OPS, Op
+from tinypeft.ops.loss import LossOp
 from tinypeft.stages.autodiff import TrainingConfig
 
 
@@ -290,11 +295,63 @@ def test_training_lowers_the_loss() -> None:
         ({"optimizer": "adam", "momentum": 0.5}, "momentum is 0.5, but adam has none"),
         ({"optimizer": "adam8", "nesterov": True}, "nesterov is True, but adam8 has none"),
         ({"epsilon": 1e-3}, "epsilon is 0.001, but sgd has none"),
+        ({"loss": "hinge"}, "there is no loss hinge"),
+        ({"target": "vector"}, "softmax_cross_entropy cannot be computed against the target vector, only label"),
+        ({"loss": "mean_squared_error"}, "mean_squared_error cannot .* target label, only vector or input"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1"),
+        ({"label_smoothing": float("nan")}, "label_smoothing is nan"),
+        ({"class_weights": (1.0, -2.0)}, "class_weights has -2, the limits are 0 and 65536"),
+        ({"class_weights": (1.0, float("inf"))}, "class_weights has inf"),
+        (
+            {"class_weights": (1.0,), "loss": "binary_cross_entropy", "target": "vector"},
+            "class_weights are of losses against a label",
+        ),
     ],
 )
 def test_training_settings_are_checked(settings: dict, message: str) -> None:
     with pytest.raises(AdapterError, match=message):
         TrainingConfig(**settings)
+
+
+def test_a_target_that_does_not_suit_the_model_is_refused() -> None:
+    with pytest.raises(AdapterError, match="class_weights has 2 values, the model has 5 classes"):
+        compiled("plain", TrainingConfig(class_weights=(1.0, 2.0)))
+    message = "mean_squared_error against the input needs .*: the input has 112 elements, the output 5"
+    with pytest.raises(AdapterError, match=message):
+        compiled("plain", TrainingConfig(loss="mean_squared_error", target="input"))
+
+
+def test_an_autoencoder_keeps_its_input() -> None:
+    """The loss reads the model's own input; nothing may be written over it until then. Nothing is retrained whole."""
+    model = compiled("autoencoder", TrainingConfig(loss="mean_squared_error", target="input"))
+    assert model.training is not None and model.target is None
+    loss = next(op for op in model.training.operations if isinstance(op.op, LossOp))
+    assert loss.inputs["target"] is model.training.inputs[0]
+    assert [t.name for t in model.training.inputs[1:]] == ["learning_rate"]
+    assert model.logits is None and not any("kernel_master" in t.name for t in model.training_state)
+    plan = model.arena.plans["training"]
+    first = next(b for b in plan.buffers if any(t is model.training.inputs[0] for t in b.tensors))
+    assert first.last >= model.training.operations.index(loss)
+
+
+@pytest.mark.parametrize("name", ["binary", "regression", "autoencoder"])
+def test_training_lowers_every_loss(name: str) -> None:
+    model_name, adapter, training = CONFIGURATIONS[name]
+    source = load(model_name)
+    model = compile_model(name, source.fingerprint, source.graph, adapter, replace(training, batch_size=1))
+    assert model.training is not None
+    state, x = model.fresh_state(0), samples(source, 4).x
+    size = model.target.size if model.target is not None else 0
+    y = np.random.default_rng(1).integers(0, 2, (4, size)) if size else [None] * 4
+    losses = []
+    for _ in range(25):
+        total = 0
+        for sample, target in zip(x, y, strict=True):
+            arguments = {model.training.inputs[0].name: sample, **target_argument(model.target, target)}
+            arguments["learning_rate"] = np.float32(0.02)
+            total += int(run_graph(model.training, arguments, state)[0][0])
+        losses.append(total)
+    assert losses[-1] < 0.8 * losses[0], f"{losses[0] / 65536:.3f} -> {losses[-1] / 65536:.3f}"
 
 
 def test_an_operator_without_a_gradient_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,8 +119,7 @@ def test_parameters_have_pefts_names_and_shapes() -> None:
         ({"r": 257}, "r is 257", "--r 4"),
         ({"lora_alpha": 0.0}, "lora_alpha is 0, it must be positive", "--lora-alpha 8"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan", "--lora-alpha 8"),
-        ({"adapter": "dora"}, "there is no adapter kind dora", "lora"),
-        ({"adapter": "modules_to_save"}, "there is no adapter kind modules_to_save", "lora"),
+        ({"adapter": "dora"}, "there is no adapter kind dora", ", none"),
     ],
 )
 def test_refusals(config: dict, message: str, hint: str) -> None:

@@ -187,6 +187,15 @@ class Insertion:
         stream = len(self.adapted.initializers)
         self.initialize("INITIALIZE_UNIFORM", tensor, {"seed": self.adapted.seed}, stream=stream, bound=bound)
 
+    def normal(self, tensor: Tensor, deviation: float) -> None:
+        """Have it start normal around 0, from a stream of its own."""
+        stream = len(self.adapted.initializers)
+        self.initialize("INITIALIZE_NORMAL", tensor, {"seed": self.adapted.seed}, stream=stream, deviation=deviation)
+
+    def table(self, tensor: Tensor, values: np.ndarray) -> None:
+        """Have it start from `values`, which firmware keeps in flash."""
+        self.initialize("INITIALIZE_FROM_TABLE", tensor, {}, table=values.astype(np.float32))
+
     def constant(self, tensor: Tensor, value: float = 0.0) -> None:
         """Have it start at `value`."""
         self.initialize("INITIALIZE_CONSTANT", tensor, {}, value=value)
@@ -258,7 +267,7 @@ class AdapterKind:
 
     options    settings of its own
     order      where it comes among the kinds on one layer, inserted and merged: 0 what changes the bias, of which the
-               bounds of others depend; 1 what adds to the accumulators; 2 what scales them
+               bounds of others depend; 1 what adds to the accumulators; 2 what scales them; 3 what replaces outputs
     on_input   whether it adapts the model's input instead of layers: `operation` is then the first that reads it
     peft_type  PEFT's name of it, or ours where PEFT has none
     unmerged   why it has no merged form, as a clause ("adds an activation of its own"); empty where it has

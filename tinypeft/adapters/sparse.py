@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Sparse(AdapterKind):
 
     name = "sparse"
     options = (_DENSITY, _CHANNELS)
+    order = 3
     peft_type = "SPARSE"
 
     def refuses(self, operation: Operation) -> str | None:
@@ -62,14 +64,7 @@ class Sparse(AdapterKind):
         return f"has a bias of {largest} steps, the limit of rows is {BIAS_LIMIT}" if largest > BIAS_LIMIT else None
 
     def check(self, targets: Sequence[Operation], config: AdapterConfig) -> None:
-        """Raise AdapterError for an order of kinds, or channels, that do not fit."""
-        behind = [kind for kind in config.kinds[config.kinds.index(self.name) :] if kind != self.name]
-        if behind:
-            order = "+".join([*(kind for kind in config.kinds if kind != self.name), self.name])
-            raise AdapterError(
-                f"sparse replaces channels as {', '.join(behind)} would leave them, but is named before",
-                f"name it last: {order}",
-            )
+        """Raise AdapterError for channels that do not fit."""
         for name, channels in _parse(config.option(_CHANNELS)).items():
             found = [operation for operation in targets if _is_called(operation, name)]
             if len(found) != 1:
@@ -135,32 +130,46 @@ class Sparse(AdapterKind):
         insertion.adapted.parameters += _parameters(operation, insertion, masters, outputs)
         attributes = {
             "window": window,
-            "channel": channel,
             "first_channel": first_channel,
             "activation": base.attributes["activation"],
             "rounds_once": base.kind == "FULLY_CONNECTED",
             "fold": FoldState(outputs["fold_multiplier"], outputs["fold_exponent"]),
             "l1": outputs["l1"],
         }
-        self._replace_channels(operation, insertion, outputs, attributes)
+        self._replace_channels(operation, insertion, channel, outputs, attributes)
 
     @staticmethod
     def _replace_channels(
-        operation: Operation, insertion: Insertion, outputs: dict[str, Tensor], attributes: dict[str, Any]
+        operation: Operation,
+        insertion: Insertion,
+        channel: np.ndarray,
+        outputs: dict[str, Tensor],
+        attributes: dict[str, Any],
     ) -> None:
-        """SPARSE_ROWS behind the layer; in its place, where nothing of it remains and no other kind adapts it."""
+        """SPARSE_ROWS in front of the layer, which may then overwrite its input, and REPLACE_CHANNELS behind.
+
+        SPARSE_ROWS alone, instead of the layer, where nothing of that remains and no other kind adapts it.
+        """
         inputs = {"input": operation.inputs["input"]}
         inputs |= {operand: outputs[operand] for operand in ("rows", "bias", "multiplier", "shift")}
         alone = not insertion.before and operation.inputs == insertion.base.inputs
-        if alone and len(attributes["channel"]) == _channel_count(operation):
+        attributes["clamped_behind"] = not alone or len(channel) < _channel_count(operation)
+        if not attributes["clamped_behind"]:
             operation.op, operation.inputs, operation.attributes = OPS["SPARSE_ROWS"], inputs, attributes
             return
         given, output = insertion.follow(operation)
         operation.attributes["clamped_behind"] = True
-        name = f"{operation.name}_sparse_rows"
-        results = {"output": output}
+        name, shape = operation.name, attributes["window"].output_shape
+        rows = replace(given, name=f"{name}_sparse_output", shape=shape)
+        insertion.before.append(
+            Operation(OPS["SPARSE_ROWS"], f"{name}_sparse_rows", inputs, {"output": rows}, attributes, operation.layer)
+        )
+        operands = {"base": given, "rows": rows}
+        attributes = {"channel": channel, "activation": attributes["activation"]}
         insertion.after.append(
-            Operation(OPS["SPARSE_ROWS"], name, inputs | {"base": given}, results, attributes, operation.layer)
+            Operation(
+                OPS["REPLACE_CHANNELS"], f"{name}_channels", operands, {"output": output}, attributes, operation.layer
+            )
         )
 
     def merge(
@@ -197,6 +206,15 @@ def rank_channels(operation: Operation, density: float, scores: np.ndarray | Non
         scores = l1 * filter_scales(operation).astype(np.float64)
     chosen = max(1, int(density * count + 0.5))
     return np.sort(np.argsort(-np.asarray(scores), kind="stable")[:chosen]).astype(np.int16)
+
+
+def adapted_channels(
+    operations: Sequence[Operation], parameters: Sequence[Parameter], config: AdapterConfig
+) -> dict[str, list[int]]:
+    """{operation's name: its trained channels} of a base graph's operations that `parameters` belong to."""
+    rows = {parameter.name for parameter in parameters}
+    adapted = [operation for operation in operations if f"{operation.name}_sparse_rows" in rows]
+    return {operation.name: trained_channels(operation, config).tolist() for operation in adapted}
 
 
 def channels_option(chosen: Mapping[str, Sequence[int]]) -> str:

@@ -86,6 +86,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--epsilon", type=float, help="Joins the root of Adam's second moment. Default 1e-7."),
     click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1."),
     click.option("--clip-norm", type=float, help="Largest norm of a batch's whole gradient. Default 0: any."),
+    click.option(
+        "--latents/--no-latents",
+        default=None,
+        help="Let a device keep what the layers in front of the first adapter give for a sample, and train from that.",
+    ),
     click.option("--loss", type=click.Choice(sorted(LOSSES)), help="Default softmax_cross_entropy."),
     click.option("--target", type=click.Choice(TARGETS), help="What the loss compares with. Default: its first."),
     click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Of labels. Default 0."),

@@ -13,7 +13,7 @@ from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
 _SHORT = {
     **{"int8": "s8", "uint8": "u8", "int16": "s16", "int32": "s32"},
-    **{"float32": "f32", "bits": "bits", "bfp16": "bfp16"},
+    **{"float32": "f32", "bits": "bits", "int4": "s4", "bfp16": "bfp16"},
 }
 
 
@@ -29,11 +29,15 @@ class Step:
 
 @dataclass(frozen=True)
 class GraphFunction:
-    """The body of one graph's function; `inputs` declares the tensors that the caller filled."""
+    """The body of one graph's function; `inputs` declares the tensors that the caller filled.
+
+    in_arena  whether anything of it lies there: a tensor, or a kernel's scratch
+    """
 
     name: str
     inputs: list[str]
     steps: list[Step]
+    in_arena: bool
 
 
 def graph_function(graph: Graph, arena: ArenaPlan, constants: Constants) -> GraphFunction:
@@ -44,7 +48,7 @@ def graph_function(graph: Graph, arena: ArenaPlan, constants: Constants) -> Grap
     for position, operation in enumerate(graph.operations):
         steps.append(writer.step(position, operation, index))
         index += len(operation.outputs)
-    return GraphFunction(graph.name, inputs, steps)
+    return GraphFunction(graph.name, inputs, steps, bool(arena.plans[graph.name].buffers))
 
 
 def part_name(arena: ArenaPlan, part: ArenaPart) -> str:

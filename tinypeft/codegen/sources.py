@@ -87,6 +87,7 @@ def generate_sources(
         "classes": max(model.output.shape[-1:], default=1),
         "ctypes": CTYPES,
         "batch_size": model.training_config.batch_size,
+        "latents": _latents(model),
     }
     files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
     return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
@@ -112,6 +113,27 @@ def _target_check(target: Tensor | None, classes: str) -> str:
     return f" || {target.name} == NULL" if target.shape else f" || {target.name} < 0 || {target.name} >= {classes}"
 
 
+@dataclass(frozen=True)
+class LatentSource:
+    """A latent in C: where it lies among a sample's, and in the arena behind `encode` and in front of training."""
+
+    text: str
+    offset: int
+    nbytes: int
+    encoded: str
+    trained: str
+
+
+def _latents(model: CompiledModel) -> list[LatentSource]:
+    sources: list[LatentSource] = []
+    for tensor in model.latent.latents if model.latent is not None else []:
+        offset = sum(source.nbytes for source in sources)
+        text = f"{tensor.name} ({','.join(map(str, tensor.shape))}) {tensor.dtype}"
+        places = (place_of(model.arena, graph, tensor.name) for graph in ("encode", "latent_training"))
+        sources.append(LatentSource(text, offset, tensor.nbytes, *places))
+    return sources
+
+
 def _arena_parts(model: CompiledModel, ram_bytes: Mapping[str, int] | None) -> list[ArenaPartSource]:
     known = ram_bytes or {}
     ordinary = (next(iter(known), ""), WHOLE)
@@ -131,7 +153,7 @@ def layout_crc(tensors: list[Tensor]) -> int:
 
 def _members(tensors: list[Tensor]) -> list[tuple[str, str, int, str]]:
     """(C type, name, elements, shape) of the struct members."""
-    return [(CTYPES[t.dtype], t.name, t.size, ",".join(map(str, t.shape))) for t in tensors]
+    return [(CTYPES[t.dtype], t.name, t.nbytes if t.packed else t.size, ",".join(map(str, t.shape))) for t in tensors]
 
 
 def _output_shift(model: CompiledModel) -> str | None:

@@ -17,6 +17,7 @@ CTYPES = {
     "int32": "int32_t",
     "float32": "float",
     "bits": "uint8_t",
+    "int4": "uint8_t",
     "bfp16": "int16_t",
 }
 _VALUES_PER_LINE = {"int8_t": 24, "int16_t": 16, "int32_t": 10, "float": 8}

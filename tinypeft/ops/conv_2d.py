@@ -14,6 +14,8 @@ from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
+    LORA_POSITIONS,
+    LORA_SOURCE,
     accumulate,
     check_requantization,
     column_bytes,
@@ -22,6 +24,7 @@ from tinypeft.ops.weighted import (
     group_fields,
     lora_arguments,
     lora_rank,
+    lora_start_bytes,
     reads_directly,
     requantization,
     requantization_arguments,
@@ -93,17 +96,22 @@ class Conv2D(Op):
         direct = reads_directly(window, filters)
         bias = direct_bias(op) if direct else op.inputs.get("bias")
         arguments = [op.inputs["input"], filters, bias, *requantization_arguments(op), *lora_arguments(op), op.output]
-        fields = conv_fields(op) | group_fields(window, filters)
-        return KernelCall("tp_conv_s8", "tp_conv_params", fields, [*arguments, *([None] if direct else [])])
+        fields = conv_fields(op) | group_fields(window, filters) | {"direct": int(direct)}
+        scratch = [] if self.scratch_bytes(op) else [None]
+        return KernelCall("tp_conv_s8", "tp_conv_params", fields, [*arguments, *scratch])
 
     def scratch_bytes(self, op: Operation) -> int:
         window, filters = op.attributes["window"], op.inputs["filter"]
-        return 0 if reads_directly(window, filters) else column_bytes(window, group_count(window, filters))
+        column = 0 if reads_directly(window, filters) else column_bytes(window, group_count(window, filters))
+        return lora_start_bytes(op, LORA_POSITIONS) + column
 
     def behind(self, op: Operation) -> dict[str, int]:
         window, filters = op.attributes["window"], op.inputs["filter"]
         gathered = group_count(window, filters) == 1 and not reads_directly(window, filters)
         return {"input": window_distance(window, gathered)}
+
+    def sources(self, op: Operation) -> tuple[str, ...]:
+        return self.source, LORA_SOURCE
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]

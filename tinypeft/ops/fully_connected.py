@@ -15,6 +15,7 @@ from tinypeft.ops.conv_2d import clamp_output
 from tinypeft.ops.overlap import rows_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
+    LORA_SOURCE,
     accumulate,
     check_requantization,
     column_bytes,
@@ -23,6 +24,7 @@ from tinypeft.ops.weighted import (
     input_scale,
     lora_arguments,
     lora_rank,
+    lora_start_bytes,
     pointwise,
     reads_directly,
     requantization,
@@ -47,6 +49,7 @@ def _fields(op: Operation) -> dict[str, Any]:
         "output_c": window.output_c,
         "input_offset": -op.inputs["input"].zero_point,
         "rank": lora_rank(op),
+        "direct": int(_direct(op)),
     }
 
 
@@ -58,12 +61,12 @@ def _bias(op: Operation) -> Tensor | CArray | None:
     return direct_bias(op) if _direct(op) else op.inputs.get("bias")
 
 
-def _no_column(op: Operation) -> list[None]:
-    return [None] if _direct(op) else []
+def _no_scratch(op: Operation) -> list[None]:
+    return [] if _scratch_bytes(op) else [None]
 
 
 def _scratch_bytes(op: Operation) -> int:
-    return 0 if _direct(op) else column_bytes(dense_window(op))
+    return lora_start_bytes(op) + (0 if _direct(op) else column_bytes(dense_window(op)))
 
 
 def _macs(op: Operation) -> int:
@@ -117,7 +120,7 @@ class FullyConnected(Op):
             "activation_max": high,
         }
         arguments = [op.inputs["input"], op.inputs["filter"], _bias(op), *requantization_arguments(op)]
-        arguments += [*lora_arguments(op), op.output, *_no_column(op)]
+        arguments += [*lora_arguments(op), op.output, *_no_scratch(op)]
         return KernelCall("tp_fully_connected_s8", "tp_fully_connected_params", fields, arguments)
 
     def scratch_bytes(self, op: Operation) -> int:
@@ -126,6 +129,9 @@ class FullyConnected(Op):
     def behind(self, op: Operation) -> dict[str, int]:
         window = dense_window(op)
         return {"input": rows_distance(window.input_h, window.input_c, window.output_c)}
+
+    def sources(self, op: Operation) -> tuple[str, ...]:
+        return self.source, LORA_SOURCE
 
     def macs(self, op: Operation) -> int:
         return _macs(op)
@@ -175,11 +181,14 @@ class DenseLogits(Op):
         fields = _fields(op) | {"logit_exponent": _logit_exponent(op)}
         scale = op.inputs.get("scale") or CArray("float", self._scale(op), "scale")
         arguments: list[Any] = [op.inputs["input"], op.inputs["filter"], _bias(op), scale]
-        arguments += [*lora_arguments(op), op.output, *_no_column(op)]
+        arguments += [*lora_arguments(op), op.output, *_no_scratch(op)]
         return KernelCall("tp_dense_logits_s8", "tp_fully_connected_params", fields, arguments)
 
     def scratch_bytes(self, op: Operation) -> int:
         return _scratch_bytes(op)
+
+    def sources(self, op: Operation) -> tuple[str, ...]:
+        return self.source, LORA_SOURCE
 
     def macs(self, op: Operation) -> int:
         return _macs(op)

@@ -1,4 +1,4 @@
-"""What a fresh adapter starts from: INITIALIZE_UNIFORM, _CONSTANT, _ZERO and _FROM_BASE; MARK_ROWS."""
+"""What a fresh adapter starts from: random numbers, a constant, a table, or the weights of the base; MARK_ROWS."""
 
 from __future__ import annotations
 
@@ -40,6 +40,53 @@ class InitializeUniform(Op):
         }
         arguments = [op.inputs["seed"], op.output]
         return KernelCall("tp_initialize_uniform_f32", "tp_initialize_uniform_params", fields, arguments)
+
+
+@register
+class InitializeNormal(Op):
+    """float32 values, normal around 0 with the attribute `deviation`, one stream a parameter: sums of 12 uniforms."""
+
+    name = "INITIALIZE_NORMAL"
+    operands = ("seed",)
+    results = ("master",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        state = stream_state(int(values["seed"]), op.attributes["stream"])
+        _, drawn = arithmetic.normal_f32(state, op.output.size, np.float32(op.attributes["deviation"]))
+        return {"master": drawn.reshape(op.output.shape)}
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {
+            "size": op.output.size,
+            "stream": op.attributes["stream"],
+            "deviation": np.float32(op.attributes["deviation"]),
+        }
+        arguments = [op.inputs["seed"], op.output]
+        return KernelCall("tp_initialize_normal_f32", "tp_initialize_normal_params", fields, arguments)
+
+
+@register
+class InitializeFromTable(Op):
+    """The values of the attribute `table`, float32."""
+
+    name = "INITIALIZE_FROM_TABLE"
+    results = ("master",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master": op.attributes["table"].shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"master": op.attributes["table"].copy()}
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments = [CArray("float", op.attributes["table"]), op.output]
+        fields = {"size": op.output.size}
+        return KernelCall("tp_initialize_from_table_f32", "tp_initialize_from_table_params", fields, arguments)
 
 
 @register

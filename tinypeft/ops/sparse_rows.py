@@ -1,4 +1,4 @@
-"""SPARSE_ROWS: chosen output channels of a layer from trained rows; SELECT_CHANNELS and CLEAR_CHANNELS of gradients."""
+"""SPARSE_ROWS: output channels from trained rows; REPLACE_CHANNELS puts them into a layer's, and what its vjp emits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from tinypeft import arithmetic
-from tinypeft.ir import Operation, Purpose, Tensor
+from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import output_range
-from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.base import OPS, BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.conv_2d import clamp_output
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import FoldState, column_bytes, group_count, input_scale, whole_filters
 from tinypeft.ops.window import Window
@@ -22,17 +23,15 @@ def optional_table(values: np.ndarray | None, name: str) -> CArray | None:
 
 @register
 class SparseRows(Op):
-    """The layer's output `base` with the channels `channel` computed from `input` by rows (k,KH,KW,Cin/groups).
+    """Outputs (1,OH,OW,k) of a layer by trained rows (k,KH,KW,Cin/groups) in place of its weights.
 
-    Attributes: `window` with k output channels; `channel` int16 (k,), ascending; `first_channel` int16 (k,), the first
-    input channel that each row reads, or None where every row reads all; `activation`; `rounds_once`, as
-    FULLY_CONNECTED requantises; `fold`, a FoldState, and `l1`, what the backward pass derives from the rows. Without
-    `base` there is a row for every channel.
+    Attributes: `window` with k output channels; `first_channel` int16 (k,), ascending, the first input channel that
+    each row reads, or None where every row reads all; `activation`; `rounds_once`, as FULLY_CONNECTED requantises;
+    `fold`, a FoldState, and `l1`, what the backward pass derives from the rows; `clamped_behind`, see output_gradients.
     """
 
     name = "SPARSE_ROWS"
     operands = ("input", "rows", "bias", "multiplier", "shift")
-    optional = ("base",)
     source = "tp_sparse.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
@@ -45,18 +44,10 @@ class SparseRows(Op):
         acc = window.patches(x).reshape(window.output_h * window.output_w, -1) @ filters.T  # exact: below 2**53
         acc = acc.astype(np.int64) + values["bias"]
         requantize = arithmetic.requantize_single if op.attributes["rounds_once"] else arithmetic.requantize_double
-        low, high = output_range(op)
-        y = requantize(acc, values["multiplier"], values["shift"]) + op.output.zero_point
-        if "base" in op.inputs:
-            output = values["base"].reshape(len(acc), -1).copy()
-        else:
-            output = np.empty((len(acc), op.output.shape[-1]), np.int8)
-        output[:, op.attributes["channel"]] = np.clip(y, low, high).astype(np.int8)
-        return {"output": output.reshape(op.output.shape)}
+        return {"output": clamp_output(op, requantize(acc, values["multiplier"], values["shift"]))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-        d_real = builder.through_output(op, d_output)
-        d_rows = self._selected(op, d_real, builder)
+        d_rows = builder.through_output(op, d_output, clamp=not op.attributes["clamped_behind"])
         gradients: dict[str, Tensor] = {}
         attributes = {"window": op.attributes["window"]}
         if op.attributes["first_channel"] is not None:
@@ -69,11 +60,7 @@ class SparseRows(Op):
         if builder.needs(op.inputs["bias"]):
             gradients["bias"] = builder.parameter_gradient(op.inputs["bias"])
             builder.emit("BIAS_BACKWARD", op, {"d_output": d_rows}, {"gradient": gradients["bias"]})
-        if builder.needs(op.inputs.get("base")):
-            gradients["base"] = builder.gradient(op.inputs["base"])
-            channels = {"channel": op.attributes["channel"]}
-            builder.emit("CLEAR_CHANNELS", op, {"d_output": d_real}, {"cleared": gradients["base"]}, channels)
-        if builder.needs(op.inputs["input"]):  # the last to be emitted, so that it can take an addend
+        if builder.needs(op.inputs["input"]):
             fold: FoldState = op.attributes["fold"]
             scales = {"multiplier": fold.multiplier, "exponent": fold.exponent}
             d_acc = builder.through_output(op, d_rows, clamp=False, **scales)
@@ -82,23 +69,7 @@ class SparseRows(Op):
             builder.emit("CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": gradients["input"]}, attributes)
         return gradients
 
-    @staticmethod
-    def _selected(op: Operation, d_real: Tensor, builder: Builder) -> Tensor:
-        """The gradient of the rows' outputs (1,OH,OW,k)."""
-        if "base" not in op.inputs:
-            return d_real
-        rows = Tensor(f"{op.name}_selected", op.attributes["window"].output_shape, "int8", Purpose.ACTIVATION)
-        selected = builder.gradient(rows)
-        channels = {"channel": op.attributes["channel"]}
-        builder.emit("SELECT_CHANNELS", op, {"d_output": d_real}, {"selected": selected}, channels)
-        return selected
-
-    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
-        return {"output": ("base",)} if "base" in op.inputs else {}
-
     def behind(self, op: Operation) -> dict[str, int]:
-        if "base" in op.inputs:
-            return {}
         return {"input": window_distance(op.attributes["window"], op.attributes["first_channel"] is None)}
 
     def scratch_bytes(self, op: Operation) -> int:
@@ -109,9 +80,7 @@ class SparseRows(Op):
         low, high = output_range(op)
         fields: dict[str, Any] = {
             "window": op.attributes["window"].fields(),
-            "channels": op.output.shape[-1],
             "filter_c": op.inputs["rows"].shape[-1],
-            "channel": CArray("int16_t", op.attributes["channel"], "channel"),
             "first_channel": optional_table(op.attributes["first_channel"], "first_channel"),
             "input_offset": -op.inputs["input"].zero_point,
             "output_offset": op.output.zero_point,
@@ -119,8 +88,7 @@ class SparseRows(Op):
             "activation_max": high,
             "rounds_once": int(op.attributes["rounds_once"]),
         }
-        names = ("input", "base", "rows", "bias", "multiplier", "shift")
-        arguments = [*(op.inputs.get(name) for name in names), op.output]
+        arguments = [*(op.inputs[name] for name in self.operands), op.output]
         return KernelCall("tp_sparse_rows_s8", "tp_sparse_rows_params", fields, arguments)
 
     def macs(self, op: Operation) -> int:
@@ -131,7 +99,55 @@ class SparseRows(Op):
 def _first_channels(op: Operation) -> np.ndarray:
     """(k,) the first input channel that each row reads."""
     first: np.ndarray | None = op.attributes["first_channel"]
-    return np.zeros(len(op.attributes["channel"]), np.int16) if first is None else first
+    return np.zeros(op.inputs["rows"].shape[0], np.int16) if first is None else first
+
+
+def channels_call(op: Operation, function: str, whole: Tensor) -> KernelCall:
+    """A call on the channels `channel` of `whole` (...,C)."""
+    channel = op.attributes["channel"]
+    fields = {
+        "positions": whole.size // whole.shape[-1],
+        "channels": whole.shape[-1],
+        "rows": len(channel),
+        "channel": CArray("int16_t", channel, "channel"),
+    }
+    return KernelCall(function, "tp_channels_params", fields, [*op.inputs.values(), op.output])
+
+
+@register
+class ReplaceChannels(Op):
+    """A layer's output `base` (...,C), with `rows` (1,OH,OW,k) as its channels `channel`, int16 (k,), ascending.
+
+    The attribute `activation` is the layer's: both operands have come through its clamp.
+    """
+
+    name = "REPLACE_CHANNELS"
+    operands = ("base", "rows")
+    source = "tp_sparse.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"output": op.inputs["base"].shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        output = values["base"].copy()
+        output[..., op.attributes["channel"]] = values["rows"].reshape(*output.shape[:-1], -1)
+        return {"output": output}
+
+    def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+        d_real = builder.through_output(op, d_output)
+        gradients: dict[str, Tensor] = {}
+        for operand, kind in (("rows", "SELECT_CHANNELS"), ("base", "CLEAR_CHANNELS")):
+            if builder.needs(op.inputs[operand]):
+                gradients[operand] = builder.gradient(op.inputs[operand])
+                outputs = {OPS[kind].results[0]: gradients[operand]}
+                builder.emit(kind, op, {"d_output": d_real}, outputs, {"channel": op.attributes["channel"]})
+        return gradients
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        return {"output": ("base",)}
+
+    def call(self, op: Operation) -> KernelCall:
+        return channels_call(op, "tp_replace_channels_s8", op.output)
 
 
 class _Channels(Op):
@@ -145,14 +161,7 @@ class _Channels(Op):
         return {self.results[0]: ("d_output",)}
 
     def call(self, op: Operation) -> KernelCall:
-        d_output, channel = op.inputs["d_output"], op.attributes["channel"]
-        fields = {
-            "positions": d_output.size // d_output.shape[-1],
-            "channels": d_output.shape[-1],
-            "rows": len(channel),
-            "channel": CArray("int16_t", channel, "channel"),
-        }
-        return KernelCall(self.function, "tp_channels_params", fields, [d_output, op.output])
+        return channels_call(op, self.function, op.inputs["d_output"])
 
 
 @register

@@ -14,6 +14,10 @@ from tinypeft.ops.base import Builder, CArray, Value
 from tinypeft.ops.window import Window
 
 LORA_OPERANDS = ("hidden", "lora_B", "lora_shift")
+#: The C file of what accumulators start from, which the kernels of layers call.
+LORA_SOURCE = "tp_lora_start.c"
+#: How many positions of a convolution share a pass over the B of a LoRA of rank 1: tp_lora_positions in C.
+LORA_POSITIONS = 3
 #: Largest |accumulator| of a layer: int32 with room for a zero point and the least that a LoRA may add.
 ACCUMULATOR_LIMIT = REQUANTIZE_MAX - 256
 
@@ -95,12 +99,17 @@ def whole_filters(filters: np.ndarray, window: Window, first_channel: np.ndarray
 
 
 def reads_directly(window: Window, filters: Tensor) -> bool:
-    """Whether the kernel reads int8 inputs as they lie, without a column: one tap, no padding, a frozen filter."""
+    """Whether the kernel reads int8 inputs as they lie, without a column: one tap inside the input, a frozen filter."""
+    return filters.data is not None and one_tap_inside(window)
+
+
+def one_tap_inside(window: Window) -> bool:
+    """Whether the window is 1x1 and always inside the input."""
     one_tap = window.kernel_h == window.kernel_w == 1 and not window.pad_top and not window.pad_left
     inside = (window.output_h - 1) * window.stride_h < window.input_h and (
         (window.output_w - 1) * window.stride_w < window.input_w
     )
-    return filters.data is not None and one_tap and inside
+    return one_tap and inside
 
 
 def zero_point_bias(op: Operation) -> np.ndarray:
@@ -225,6 +234,12 @@ def input_range(tensor: Tensor) -> int:
 def lora_arguments(op: Operation) -> list[Tensor | int | float | None]:
     """The adapter operands as arguments of a kernel call."""
     return [op.inputs.get(name) for name in LORA_OPERANDS]
+
+
+def lora_start_bytes(op: Operation, together: int = 1) -> int:
+    """Scratch for what accumulators start from where a LoRA adds to them: of `together` positions if its rank is 1."""
+    rank = lora_rank(op)
+    return 4 * op.output.shape[-1] * (together if rank == 1 else min(rank, 1))
 
 
 def lora_rank(op: Operation) -> int:

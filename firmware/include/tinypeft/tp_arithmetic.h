@@ -114,6 +114,9 @@ int32_t tp_log_fixed(uint64_t x);
 /* The smallest shift >= 0 that brings `bound` into int16 after rounding. */
 static inline int32_t tp_narrow_shift(int64_t bound) {
   int32_t shift = 0;
+  while (bound >> shift >= 1 << 24) {
+    shift += 8; /* and more */
+  }
   while (tp_round_shift_s64(bound, shift) > TP_BFP16_MAX) {
     shift++;
   }
@@ -174,6 +177,13 @@ float tp_sqrt_f32(float x);
 
 /* cos(pi * x) for 0 <= x <= 1, within 3e-7. */
 float tp_cos_pi_f32(float x);
+
+/* The state behind `state`, neither of which is 0. */
+static inline uint32_t tp_xorshift32(uint32_t state) {
+  state ^= state << 13;
+  state ^= state >> 17;
+  return state ^ state << 5;
+}
 
 /* `count` values in [-bound, bound) from xorshift32; returns the next state. `state` is not 0. */
 uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound);

@@ -37,6 +37,11 @@ typedef struct {
   int scales_changed;
 } tp_dense_state;
 
+/* A bias in steps of the accumulator. */
+static inline int32_t tp_dense_bias_f32(float master, float logit_scale) {
+  return tp_round_to_s32(tp_limit_f32(master, TP_MASTER_LIMIT) / logit_scale);
+}
+
 /* A channel's scale once it has grown. */
 float tp_dense_scale_f32(const tp_dense_quantize_params *params, int32_t channel, int32_t growth);
 

@@ -35,8 +35,8 @@ typedef struct {
   tp_window window;
   int32_t l1; /* largest sum of |filter| over one input channel */
   int32_t filter_c, group_c; /* of a convolution: as in tp_conv_params */
-  const int16_t *first_channel; /* (Cout): the first input channel that each output channel reads, ascending multiples of
-                                 * filter_c, instead of groups of group_c; NULL: those */
+  const int16_t *first_channel; /* (Cout): the first input channel that each output channel reads, ascending multiples
+                                 * of filter_c, instead of groups of group_c; NULL: those */
 } tp_conv_backward_params;
 
 /* d_input = sum filter * d_acc [+ addend]. d_acc (OH,OW,Cout), filter (Cout,KH,KW,filter_c), d_input (H,W,Cin).
@@ -65,8 +65,8 @@ typedef struct {
 } tp_filter_gradient_params;
 
 /* tp_gradient_function: d_filter[row] = sum over positions of d_output[.,row] * (source + input_offset).
- * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,filter_c). The first is for sums that int32 holds, whatever
- * the mantissas, and the last for one tap and one position. */
+ * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,filter_c). The first is for sums that int32 holds,
+ * whatever the mantissas, and the last for one tap and one position. */
 int tp_filter_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
                            int32_t *gradient);
 int tp_filter_gradient_wide_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row,
@@ -99,22 +99,33 @@ typedef struct {
 /* Quantise a LoRA: A to int8 with one scale, B per output channel so that (B . hidden) >> lora_shift is in units of
  * the accumulator. master_A (r,KH,KW,Cin), master_B (Cout,r); hidden_shift (1) keeps the hidden values inside int16,
  * lora_shift (Cout) the accumulator inside int32. a_scale (1). For the backward pass l1 (2), norms of A and B, and
- * gradient_unit (2), what their gradients are multiplied by. */
+ * gradient_unit (2), what their gradients are multiplied by. a_multiplier (r) and b_multiplier (Cout), both or neither
+ * NULL: then each row is its multiplier times values of 4 bits. */
 void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *master_A, const float *master_B,
                           int8_t *lora_A, int8_t *hidden_shift, int8_t *lora_B, int8_t *lora_shift, float *a_scale,
-                          int32_t *l1, float *gradient_unit);
+                          int32_t *l1, float *gradient_unit, int8_t *a_multiplier, int8_t *b_multiplier);
 
 /* The masters that an adapter's integers stand for, norms and units; the integers stay as they are. */
 void tp_lora_restore_f32(const tp_lora_quantize_params *params, const int8_t *lora_A, const int8_t *hidden_shift,
                          const int8_t *lora_B, const int8_t *lora_shift, const float *a_scale, float *master_A,
                          float *master_B, int32_t *l1, float *gradient_unit);
 
+/* The same with A and B packed as int4; scratch: A and B as int8. */
+void tp_lora_quantize_int4_f32(const tp_lora_quantize_params *params, const float *master_A, const float *master_B,
+                               uint8_t *lora_A, int8_t *hidden_shift, uint8_t *lora_B, int8_t *lora_shift,
+                               float *a_scale, int32_t *l1, float *gradient_unit, int8_t *a_multiplier,
+                               int8_t *b_multiplier, void *scratch);
+void tp_lora_restore_int4_f32(const tp_lora_quantize_params *params, const uint8_t *lora_A, const int8_t *hidden_shift,
+                              const uint8_t *lora_B, const int8_t *lora_shift, const float *a_scale,
+                              const int8_t *a_multiplier, const int8_t *b_multiplier, float *master_A, float *master_B,
+                              int32_t *l1, float *gradient_unit, void *scratch);
+
 typedef struct {
   int32_t positions, rank, output_c;
 } tp_lora_backward_params;
 
 /* d_hidden[p,r] = sum_c d_acc[p,c] * B[c,r], in units of the hidden value over lora_A's scale.
- * scratch: Cout int16. */
+ * scratch: Cout int8. */
 void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
                                  const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
                                  tp_bfp16 *d_hidden, void *scratch);

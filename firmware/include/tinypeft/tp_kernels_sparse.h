@@ -6,9 +6,7 @@
 
 typedef struct {
   tp_window window; /* output_c is the number of rows */
-  int32_t channels; /* output channels of the layer */
   int32_t filter_c; /* input channels that a row reads */
-  const int16_t *channel;       /* (rows): the output channel that each row gives, ascending */
   const int16_t *first_channel; /* (rows): the first input channel that each row reads, ascending; NULL: all are read */
   int32_t input_offset;
   int32_t output_offset;
@@ -16,18 +14,20 @@ typedef struct {
   int32_t rounds_once; /* requantise as fully connected layers do, else as convolutions */
 } tp_sparse_rows_params;
 
-/* output = base, but for channel[r] of each row r: clamp(requantize(bias[r] + sum rows[r] * (input + input_offset))).
- * input (H,W,Cin), base and output (OH,OW,channels), rows (rows,KH,KW,filter_c), bias, multiplier, shift (rows).
- * base may be output's own buffer; or NULL, where there is a row for every channel: then output may lie in front of input
- * as far as Op.behind says, and overwrite it. column: scratch of KH*KW*filter_c int16. */
-void tp_sparse_rows_s8(const tp_sparse_rows_params *params, const int8_t *input, const int8_t *base,
-                       const int8_t *rows, const int32_t *bias, const int32_t *multiplier, const int8_t *shift,
-                       int8_t *output, void *column);
+/* output[.,r] = clamp(requantize(bias[r] + sum rows[r] * (input + input_offset))). input (H,W,Cin), output
+ * (OH,OW,rows), rows (rows,KH,KW,filter_c), bias, multiplier, shift (rows). output may lie in front of input as far as
+ * Op.behind says, and overwrite it. column: scratch of KH*KW*filter_c int16. */
+void tp_sparse_rows_s8(const tp_sparse_rows_params *params, const int8_t *input, const int8_t *rows,
+                       const int32_t *bias, const int32_t *multiplier, const int8_t *shift, int8_t *output,
+                       void *column);
 
 typedef struct {
   int32_t positions, channels, rows;
   const int16_t *channel; /* (rows), ascending */
 } tp_channels_params;
+
+/* output = base, but output[p,channel[r]] = rows[p,r]; base (positions,channels) may be output's own buffer. */
+void tp_replace_channels_s8(const tp_channels_params *params, const int8_t *base, const int8_t *rows, int8_t *output);
 
 /* selected[p,r] = d_output[p,channel[r]]; selected may be d_output's buffer. */
 void tp_select_channels_s16(const tp_channels_params *params, const tp_bfp16 *d_output, tp_bfp16 *selected);
@@ -48,9 +48,9 @@ typedef struct {
 } tp_sparse_quantize_params;
 
 /* Quantise rows and their biases, each row with a scale of its own, and the bias so that no input drives the
- * accumulator out of int32. master_rows, rows (rows,row_size); master_bias, bias, multiplier, shift, scale (rows). For the
- * backward pass fold_multiplier (rows) and fold_exponent (1), the scales, and l1 (1), the largest sum of |rows| over one
- * input channel. */
+ * accumulator out of int32. master_rows, rows (rows,row_size); master_bias, bias, multiplier, shift, scale (rows). For
+ * the backward pass fold_multiplier (rows) and fold_exponent (1), the scales, and l1 (1), the largest sum of |rows| over
+ * one input channel. */
 void tp_sparse_quantize_f32(const tp_sparse_quantize_params *params, const float *master_rows,
                             const float *master_bias, int8_t *rows, int32_t *bias, int32_t *multiplier, int8_t *shift,
                             float *scale, int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1);

@@ -56,6 +56,22 @@ void tp_initialize_uniform_f32(const tp_initialize_uniform_params *params, int32
 
 typedef struct {
   int32_t size;
+  int32_t stream;
+  float deviation;
+} tp_initialize_normal_params;
+
+/* size values around 0, nearly normal: each the sum of 12 uniforms, whose variance is 1, times deviation. */
+void tp_initialize_normal_f32(const tp_initialize_normal_params *params, int32_t seed, float *master);
+
+typedef struct {
+  int32_t size;
+} tp_initialize_from_table_params;
+
+/* master (size) = table. */
+void tp_initialize_from_table_f32(const tp_initialize_from_table_params *params, const float *table, float *master);
+
+typedef struct {
+  int32_t size;
   float value;
 } tp_initialize_constant_f32_params;
 

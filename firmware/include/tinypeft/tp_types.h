@@ -23,6 +23,13 @@
 #define TP_SECTION(name)
 #endif
 
+/* A loop in a function of its own has the registers to itself. */
+#ifdef __GNUC__
+#define TP_NOINLINE __attribute__((noinline))
+#else
+#define TP_NOINLINE
+#endif
+
 #define TP_STATUS_ENUM(name, value, text) name = (value),
 typedef enum { TP_STATUS_TABLE(TP_STATUS_ENUM) TP_STATUS_END = 1 } tp_status;
 
