@@ -49,9 +49,8 @@ def test_attach_is_a_configuration(base: Model, lora: Model) -> None:
     assert base.compiled.training is None and lora.compiled.training is not None
     assert (lora.adapter.r, lora.adapter.lora_alpha, lora.training.momentum) == (2, 4.0, 0.5)
     assert "stem" in base.layers and "head" in base.layers
-    both = base.attach(
-        "lora+sparse", r=2, targets={"sparse": ["head"], "lora": "stem"}, modules_to_save=[], density=0.5
-    )
+    targets = {"sparse": ["head"], "lora": "stem"}
+    both = base.attach("lora+sparse", r=2, targets=targets, modules_to_save=[], density=0.5)
     assert both.compiled.adapted_by == {"stem": ["lora"], "head": ["sparse"]}
     vectors = base.attach("bitfit", modules_to_save=[], loss="mean_squared_error")
     assert vectors.training.target == "vector"

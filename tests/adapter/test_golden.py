@@ -10,11 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 from tflite_builder import Node, build_model, conv_2d, fully_connected, int8_tensor, int32_constant
 
-from tinypeft.adapter_files import read_adapter
+from tinypeft.adapter_files import read_adapter, write_adapter
 from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.errors import AdapterError
 from tinypeft.exchange.layouts import filters_from_torch
+from tinypeft.exchange.peft_files import read_peft
 from tinypeft.frontend import LoadedModel, load_tflite
 from tinypeft.merging import merge_adapter
 from tinypeft.training import TrainingConfig
@@ -58,6 +59,13 @@ def compiled(config: AdapterConfig) -> tuple[LoadedModel, CompiledModel]:
 
 CASES = {
     "lora": AdapterConfig(r=2, lora_alpha=8, target_modules=("conv", "point", "fc"), modules_to_save=()),
+    "rslora_patterns": AdapterConfig(
+        r=2,
+        lora_alpha=6,
+        target_modules=("conv", "point", "fc"),
+        modules_to_save=(),
+        options=(("use_rslora", True), ("rank_pattern", "fc=3,conv=1"), ("alpha_pattern", "point=5")),
+    ),
     "saved_bias_all": AdapterConfig(
         "lora+bitfit",
         r=1,
@@ -93,6 +101,22 @@ def test_merged_as_peft_merges(name: str) -> None:
             np.testing.assert_allclose(found, wanted, atol=np.abs(before).max() / 127 * 0.51 + 1e-4)
             changed += not np.allclose(wanted, before)
     assert changed >= 2
+
+
+def test_patterns_and_rslora_are_written_as_pefts(tmp_path: Path) -> None:
+    """Each module has the rank and the scaling that PEFT's own configuration gives it."""
+    _, model = compiled(CASES["rslora_patterns"])
+    adapter = read_adapter(GOLDEN / "rslora_patterns", model)
+    write_adapter(tmp_path / "a", model, adapter.state, adapter.package, {})
+    ours, golden = read_peft(tmp_path / "a"), read_peft(GOLDEN / "rslora_patterns")
+    assert ours.config.use_rslora
+    for path, layer in LAYERS.items():
+        if path in golden.tensors:
+            assert ours.config.rank(layer) == golden.config.rank(path)
+            assert ours.config.scaling(layer) == golden.config.scaling(path)
+            for name, tensor in golden.tensors[path].items():
+                np.testing.assert_array_equal(ours.tensors[layer][name], tensor)
+    assert read_adapter(tmp_path / "a", model).package == adapter.package
 
 
 @pytest.mark.parametrize(
