@@ -21,9 +21,11 @@ from tinypeft import __version__
 from tinypeft.adapter_import import masters_from_peft
 from tinypeft.adapter_modules import PEFT_TYPES, Module, modules_of, peft_config, peft_type
 from tinypeft.adapter_state import Adapter, adapter_from_masters, adapter_from_package, quantizer_states
-from tinypeft.adapters import Parameter
+from tinypeft.adapters import Parameter, base_layer
 from tinypeft.compiler import CompiledModel
 from tinypeft.errors import AdapterError, OutputError
+from tinypeft.exchange.keras_folding import fold_adapter, read_layers
+from tinypeft.exchange.keras_lora import read_keras_lora
 from tinypeft.exchange.peft_config import CONFIG_FILE
 from tinypeft.exchange.peft_files import WEIGHTS_FILE, PeftAdapter, parse_peft, peft_files
 
@@ -118,8 +120,22 @@ def read_adapter(path: Path | str, model: CompiledModel, mapping: Mapping[str, s
         if (path / PACKAGE_FILE).exists():
             _check_package(model, adapter, _read(path / PACKAGE_FILE))
     except AdapterError as error:
-        raise AdapterError(f"{path}: {error.message}", error.hint) from error
+        hint = error.hint or f"tinypeft adapter inspect {path} shows what it holds"
+        raise AdapterError(f"{path}: {error.message}", hint) from error
     return adapter
+
+
+def read_keras_adapter(
+    path: Path | str, base: Path | str, model: CompiledModel, mapping: Mapping[str, str] | None = None
+) -> Adapter:
+    """The adapter of `model` that Keras' `enable_lora` trained from the Keras model `base`, which was converted.
+
+    `path`: as of `read_keras_lora`. AdapterError: as of `read_adapter`, or another base; ToolError: no TensorFlow.
+    """
+    layers = {op.layer: base_layer(op) for op in model.base.operations if "filter" in op.inputs}
+    converted = {name: (layer.filter, layer.bias) for name, layer in layers.items()}
+    adapter = fold_adapter(read_keras_lora(path, base), read_layers(base), converted)
+    return adapter_from_masters(model, masters_from_peft(model, adapter, mapping))
 
 
 def describe_adapter(path: Path | str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinypeft.adapter_modules import Module, modules_of, peft_type
 from tinypeft.adapters import Parameter
+from tinypeft.adapters.lora_options import layer_scaling
 from tinypeft.compiler import CompiledModel
 from tinypeft.errors import AdapterError
 from tinypeft.exchange.peft_files import PeftAdapter
@@ -38,6 +39,11 @@ def masters_from_peft(
     given = match_layers(adapter, list(dict.fromkeys([*modules, *layers])), mapping)
     for path, name in given.items():
         tensors = dict(adapter.tensors[path])
+        if "ia3_l" in tensors and config.is_feedforward(path):
+            raise AdapterError(
+                f"the adapter's IA3 scales the inputs of {path}, tinypeft scales outputs",
+                "train it with feedforward_modules=[]",
+            )
         module = modules.get(name, Module(name, layers.get(name), ()))
         _drop_base_bias(tensors, module)
         if not tensors:
@@ -46,13 +52,8 @@ def masters_from_peft(
         for tensor, parameter in module.tensors().items():
             values = tensors[tensor]
             if tensor == "lora_B":
-                values = _scaled(values, config.scaling(path), _scaling(model))
+                values = _scaled(values, config.scaling(path), layer_scaling(model.adapter, parameter.layer))
             masters[parameter.master.name] = _fitted(path, tensor, values, parameter)
-        if "ia3_l" in tensors and config.is_feedforward(path):
-            raise AdapterError(
-                f"the adapter's IA3 scales the inputs of {path}, tinypeft scales outputs",
-                "train it with feedforward_modules=[]",
-            )
     untold = {p.name for p in model.parameters if p.master.name not in masters}
     if missing := [m.name for m in modules.values() if any(p.name in untold for p in m.parameters.values())]:
         raise AdapterError(
@@ -60,10 +61,6 @@ def masters_from_peft(
             _HINT,
         )
     return masters
-
-
-def _scaling(model: CompiledModel) -> float:
-    return model.adapter.lora_alpha / model.adapter.r
 
 
 def _scaled(lora_B: np.ndarray, given: float, wanted: float) -> np.ndarray:
@@ -100,7 +97,7 @@ def _fitted(path: str, tensor: str, values: np.ndarray, parameter: Parameter) ->
         if given != rank:
             raise AdapterError(
                 f"the adapter's {path} has rank {given}, the project's rank {rank}",
-                f"generate the project with --r {given}",
+                f"generate the project with --r {given}, or --rank-pattern {parameter.layer}={given}",
             )
     if values.ndim == 3 and len(expected) == 4:  # a convolution over time
         values = values[:, :, None, :]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinypeft.adapters import ADAPTERS, Parameter
+from tinypeft.adapters.lora_options import USE_RSLORA, layer_alpha, layer_rank
 from tinypeft.compiler import CompiledModel
 from tinypeft.exchange.peft_config import PeftConfig
 from tinypeft.ir import Operation
@@ -92,13 +93,17 @@ def peft_config(model: CompiledModel, ours: dict[str, Any]) -> PeftConfig | None
     if kind == "IA3":
         return PeftConfig(kind, targets, modules_to_save=saved, tinypeft=ours)
     config = model.adapter
-    ranks = {module.name: module.tensors()["lora_A"].master.shape[0] for module in adapted}
+    layers = {module.name: module.operation.layer for module in adapted if module.operation is not None}
+    ranks = {name: layer_rank(config, layer) for name, layer in layers.items()}
+    alphas = {name: layer_alpha(config, layer) for name, layer in layers.items()}
     return PeftConfig(
         kind,
         targets,
         r=config.r,
         lora_alpha=config.lora_alpha,
+        use_rslora=config.option(USE_RSLORA),
         rank_pattern={re.escape(name): rank for name, rank in ranks.items() if rank != config.r},
+        alpha_pattern={re.escape(name): alpha for name, alpha in alphas.items() if alpha != config.lora_alpha},
         bias="all" if "bitfit" in kinds_of(model) else "none",
         modules_to_save=saved,
         tinypeft=ours,

@@ -15,6 +15,7 @@ import numpy as np
 from tinypeft.adapter_files import read_adapter, write_adapter
 from tinypeft.adapter_state import AdapterLike, adapter_from_package, require_adapters
 from tinypeft.adapters import AdapterConfig, Targets
+from tinypeft.adapters.lora_options import starts_from_factors
 from tinypeft.boards import Board, load_board
 from tinypeft.compiler import CompiledModel
 from tinypeft.data import Dataset, choose_split, make_dataset
@@ -22,7 +23,7 @@ from tinypeft.device import Runner
 from tinypeft.errors import AdapterError, DataError
 from tinypeft.fitting import DEFAULT_STACK
 from tinypeft.frontend import LoadedModel, load_model
-from tinypeft.generate import Project, Report, compile_for, generate_project, keras_model, open_project
+from tinypeft.generate import Project, Report, compile_for, generate_project, keras_model, load_source, open_project
 from tinypeft.interpreted import INTERPRETER, InterpretedDevice
 from tinypeft.losses import LOSSES
 from tinypeft.memory import MemoryConfig
@@ -137,7 +138,11 @@ class Model:
             tuple((kind, _names(names)) for kind, names in (targets or {}).items()),
             options,
         )
-        attached = replace(self, adapter=adapter, training=TrainingConfig(**training), project=None, report=None)
+        source = self.source
+        if starts_from_factors(adapter):
+            source = load_source(self.path, self.calibration, adapter, lambda step: None)[0]
+        settled = TrainingConfig(**training)
+        attached = replace(self, source=source, adapter=adapter, training=settled, project=None, report=None)
         attached.compiled  # noqa: B018  # raises what does not fit
         return attached
 

@@ -13,6 +13,7 @@ from tinypeft.adapters.base import (
     Option,
     Parameter,
     Targets,
+    base_layer,
     register,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "Option",
     "Parameter",
     "Targets",
+    "base_layer",
     "register",
 ]

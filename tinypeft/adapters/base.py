@@ -12,6 +12,7 @@ from tinypeft.errors import AdapterError
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.update_rows import CLEAN, WRITTEN
+from tinypeft.ops.weighted import filter_scales, input_scale, layer_bias
 
 #: name -> the adapter kind's only instance
 ADAPTERS: dict[str, AdapterKind] = {}
@@ -249,6 +250,16 @@ class MergedLayer:
 
     filter: np.ndarray
     bias: np.ndarray
+
+
+def base_layer(operation: Operation) -> MergedLayer:
+    """A layer of the base as nothing has been merged into it."""
+    filters = operation.inputs["filter"].data
+    assert filters is not None
+    scales = filter_scales(operation).astype(np.float64)
+    axis = filters.ndim - 1 if operation.kind == "DEPTHWISE_CONV_2D" else 0
+    bias = layer_bias(operation) * (np.float64(input_scale(operation)) * scales)
+    return MergedLayer(filters * scales.reshape([-1 if i == axis else 1 for i in range(filters.ndim)]), bias)
 
 
 class AdapterKind:

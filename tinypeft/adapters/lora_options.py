@@ -37,9 +37,14 @@ def layer_rank(config: AdapterConfig, layer: str) -> int:
     return int(_first_match(config, RANK_PATTERN, layer, config.r))
 
 
+def layer_alpha(config: AdapterConfig, layer: str) -> float:
+    """The lora_alpha of a layer."""
+    return _first_match(config, ALPHA_PATTERN, layer, config.lora_alpha)
+
+
 def layer_scaling(config: AdapterConfig, layer: str) -> float:
     """What B A is multiplied with in a layer."""
-    alpha, rank = _first_match(config, ALPHA_PATTERN, layer, config.lora_alpha), layer_rank(config, layer)
+    alpha, rank = layer_alpha(config, layer), layer_rank(config, layer)
     return alpha / math.sqrt(rank) if config.option(USE_RSLORA) else alpha / rank
 
 

@@ -1,8 +1,8 @@
 """The process that changes or reads Keras models: `python -m tinypeft.exchange.keras_process FOLDER`.
 
 Takes FOLDER/request.json and arrays.npz. Job "merge" writes merged.keras, job "lora" result.npz with the weights
-of a base and of what was trained from it. Answers on stdout with one JSON object: the job's, {"error", "message",
-"hint"} or {"missing"}.
+of a base and of what was trained from it, job "layers" result.npz with those of one model's layers. Answers on stdout
+with one JSON object: the job's, {"error", "message", "hint"} or {"missing"}.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ def carry_out(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         with np.load(folder / "arrays.npz") as arrays:
             merge(request["model"], dict(arrays)).save(folder / "merged.keras")
         return {"merged": True}
+    if request["job"] == "layers":
+        weights, answer = _layers(request["model"])
+        np.savez(folder / "result.npz", **weights)  # type: ignore[arg-type]
+        return answer
     read = _factors if request["model"].endswith(".lora.h5") else _compare
     weights, answer = read(request["base"], request["model"])
     np.savez(folder / "result.npz", **weights)  # type: ignore[arg-type]
@@ -199,6 +203,24 @@ def _assign(where: str, variable: Any, values: np.ndarray) -> None:
     if not np.isfinite(merged).all():
         raise AdapterError(f"{where}: the merged {variable.name} is not finite", "merge into the .tflite instead")
     variable.assign(merged)
+
+
+def _layers(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Kernels, biases and the factors of BatchNormalizations behind by "kernel:INDEX" and the like."""
+    model = _load(path)
+    around = surroundings(model)
+    found: dict[str, np.ndarray] = {}
+    layers: list[tuple[str, str]] = []
+    for layer in leaves(model):
+        if (kind := type(layer).__name__) not in KERAS_CLASSES:
+            continue
+        found[f"kernel:{len(layers)}"] = kernel_of(layer).numpy()
+        if getattr(layer, "bias", None) is not None:
+            found[f"bias:{len(layers)}"] = layer.bias.numpy()
+        if (normalisation := around[layer.name].batch_normalisation) is not None:
+            found[f"factor:{len(layers)}"] = _factor(normalisation)
+        layers.append((layer.name, kind))
+    return found, {"layers": layers}
 
 
 def _compare(base_path: str, path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

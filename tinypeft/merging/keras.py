@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tinypeft.adapters import MergedLayer
+from tinypeft.adapters import MergedLayer, base_layer
 from tinypeft.compiler import CompiledModel
 from tinypeft.errors import AdapterError
 from tinypeft.exchange.keras_rewrite import merge_keras
 from tinypeft.exchange.layouts import KERAS_CLASSES, kernel_from_filters
 from tinypeft.ir import Operation
-from tinypeft.merging.merge import Merged, base_layer
+from tinypeft.merging.merge import Merged
 
 
 def merge_into_keras(path: Path | str, model: CompiledModel, keras_layers: Mapping[str, str], merged: Merged) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinypeft.adapter_state import AdapterLike, require_adapters
-from tinypeft.adapters import ADAPTERS, MergedLayer
+from tinypeft.adapters import ADAPTERS, MergedLayer, base_layer
 from tinypeft.compiler import CompiledModel
 from tinypeft.errors import AdapterError
 from tinypeft.exchange.tflite_rewrite import Replacement, rewrite_tflite
@@ -16,7 +16,7 @@ from tinypeft.frontend import flatfile
 from tinypeft.frontend.flatfile import FileModel
 from tinypeft.ir import Operation, Tensor
 from tinypeft.merging.weights import QuantizedLayer, channel_rows, quantize_layer
-from tinypeft.ops.weighted import filter_scales, input_scale, layer_bias
+from tinypeft.ops.weighted import input_scale
 
 #: what passes a classifier's output on, with its scale or its number of classes
 _PASSED_ON = ("RESHAPE", "SOFTMAX", "DEQUANTIZE")
@@ -87,15 +87,6 @@ def check_mergeable(model: CompiledModel) -> None:
                 )
 
 
-def base_layer(op: Operation) -> MergedLayer:
-    """A layer of the base in real units, float64."""
-    filters = op.inputs["filter"].data
-    assert filters is not None
-    scales = filter_scales(op).astype(np.float64)
-    bias = layer_bias(op) * (np.float64(input_scale(op)) * scales)
-    return MergedLayer(filters.astype(np.float64) * _per_channel(op, scales, filters.ndim), bias)
-
-
 def merge_layer(model: CompiledModel, op: Operation, state: Mapping[str, np.ndarray]) -> MergedLayer:
     """The layer of the base operation `op` with every adapter on it merged, in real units, float64."""
     layer = base_layer(op)
@@ -106,12 +97,6 @@ def merge_layer(model: CompiledModel, op: Operation, state: Mapping[str, np.ndar
     for kind in kinds:
         ADAPTERS[kind].merge(op, model.adapter, dict(state), layer)
     return layer
-
-
-def _per_channel(op: Operation, values: np.ndarray, dims: int) -> np.ndarray:
-    """`values` (Cout,) so that they multiply the filter of `op` channel by channel."""
-    axis = dims - 1 if op.kind == "DEPTHWISE_CONV_2D" else 0
-    return values.reshape([-1 if i == axis else 1 for i in range(dims)])
 
 
 def _adapted(model: CompiledModel, op: Operation) -> Operation:
