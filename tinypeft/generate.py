@@ -92,8 +92,36 @@ def generate_project(
 
     `calibration` (N, ...) is needed for a .keras or .h5. Raises FitError where the model does not fit the board.
     """
-    adapter, training = adapter or AdapterConfig(), training or TrainingConfig()
+    adapter = adapter or AdapterConfig()
     source, factors = load_source(model_path, calibration, adapter, progress)
+    return generate_from(
+        source,
+        board,
+        directory,
+        adapter=adapter,
+        training=training or TrainingConfig(),
+        memory=memory,
+        stack_bytes=stack_bytes,
+        factors=factors,
+        file=Path(model_path).name,
+        progress=progress,
+    )
+
+
+def generate_from(
+    source: LoadedModel,
+    board: Board,
+    directory: Path | str,
+    *,
+    adapter: AdapterConfig,
+    training: TrainingConfig,
+    memory: MemoryConfig = DEFAULT_MEMORY,
+    stack_bytes: int = DEFAULT_STACK,
+    factors: dict[str, np.ndarray] | None = None,
+    file: str = "",
+    progress: Progress = lambda step: None,
+) -> Report:
+    """The same of a model that was loaded from `file`, with the `factors` that `load_source` gives."""
     progress("compiling")
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
     sources = sources_for(model, board, memory)
@@ -113,7 +141,7 @@ def generate_project(
         "training": asdict(training),
         "memory": asdict(memory),
         "keras_layers": list(source.keras_layers.items()),  # their order counts
-        "source": Path(model_path).name,
+        "source": file,
     }
     write_project(
         directory,

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinypeft.adapters import AdapterConfig
+from tinypeft.analysis.memory import memory_usage
 from tinypeft.boards import Board
 from tinypeft.compiler import CompiledModel
 from tinypeft.errors import AdapterError, ModelError
 from tinypeft.fitting import fits, flash_use, ram_needed, trainable_parameters
 from tinypeft.frontend import LoadedModel
 from tinypeft.generate import compile_for, sources_for
-from tinypeft.analysis.memory import memory_usage
 from tinypeft.ir import Graph
+from tinypeft.losses import LABEL, LOSSES
 from tinypeft.memory import MemoryConfig
 from tinypeft.planner import live_buffers, lower_bound
 from tinypeft.planning.candidates import Candidates
@@ -23,7 +24,6 @@ from tinypeft.planning.instructions import estimated_instructions
 from tinypeft.stages.autodiff import differentiate
 from tinypeft.stages.insert import insert_adapters
 from tinypeft.stages.logits import attach_logits
-from tinypeft.losses import LABEL, LOSSES
 from tinypeft.training import TrainingConfig
 
 Progress = Callable[[str, int, int], None]

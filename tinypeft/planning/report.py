@@ -103,5 +103,3 @@ def layer_facts(plan: Plan, shares: dict[tuple[str, Choice], float]) -> tuple[La
         LayerFacts(layer, choice.kinds, choice.r, choice.channels, shares[layer, choice], choice.label)
         for layer, choice in plan.choices
     )
-
-

@@ -82,9 +82,7 @@ def plan_adapters(
 def sensitivity(setting: Setting, dataset: Dataset, progress: Progress = lambda *_: None) -> Candidates:
     """Every layer's choices with their scores."""
     loss = LOSSES[setting.training.loss]
-    operations = adaptable_operations(
-        setting.source.graph, loss.passed_over, classes=setting.training.target == LABEL
-    )
+    operations = adaptable_operations(setting.source.graph, loss.passed_over, classes=setting.training.target == LABEL)
     probe = probe_model(setting.source, operations, setting.training)
     gradients = measure_gradients(probe, operations, dataset, progress)
     candidates = candidate_choices(setting.source.graph, gradients, retrains=loss.classifies)

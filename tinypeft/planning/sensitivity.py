@@ -135,13 +135,11 @@ def _gradient_tensor(probe: CompiledModel, operation: Operation) -> Tensor:
 def _zeros(op: Operation) -> LayerGradients:
     channels = op.output.shape[-1]
     matrix = op.kind in ("CONV_2D", "FULLY_CONNECTED")
-    each = (np.zeros(channels) for _ in range(3))
-    return LayerGradients(op, *each, np.zeros((channels, channels)) if matrix else None)
+    bias, factor, rows = (np.zeros(channels) for _ in range(3))
+    return LayerGradients(op, bias, factor, rows, np.zeros((channels, channels)) if matrix else None)
 
 
-def _add(
-    layer: LayerGradients, values: dict[str, Value], gradient: Tensor, logits: Tensor | None
-) -> None:
+def _add(layer: LayerGradients, values: dict[str, Value], gradient: Tensor, logits: Tensor | None) -> None:
     op = layer.operation
     block = values[gradient.name]
     d = np.ldexp(block.mantissa.astype(np.float64), block.exponent).reshape(-1, len(layer.bias))
