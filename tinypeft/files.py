@@ -30,6 +30,13 @@ def write_file(path: Path | str, text: str) -> None:
         ) from error
 
 
+def check_writable(path: Path | str) -> None:
+    """Raise OutputError where `path` lies in no folder, before work is done for it."""
+    if not Path(path).parent.is_dir() or Path(path).is_dir():
+        reason = "Is a directory" if Path(path).is_dir() else "No such file or directory"
+        raise OutputError(f"cannot write {path}: {reason}", "choose another file, in a folder that exists")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -18,7 +18,7 @@ from tinypeft.cli.on_device import progress_bars
 from tinypeft.cli.output import console, json_option, print_json, progress_console
 from tinypeft.config import load_config
 from tinypeft.data import Dataset, VectorForm, load_dataset
-from tinypeft.files import write_file
+from tinypeft.files import check_writable, write_file
 from tinypeft.frontend import LoadedModel, load_model
 from tinypeft.losses import INPUT, LOSSES, VECTOR
 from tinypeft.memory import MemoryConfig
@@ -71,6 +71,9 @@ def command(
     if plot is not None and Path(plot).suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--plot {plot}: the frontier is drawn as a page, name it F.html.")
     settings = compile_settings(config, flags, "model.path", "board.name")
+    for path in (output, plot):
+        if path is not None:
+            check_writable(path)
     ram = ram if ram is not None else settings.memory.ram_budget or None
     board = load_board(settings.board)
     if measure and board.is_host:
