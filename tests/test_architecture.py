@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "arithmetic": set(),
     "schedule": {"arithmetic", "errors"},
     "resources": {"errors"},
+    "files": {"errors"},
     "host_library": {"errors", "resources"},
     "ir": {"errors"},
     "ops": {"ir", "errors", "arithmetic"},
@@ -62,7 +63,11 @@ ALLOWED: dict[str, set[str]] = {
     "fitting": {"compiler", "planner", "memory", "adapters", "boards", "errors"},
     "analysis": {
         *("generate", "fitting", "project", "codegen", "compiler", "stages", "frontend", "planner", "adapters"),
-        *("ops", "ir", "memory", "boards", "config", "errors", "resources"),
+        *("ops", "ir", "memory", "boards", "config", "files", "errors", "resources"),
+    },
+    "planning": {
+        *("analysis", "generate", "fitting", "emulators", "device", "compiler", "interpreter", "stages", "frontend"),
+        *("planner", "adapters", "losses", "training", "ops", "ir", "memory", "boards", "data", "errors", "resources"),
     },
     "benchmark": {"data", "frontend", "errors"},
     "cli": {"*"},

@@ -26,7 +26,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "stack_bytes": (int,),
         "arena_regions": (str, list),
         "weights_region": (str,),
-        "ram_budget": (int,),
+        "ram_budget": (int, str),
         "samples": (int,),
     },
     "adapter": {

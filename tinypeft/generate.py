@@ -96,10 +96,38 @@ def generate_project(
     `calibration` (N, ...) is needed for a .keras or .h5, unless `source` is what it was loaded as. Raises FitError
     where the model does not fit the board.
     """
-    adapter, training = adapter or AdapterConfig(), training or TrainingConfig()
+    adapter = adapter or AdapterConfig()
     factors: dict[str, np.ndarray] = {}
     if source is None or starts_from_factors(adapter):
         source, factors = load_source(model_path, calibration, adapter, progress)
+    return generate_from(
+        source,
+        board,
+        directory,
+        adapter=adapter,
+        training=training or TrainingConfig(),
+        memory=memory,
+        stack_bytes=stack_bytes,
+        factors=factors,
+        file=Path(model_path),
+        progress=progress,
+    )
+
+
+def generate_from(
+    source: LoadedModel,
+    board: Board,
+    directory: Path | str,
+    *,
+    adapter: AdapterConfig,
+    training: TrainingConfig,
+    memory: MemoryConfig = DEFAULT_MEMORY,
+    stack_bytes: int = DEFAULT_STACK,
+    factors: dict[str, np.ndarray] | None = None,
+    file: Path | None = None,
+    progress: Progress = lambda step: None,
+) -> Report:
+    """The same of a model that was loaded from `file`, with the `factors` that `load_source` gives."""
     progress("compiling")
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
     if memory.samples and model.store is None:
@@ -124,7 +152,7 @@ def generate_project(
         "training": asdict(training),
         "memory": asdict(memory),
         "keras_layers": list(source.keras_layers.items()),  # their order counts
-        "source": Path(model_path).name,
+        "source": file.name if file is not None else "",
     }
     write_project(
         directory,
@@ -135,7 +163,7 @@ def generate_project(
         stack_bytes=stack_bytes,
         weights_region=weights.name if (weights := memory.weights(board)) else "",
         manifest=manifest,
-        files={BASE_MODEL: source.tflite, **_keras_file(model_path, source)}
+        files={BASE_MODEL: source.tflite, **_keras_file(file, source)}
         | ({STARTING_FACTORS: save(factors)} if factors else {}),
         prepare=build,
     )
@@ -161,8 +189,10 @@ def keras_model(project: Project) -> Path | None:
     return next((project.directory / "model").glob(f"{KERAS_MODEL}.*"), None)
 
 
-def _keras_file(path: Path | str, source: LoadedModel) -> dict[str, bytes]:
-    return {f"{KERAS_MODEL}{Path(path).suffix.lower()}": Path(path).read_bytes()} if source.keras_layers else {}
+def _keras_file(path: Path | None, source: LoadedModel) -> dict[str, bytes]:
+    if path is None or not source.keras_layers:
+        return {}
+    return {f"{KERAS_MODEL}{path.suffix.lower()}": path.read_bytes()}
 
 
 def build_for_board(directory: Path | str, board: Board) -> Path:

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from tinypeft.adapters import ADAPTERS, AdapterConfig, Option
+from tinypeft.cli.byte_size import ByteSize, parse_bytes
 from tinypeft.config import load_config
 from tinypeft.data import load_array
 from tinypeft.fitting import DEFAULT_STACK
@@ -52,10 +53,12 @@ _KEYS |= {name: f"adapter.{name}" for name in _ADAPTER_OPTIONS}
 #: The options that a command may require, as its messages call them
 _NAMES = {"model.path": "MODEL", "board.name": "--board", "output.directory": "--output"}
 
-_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+_MODEL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", required=False),
     click.option("--board", help="The board to build for; `tinypeft boards` lists them."),
     click.option("--calibration", metavar="F.npz:KEY", help="Samples of the input, to quantise a .keras or .h5."),
+)
+_ADAPTER_FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--adapter",
         metavar="KIND[+KIND…]",
@@ -79,6 +82,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="NAME,…",
         help="The layers to retrain whole, or `none`. Default: the classifier; none for mean_squared_error.",
     ),
+)
+_TRAINING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd."),
     click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0."),
     click.option("--nesterov/--no-nesterov", default=None, help="SGD steps by gradient + momentum * velocity."),
@@ -105,12 +110,6 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--weights-region", metavar="FLASH", help="The flash for weights. Default: that of the code."),
     click.option(
-        "--ram-budget",
-        metavar="BYTES",
-        type=click.IntRange(1),
-        help="All RAM the firmware may take: training runs operations again instead of keeping their results.",
-    ),
-    click.option(
         "--samples",
         metavar="N",
         type=click.IntRange(0, MAX_SAMPLES),
@@ -130,7 +129,14 @@ def _click_option(option: Option) -> Callable[[_Command], _Command]:
     return click.option(option.flag, option.name, type=choice, help=text)
 
 
-_OPTIONS += tuple(_click_option(option) for option in _ADAPTER_OPTIONS.values())
+_RAM_BUDGET = click.option(
+    "--ram-budget",
+    metavar="SIZE",
+    type=ByteSize(),
+    help="All RAM the firmware may take, such as 40KB, 40KiB or 65536; stack and runtime count. Training runs "
+    "operations again instead of keeping their results.",
+)
+_KIND_OPTIONS = tuple(_click_option(option) for option in _ADAPTER_OPTIONS.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +155,16 @@ class CompileSettings:
 
 def compile_options(command: _Command) -> _Command:
     """Decorator: MODEL and the options of its compilation, passed to the command as `config` and others."""
-    for option in reversed(_OPTIONS):
+    return _decorated(command, (*_MODEL_OPTIONS, *_ADAPTER_FLAGS, *_TRAINING_OPTIONS, _RAM_BUDGET, *_KIND_OPTIONS))
+
+
+def training_options(command: _Command) -> _Command:
+    """Decorator: the same without adapters and the RAM budget, for a command that chooses those."""
+    return _decorated(command, (*_MODEL_OPTIONS, *_TRAINING_OPTIONS))
+
+
+def _decorated(command: _Command, options: tuple[Callable[[Any], Any], ...]) -> _Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -201,6 +216,11 @@ def _memory(values: dict[str, Any]) -> MemoryConfig:
     if isinstance(regions, str):
         regions = [name.strip() for name in regions.split(",")]
     budget = values.get("board.ram_budget", 0)
+    if isinstance(budget, str):
+        try:
+            budget = parse_bytes(budget)
+        except ValueError as error:
+            raise click.UsageError(f"ram_budget: {error}.") from None
     if budget < 0:
         raise click.UsageError(f"The RAM budget of {budget} bytes is negative.")
     samples = values.get("board.samples", 0)
