@@ -1,4 +1,4 @@
-"""Every adapter kind with every optimiser and every loss trains to the same bits in NumPy, on the host and under QEMU."""
+"""Every adapter kind, optimiser and loss trains to the same bits in the interpreter, on the host and under QEMU."""
 
 from __future__ import annotations
 
