@@ -219,7 +219,7 @@ class Reference:
     def _pass(self, op: Operation, d: np.ndarray) -> None:
         self.add(op.inputs["input"], d)
 
-    _reshape = _quantize = _dequantize = _pass
+    _reshape = _quantize = _dequantize = _output_logits = _pass
 
     def _pool(self, op: Operation, d: np.ndarray, largest: bool) -> None:
         x, w = self.real(op, "input"), op.attributes["window"]
