@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinypeft.arithmetic import common_exponent, narrow_shift, round_half_up_shift
+from tinypeft.arithmetic import ACCUMULATOR_MAX, common_exponent, narrow_shift, round_half_up_shift
 from tinypeft.ir import DTYPES, Tensor
 from tinypeft.ops.base import BlockFloat
-
-#: Bits below the coarser of two exponents that a sum keeps while its largest result is sought
-SUM_BITS = 12
 
 
 def mantissa_limit(tensor: Tensor) -> int:
@@ -32,22 +29,16 @@ def narrowed(tensor: Tensor, results: np.ndarray, exponent: int, bound: int) -> 
 def added(tensor: Tensor, results: np.ndarray, exponent: int, bound: int, addend: BlockFloat) -> BlockFloat:
     """results * 2**exponent, none beyond `bound`, plus `addend` as a value of `tensor`.
 
-    Each is rounded half up to the exponent at which both bounds fit, or, with 8 bits, to a finer one and their sum
-    again.
+    Each is rounded half up to the exponent at which both bounds fit; with 8 bits, at which they fit int32, and their
+    sum again.
     """
-    own, other = results.astype(np.int64), addend.mantissa.reshape(results.shape)
-    if tensor.dtype != "bfp8":
-        common = common_exponent(bound, exponent, addend.peak, addend.exponent)
-        return stored(tensor, _sum_at(common, own, exponent, other, addend.exponent), common)
-    low, high = sorted((exponent if bound else addend.exponent, addend.exponent if addend.peak else exponent))
-    fine = max(low, high - SUM_BITS)
-    return narrowed(tensor, _sum_at(fine, own, exponent, other, addend.exponent), fine, 0)
+    limit = mantissa_limit(tensor) if tensor.dtype == "bfp16" else ACCUMULATOR_MAX
+    common = common_exponent(bound, exponent, addend.peak, addend.exponent, limit)
+    total = round_half_up_shift(results, common - exponent)
+    total = total + round_half_up_shift(addend.mantissa, common - addend.exponent).reshape(total.shape)
+    return narrowed(tensor, total, common, limit)
 
 
 def stored(tensor: Tensor, mantissas: np.ndarray, exponent: int) -> BlockFloat:
     """Mantissas that fit, in the dtype and shape of `tensor`."""
     return BlockFloat(np.ascontiguousarray(mantissas).astype(DTYPES[tensor.dtype]).reshape(tensor.shape), exponent)
-
-
-def _sum_at(common: int, a: np.ndarray, exponent_a: int, b: np.ndarray, exponent_b: int) -> np.ndarray:
-    return round_half_up_shift(a, common - exponent_a) + round_half_up_shift(b, common - exponent_b)
