@@ -4,8 +4,9 @@
     compare_kernel(op, values)                  asserts that they equal `evaluate`, in place too where that is declared
     compile_operations([op, ...])               one compilation for many operations; then `compiled.run(values)`
 
-Values are arrays by operand name, BlockFloat for bfp16 and bfp8. Kernels are compiled with warnings as errors and the undefined
-behaviour sanitiser, which stops the process; writes outside an output or the scratch are found by guard bytes.
+Values are arrays by operand name, BlockFloat for bfp16 and bfp8. Kernels are compiled with warnings as errors and the
+undefined behaviour sanitiser, which stops the process; writes outside an output or the scratch are found by guard
+bytes.
 """
 
 from __future__ import annotations
@@ -303,7 +304,17 @@ def _library(wrappers: str, sources: tuple[str, ...], bits: int) -> ctypes.CDLL:
     path = _folder() / f"{stem}.c"
     path.write_text(wrappers)
     library = path.with_suffix(".so")
-    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O0", "-fPIC", "-shared", *SANITIZE, f"-DTP_GRADIENT_BITS={bits}"]
+    flags = [
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-O0",
+        "-fPIC",
+        "-shared",
+        *SANITIZE,
+        f"-DTP_GRADIENT_BITS={bits}",
+    ]
     _compile(["gcc", *flags, f"-I{FIRMWARE / 'include'}", str(path), *objects, "-o", str(library)])
     return ctypes.CDLL(str(library))
 

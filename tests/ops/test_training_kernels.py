@@ -15,7 +15,9 @@ from tinypeft.ops.base import BlockFloat
 
 COUNT = 200
 #: operators that take or give a gradient of activations, whose bits may be 8
-OF_GRADIENTS = [k for k in KERNEL_CASES if {"d_output", "d_acc", "d_logits", "sum"} & {*OPS[k].operands, *OPS[k].results}]
+OF_GRADIENTS = [
+    k for k in KERNEL_CASES if {"d_output", "d_acc", "d_logits", "sum"} & {*OPS[k].operands, *OPS[k].results}
+]
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")

@@ -56,7 +56,9 @@ def _moved_state(model: CompiledModel, x: np.ndarray, y: np.ndarray, rate: float
     return state
 
 
-def _cosines(model: CompiledModel, x: np.ndarray, y: np.ndarray, state: dict[str, np.ndarray]) -> dict[str, list[float]]:
+def _cosines(
+    model: CompiledModel, x: np.ndarray, y: np.ndarray, state: dict[str, np.ndarray]
+) -> dict[str, list[float]]:
     """Of each parameter's gradient, over the samples, with the float64 reference of the same forward pass."""
     found: dict[str, list[float]] = {p.quantized.name: [] for p in model.parameters}
     for sample, label in zip(x, y, strict=True):

@@ -98,9 +98,9 @@ class KernelCall:
 
     `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, CStruct and
     CFunction for pointers to those, a dict for a nested struct; empty params, no struct. An argument is a Tensor
-    (passed as a pointer; a gradient as a pointer to its tp_bfp; purpose ARGUMENT by value), a tuple of arrays of one dtype
-    (passed as an array of pointers), a CArray (a pointer to the table), CPointers, None (a null pointer) or a literal
-    number. The scratch pointer is passed last where the operator asks for scratch bytes.
+    (passed as a pointer; a gradient as a pointer to its tp_bfp; purpose ARGUMENT by value), a tuple of arrays of one
+    dtype (passed as an array of pointers), a CArray (a pointer to the table), CPointers, None (a null pointer) or a
+    literal number. The scratch pointer is passed last where the operator asks for scratch bytes.
     """
 
     function: str

@@ -35,7 +35,9 @@ def retarget_project(directory: Path | str, board: Board) -> Path:
         manifest["defines"],
     )
     content |= {path: data for path, data in own.items() if path in content}
-    content["manifest.json"] = project_manifest(board, manifest["model"], manifest["stack_bytes"], {}, content, manifest["defines"])
+    content["manifest.json"] = project_manifest(
+        board, manifest["model"], manifest["stack_bytes"], {}, content, manifest["defines"]
+    )
     target = source / "build" / board.name
     if _differs(target, content):
         write_files(target, content)

@@ -141,7 +141,12 @@ def _firmware_files(board: Board, kernels: set[str]) -> dict[str, bytes]:
 
 
 def project_manifest(
-    board: Board, model_name: str, stack_bytes: int, extra: Mapping[str, Any], content: Mapping[str, bytes], defines: Sequence[str] = (),
+    board: Board,
+    model_name: str,
+    stack_bytes: int,
+    extra: Mapping[str, Any],
+    content: Mapping[str, bytes],
+    defines: Sequence[str] = (),
 ) -> bytes:
     """The text of manifest.json for the files `content`, with the keys of `extra`."""
     clashing = sorted(set(extra) & set(_OUR_KEYS))
