@@ -1,5 +1,6 @@
 /* Gradients of the layers with weights, and of their clamps. Gradients are tp_bfp in real units; an output's
- * mantissa pointer is set by the caller, its exponent and peak by the kernel. */
+ * mantissa pointer is set by the caller, its exponent and peak by the kernel. Names end in _s16 where mantissas have 8
+ * bits, too; such kernels run twice, see tp_narrowing.h. */
 #ifndef TP_KERNELS_BACKWARD_H
 #define TP_KERNELS_BACKWARD_H
 
