@@ -4,8 +4,9 @@
     compare_kernel(op, values)                  asserts that they equal `evaluate`, in place too where that is declared
     compile_operations([op, ...])               one compilation for many operations; then `compiled.run(values)`
 
-Values are arrays by operand name, BlockFloat for bfp16. Kernels are compiled with warnings as errors and the undefined
-behaviour sanitiser, which stops the process; writes outside an output or the scratch are found by guard bytes.
+Values are arrays by operand name, BlockFloat for bfp16 and bfp8. Kernels are compiled with warnings as errors and the
+undefined behaviour sanitiser, which stops the process; writes outside an output or the scratch are found by guard
+bytes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from tinypeft.arithmetic import narrow_shift, round_half_up_shift
 from tinypeft.ir import DTYPES, Operation, Purpose, Tensor
 from tinypeft.ops import CArray, CFunction, CPointers, CStruct, KernelCall
 from tinypeft.ops.base import BlockFloat, Value
@@ -39,8 +41,8 @@ _C_TYPES = {
 }
 
 
-class _Bfp16(ctypes.Structure):
-    """The C struct tp_bfp16."""
+class _Bfp(ctypes.Structure):
+    """The C struct tp_bfp."""
 
     _fields_ = (("mantissa", ctypes.c_void_p), ("exponent", ctypes.c_int32), ("peak", ctypes.c_int32))
 
@@ -90,7 +92,7 @@ class CompiledOperation:
 
 
 class _Buffer:
-    """A tensor's memory between guard bytes, perhaps shared with `host`, and the tp_bfp16 that points to it."""
+    """A tensor's memory between guard bytes, perhaps shared with `host`, and the tp_bfp that points to it."""
 
     def __init__(
         self, tensor: Tensor, value: Value | None, host: _Buffer | None = None, inside: int = 0, room: int = 0
@@ -99,7 +101,7 @@ class _Buffer:
         start = GUARD + inside
         self.memory = host.memory if host is not None else _guarded(max(inside + tensor.nbytes, room))
         self.array: np.ndarray = self.memory[start : start + tensor.nbytes].view(DTYPES[tensor.dtype])
-        self.struct = _Bfp16(self.array.ctypes.data, 12345, -1)
+        self.struct = _Bfp(self.array.ctypes.data, 12345, -1)
         if isinstance(value, BlockFloat):
             self.array[:] = value.mantissa.reshape(-1)
             self.struct.exponent, self.struct.peak = value.exponent, value.peak
@@ -109,15 +111,15 @@ class _Buffer:
     @property
     def address(self) -> int:
         """What the C call is given."""
-        return ctypes.addressof(self.struct) if self.tensor.dtype == "bfp16" else self.array.ctypes.data
+        return ctypes.addressof(self.struct) if self.tensor.block_float else self.array.ctypes.data
 
     def value(self) -> Value:
-        """The value as `evaluate` gives it; a bfp16 must carry the peak of its mantissas."""
+        """The value as `evaluate` gives it; mantissas must carry the peak of its mantissas."""
         array = self.array.copy()
         if self.tensor.packed:
             return array
         array = array.reshape(self.tensor.shape)
-        if self.tensor.dtype != "bfp16":
+        if not self.tensor.block_float:
             return array
         result = BlockFloat(array, int(self.struct.exponent))
         assert self.struct.peak == result.peak, f"{self.tensor.name}: peak {self.struct.peak}, mantissas {result.peak}"
@@ -133,16 +135,37 @@ def compile_operations(operations: Sequence[Operation]) -> list[CompiledOperatio
     for i, (op, call) in enumerate(zip(operations, calls, strict=True)):
         if call is not None:
             lines += _wrapper(f"op{i}", op, call)
-    library = _library("\n".join(lines) + "\n", tuple(sources))
+    bits = {8 if t.dtype == "bfp8" else 16 for op in operations for t in _tensors(op) if t.block_float} or {16}
+    assert len(bits) == 1, "operations compiled together have gradients of the same bits"
+    library = _library("\n".join(lines) + "\n", tuple(sources), bits.pop())
     return [
         CompiledOperation(op, call, None if call is None else getattr(library, f"op{i}"))
         for i, (op, call) in enumerate(zip(operations, calls, strict=True))
     ]
 
 
-def compile_library(source: str, kernels: Sequence[str] = ()) -> ctypes.CDLL:
+def in_8_bits(op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+    """Make the gradients that `op` takes and gives bfp8; its values, those of gradients narrowed where they must be."""
+    for each in (op, *(held for held in op.attributes.values() if isinstance(held, Operation))):
+        for tensor in _tensors(each):
+            tensor.dtype = "bfp8" if tensor.dtype == "bfp16" else tensor.dtype
+    return {name: _in_8_bits(value) for name, value in values.items()}
+
+
+def _in_8_bits(value: Value) -> Value:
+    if not isinstance(value, BlockFloat) or value.mantissa.dtype != np.int16:
+        return value
+    shift = narrow_shift(value.peak, 127)
+    return BlockFloat(round_half_up_shift(value.mantissa, shift).astype(np.int8), value.exponent + shift)
+
+
+def _tensors(op: Operation) -> list[Tensor]:
+    return [*op.inputs.values(), *op.outputs.values()]
+
+
+def compile_library(source: str, kernels: Sequence[str] = (), bits: int = 16) -> ctypes.CDLL:
     """C text that calls functions of the firmware, linked with the shared arithmetic and these kernel sources."""
-    return _library(source, tuple(kernels))
+    return _library(source, tuple(kernels), bits)
 
 
 def run_kernel(op: Operation, values: dict[str, Value], in_place: dict[str, str] | None = None) -> dict[str, Value]:
@@ -171,7 +194,7 @@ def assert_equal(op: Operation, actual: dict[str, Value], expected: dict[str, Va
     assert set(actual) == set(expected) == set(op.outputs), f"{op}: {set(actual)}, {set(expected)}"
     for name, tensor in op.outputs.items():
         a, e = actual[name], expected[name]
-        if tensor.dtype == "bfp16":
+        if tensor.block_float:
             assert isinstance(e, BlockFloat), f"{op}: {name} is not a BlockFloat"
             assert a.exponent == e.exponent, f"{op}: exponent of {name} is {a.exponent}, expected {e.exponent}"
             a, e = a.mantissa, e.mantissa
@@ -266,22 +289,32 @@ def _folder() -> Path:
 
 
 @functools.cache
-def _object(source: str) -> Path:
-    target = _folder() / f"{Path(source).stem}.o"
-    flags = [*WARNINGS, *SANITIZE, "-O1", "-fPIC", f"-I{FIRMWARE / 'include'}"]
+def _object(source: str, bits: int) -> Path:
+    target = _folder() / f"{Path(source).stem}-{bits}.o"
+    flags = [*WARNINGS, *SANITIZE, "-O1", "-fPIC", f"-DTP_GRADIENT_BITS={bits}", f"-I{FIRMWARE / 'include'}"]
     _compile(["gcc", *flags, "-c", str(FIRMWARE / "kernels" / source), "-o", str(target)])
     return target
 
 
 @functools.cache
-def _library(wrappers: str, sources: tuple[str, ...]) -> ctypes.CDLL:
+def _library(wrappers: str, sources: tuple[str, ...], bits: int) -> ctypes.CDLL:
     shared = [s for s in SHARED_SOURCES if (FIRMWARE / "kernels" / s).exists()]
-    objects = [str(_object(source)) for source in sorted({*sources, *shared})]
-    stem = hashlib.sha256(wrappers.encode()).hexdigest()[:16]
+    objects = [str(_object(source, bits)) for source in sorted({*sources, *shared})]
+    stem = hashlib.sha256(f"{bits}{wrappers}".encode()).hexdigest()[:16]
     path = _folder() / f"{stem}.c"
     path.write_text(wrappers)
     library = path.with_suffix(".so")
-    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O0", "-fPIC", "-shared", *SANITIZE]
+    flags = [
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-O0",
+        "-fPIC",
+        "-shared",
+        *SANITIZE,
+        f"-DTP_GRADIENT_BITS={bits}",
+    ]
     _compile(["gcc", *flags, f"-I{FIRMWARE / 'include'}", str(path), *objects, "-o", str(library)])
     return ctypes.CDLL(str(library))
 

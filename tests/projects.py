@@ -48,6 +48,7 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
         TrainingConfig(momentum=0.5),
     ),
     "mlp": ("mlp", AdapterConfig(), TrainingConfig()),
+    "bits_8": ("residual", AdapterConfig(r=3), TrainingConfig(momentum=0.5, grad_bits=8)),
     "latents": (
         "residual",
         AdapterConfig(r=2, target_modules="again|head"),

@@ -29,10 +29,12 @@ _FUNCTIONS = {
     "requantize_single": ("int32_t", ("int32_t", "int32_t", "int32_t"), "tp_requantize_single(a[i], b[i], c[i])"),
     "round_shift_s64": ("int64_t", ("int64_t", "int32_t"), "tp_round_shift_s64(a[i], b[i])"),
     "round_shift_s32": ("int32_t", ("int32_t", "int32_t"), "tp_round_shift_s32(a[i], b[i])"),
-    "narrow_shift": ("int32_t", ("int64_t",), "tp_narrow_shift(a[i])"),
+    "narrow_shift": ("int32_t", ("int64_t", "int32_t"), "tp_narrow_shift(a[i], b[i])"),
     "accumulator_shift": ("int32_t", ("int32_t", "int32_t"), "tp_accumulator_shift(a[i], b[i])"),
     "common_exponent": (
-        "int32_t", ("int64_t", "int32_t", "int64_t", "int32_t"), "tp_common_exponent(a[i], b[i], c[i], d[i])"
+        "int32_t",
+        ("int64_t", "int32_t", "int64_t", "int32_t", "int32_t"),
+        "tp_common_exponent(a[i], b[i], c[i], d[i], e[i])",
     ),
     "exp2i": ("float", ("int32_t",), "tp_exp2i(a[i])"),
     "limit": ("float", ("float", "float"), "tp_limit_f32(a[i], b[i])"),
@@ -54,7 +56,7 @@ _FUNCTIONS = {
 def _library() -> ctypes.CDLL:
     lines = ['#include "tinypeft/tp_arithmetic.h"']
     for name, (result, arguments, expression) in _FUNCTIONS.items():
-        parameters = "".join(f", const {t} *{v}" for t, v in zip(arguments, "abcd", strict=False))
+        parameters = "".join(f", const {t} *{v}" for t, v in zip(arguments, "abcde", strict=False))
         head = f"void f_{name}(int32_t n, {result} *y{parameters})"
         lines += [f"{head};", f"{head} {{ for (int32_t i = 0; i < n; i++) {{ y[i] = {expression}; }} }}"]
     head = "uint32_t f_uniform(uint32_t state, float *y, int32_t n, float bound)"
@@ -151,10 +153,11 @@ def test_narrow_and_accumulator_shift() -> None:
     rng = np.random.default_rng(4)
     edges = np.concatenate([(1 << np.arange(16, 47)) - k for k in (-1, 0, 1)] + [32767 * (1 << np.arange(1, 30))])
     bounds = np.concatenate([np.abs(_integers(rng, 2000, 46)), edges, np.arange(32760, 33000)])
-    shifts = _each(arithmetic.narrow_shift, bounds)
-    _assert_same("narrow_shift", shifts, bounds)
-    assert (arithmetic.round_half_up_shift(bounds, shifts) <= arithmetic.BFP16_MAX).all()
-    assert (arithmetic.round_half_up_shift(bounds, shifts - 1) > arithmetic.BFP16_MAX)[shifts > 0].all()
+    bounds, limits = _grid(bounds, [127, arithmetic.BFP16_MAX])
+    shifts = _each(arithmetic.narrow_shift, bounds, limits)
+    _assert_same("narrow_shift", shifts, bounds, limits)
+    assert (arithmetic.round_half_up_shift(bounds, shifts) <= limits).all()
+    assert (arithmetic.round_half_up_shift(bounds, shifts - 1) > limits)[shifts > 0].all()
 
     peak, l1 = _grid(
         [0, 1, 2, 3, 16384, 32766, 32767], np.append(np.abs(_integers(rng, 500, 31)), [65532, 65533, 65534])
@@ -163,19 +166,20 @@ def test_narrow_and_accumulator_shift() -> None:
     _assert_same("accumulator_shift", shifts, peak, l1)
     reach = arithmetic.round_half_up_shift(peak, shifts) * l1
     assert (reach <= arithmetic.ACCUMULATOR_MAX).all()
-    narrow = _each(arithmetic.narrow_shift, reach)
+    narrow = _each(arithmetic.narrow_shift, reach, np.full_like(reach, 127))
     assert (reach + (1 << narrow >> 1) <= INT32_MAX).all(), "the half of the rounding shift must fit as well"
 
 
 def test_common_exponent() -> None:
     rng = np.random.default_rng(5)
     bounds = np.concatenate([[0, 1, 32767, arithmetic.ACCUMULATOR_MAX], np.abs(_integers(rng, 4, 31))[:6]])
-    a, ea, b, eb = _grid(bounds, [-120, -31, -20, 5], bounds, [-130, -50, -21, -20, 40])
-    exponents = _each(arithmetic.common_exponent, a, ea, b, eb)
-    _assert_same("common_exponent", exponents, a, ea, b, eb)
+    limits = [arithmetic.BFP16_MAX, arithmetic.ACCUMULATOR_MAX]
+    a, ea, b, eb, limit = _grid(bounds, [-120, -31, -20, 5], bounds, [-130, -50, -21, -20, 40], limits)
+    exponents = _each(arithmetic.common_exponent, a, ea, b, eb, limit)
+    _assert_same("common_exponent", exponents, a, ea, b, eb, limit)
     total = arithmetic.round_half_up_shift(a, exponents - ea) + arithmetic.round_half_up_shift(b, exponents - eb)
     lone = np.where(a == 0, b, np.where(b == 0, a, -1)) >= 0  # a zero beside a value does not matter
-    assert (total[~lone] <= arithmetic.BFP16_MAX).all()
+    assert (total <= limit)[~lone].all()
     values = a * 2.0**ea + b * 2.0**eb
     error = np.abs(total * 2.0**exponents - values)
     assert (error <= 2.0**exponents)[~lone].all(), "each is rounded by at most half a step"

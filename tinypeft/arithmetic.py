@@ -212,8 +212,8 @@ def log_fixed(x: int) -> int:
 
 BFP16_MAX = 32767
 INT32_MAX = 0x7FFFFFFF
-#: Largest bound of an int32 accumulator that still leaves room for the half of a rounding shift of up to 17 bits.
-ACCUMULATOR_MAX = 0x7FFE0000
+#: Largest bound of an int32 accumulator that still leaves room for the half of a rounding shift of up to 25 bits.
+ACCUMULATOR_MAX = 0x7F000000
 
 
 def narrow_shift(bound: int, limit: int = BFP16_MAX) -> int:
@@ -232,8 +232,8 @@ def accumulator_shift(peak: int, l1: int) -> int:
     return shift
 
 
-def common_exponent(bound_a: int, exponent_a: int, bound_b: int, exponent_b: int) -> int:
-    """The exponent at which a + b, of magnitudes up to the bounds, fits int16 mantissas after rounding each."""
+def common_exponent(bound_a: int, exponent_a: int, bound_b: int, exponent_b: int, limit: int = BFP16_MAX) -> int:
+    """The exponent at which |a + b|, of magnitudes up to the bounds, is at most `limit` after rounding each."""
     if bound_a == 0:
         exponent_a = exponent_b
     if bound_b == 0:
@@ -243,7 +243,7 @@ def common_exponent(bound_a: int, exponent_a: int, bound_b: int, exponent_b: int
     while (
         int(round_half_up_shift(bound_a, exponent - exponent_a))
         + int(round_half_up_shift(bound_b, exponent - exponent_b))
-        > BFP16_MAX
+        > limit
     ):
         exponent += 1
     return exponent

@@ -43,6 +43,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "batch_size": (int,),
         "nesterov": (bool,),
         "latents": (bool,),
+        "grad_bits": (int,),
         **dict.fromkeys(("momentum", "weight_decay", "beta_1", "beta_2", "epsilon", "clip_norm"), (int, float)),
         "loss": (str,),
         "label_smoothing": (int, float),

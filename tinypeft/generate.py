@@ -160,6 +160,7 @@ def generate_from(
         model_name=source.name,
         sources=sources.files,
         kernels=sources.kernels,
+        defines=sources.defines,
         stack_bytes=stack_bytes,
         weights_region=weights.name if (weights := memory.weights(board)) else "",
         manifest=manifest,

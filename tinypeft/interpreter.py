@@ -62,5 +62,5 @@ def _checked(op: Operation, tensor: Tensor, value: Value) -> Value:
 def value_bytes(value: Value) -> tuple[bytes, int]:
     """(little-endian bytes, exponent) of a value, as the generated C traces it."""
     if isinstance(value, BlockFloat):
-        return value.mantissa.astype("<i2").tobytes(), value.exponent
+        return value.mantissa.astype(value.mantissa.dtype.newbyteorder("<")).tobytes(), value.exponent
     return np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes(), 0

@@ -252,7 +252,7 @@ def _crc(value: Value) -> int:
 def _dumped(tensor: Tensor, dump: Dump) -> Value:
     dtype: Any = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
     array: np.ndarray = np.frombuffer(dump.data, dtype).astype(DTYPES[tensor.dtype])
-    if tensor.dtype == "bfp16":
+    if tensor.block_float:
         return BlockFloat(array.reshape(tensor.shape), dump.exponent)
     return array if tensor.packed else array.reshape(tensor.shape)
 

@@ -60,13 +60,13 @@ int32_t tp_log_fixed(uint64_t x) {
   return (int32_t)tp_round_shift_s64(2 * series + power * ln2, 5);
 }
 
-int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b) {
+int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b, int32_t limit) {
   const int32_t ea = bound_a == 0 ? exponent_b : exponent_a;
   const int32_t eb = bound_b == 0 ? ea : exponent_b;
   const int32_t low = tp_min_s32(ea, eb);
   const int32_t high = tp_max_s32(ea, eb);
   int32_t exponent = tp_max_s32(low, high - 30);
-  while (tp_round_shift_s64(bound_a, exponent - ea) + tp_round_shift_s64(bound_b, exponent - eb) > TP_BFP16_MAX) {
+  while (tp_round_shift_s64(bound_a, exponent - ea) + tp_round_shift_s64(bound_b, exponent - eb) > limit) {
     exponent++;
   }
   return exponent;

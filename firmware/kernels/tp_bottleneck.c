@@ -1,5 +1,6 @@
 #include "tinypeft/tp_accumulate.h"
 #include "tinypeft/tp_kernels.h"
+#include "tinypeft/tp_narrowing.h"
 
 /* 1 in the fixed point of a gate, a half, and more than the largest slope of a hard swish. */
 #define ONE 32768
@@ -25,34 +26,32 @@ void tp_hidden_hard_swish_s16(const tp_hidden_activation_params *params, const i
   }
 }
 
-void tp_hidden_relu_backward_s16(const tp_hidden_activation_params *params, const tp_bfp16 *d_output,
-                                 const int16_t *hidden, tp_bfp16 *d_hidden) {
+void tp_hidden_relu_backward_s16(const tp_hidden_activation_params *params, const tp_bfp *d_output,
+                                 const int16_t *hidden, tp_bfp *d_hidden) {
   int32_t peak = 0;
   for (int32_t i = 0; i < params->size; i++) {
     const int32_t value = hidden[i] > 0 ? d_output->mantissa[i] : 0;
-    d_hidden->mantissa[i] = (int16_t)value;
+    d_hidden->mantissa[i] = (tp_mantissa)value;
     peak = tp_max_s32(peak, tp_abs_s32(value));
   }
   d_hidden->exponent = d_output->exponent;
   d_hidden->peak = peak;
 }
 
-void tp_hidden_hard_swish_backward_s16(const tp_hidden_activation_params *params, const tp_bfp16 *d_output,
-                                       const int16_t *hidden, const int16_t *gate, tp_bfp16 *d_hidden) {
-  const int32_t shift = tp_narrow_shift((int64_t)d_output->peak * SLOPE_MAX);
-  int32_t peak = 0;
-  for (int32_t i = 0; i < params->size; i++) {
-    const int32_t sixth = sixths(hidden[i], gate);
-    int32_t slope = sixth > 0 ? ONE : 0;
-    if (sixth > -HALF && sixth < HALF) {
-      slope = 2 * sixth + HALF;
+void tp_hidden_hard_swish_backward_s16(const tp_hidden_activation_params *params, const tp_bfp *d_output,
+                                       const int16_t *hidden, const int16_t *gate, tp_bfp *d_hidden) {
+  tp_narrowing to = tp_narrow_within((int64_t)d_output->peak * SLOPE_MAX);
+  do {
+    for (int32_t i = 0; i < params->size; i++) {
+      const int32_t sixth = sixths(hidden[i], gate);
+      int32_t slope = sixth > 0 ? ONE : 0;
+      if (sixth > -HALF && sixth < HALF) {
+        slope = 2 * sixth + HALF;
+      }
+      tp_put_mantissa(&to, d_output->mantissa[i] * slope, &d_hidden->mantissa[i]);
     }
-    const int32_t value = tp_round_shift_s32(d_output->mantissa[i] * slope, shift);
-    d_hidden->mantissa[i] = (int16_t)value;
-    peak = tp_max_s32(peak, tp_abs_s32(value));
-  }
-  d_hidden->exponent = d_output->exponent + shift - 15;
-  d_hidden->peak = peak;
+  } while (tp_next_pass(&to));
+  tp_finish(&to, d_output->exponent - 15, d_hidden);
 }
 
 /* (lora_B . hidden) >> shift, rounded half up; a shift below 0 goes left, as far as the quantiser has bounded it. */

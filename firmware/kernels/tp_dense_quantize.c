@@ -43,7 +43,7 @@ static void derive_backward(const tp_dense_quantize_params *params, const float 
   const int32_t exponent = tp_float_exponent(largest / params->input_scale) - 14;
   for (int32_t c = 0; c < params->output_c; c++) {
     const float mantissa = (logit_scale[c] / params->input_scale) * tp_exp2i(-exponent);
-    fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), TP_BFP16_MAX);
+    fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), INT16_MAX);
   }
   fold_exponent[0] = exponent;
 }

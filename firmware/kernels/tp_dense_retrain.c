@@ -60,7 +60,7 @@ static void limit_row(const touched *t, float *row) {
   }
 }
 
-void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp16 *d_output, const int8_t *source,
+void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp *d_output, const int8_t *source,
                           float learning_rate, float *master_filter, const float *master_bias,
                           const int32_t *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int32_t *shift,
                           int8_t *output_shift, float *logit_scale, int16_t *fold_multiplier, int32_t *fold_exponent,

@@ -20,10 +20,10 @@ typedef struct {
 } tap_range;
 
 /* The sum of d_output[.,c] over the positions of a tap. */
-static int32_t sum_over(const tp_window *w, const int16_t *d_output, tap_range tap) {
+static int32_t sum_over(const tp_window *w, const tp_mantissa *d_output, tap_range tap) {
   int32_t sum = 0;
   for (int32_t oy = tap.rows.begin; oy < tap.rows.end; oy++) {
-    const int16_t *g = d_output + (oy * w->output_w + tap.columns.begin) * w->output_c;
+    const tp_mantissa *g = d_output + (oy * w->output_w + tap.columns.begin) * w->output_c;
     for (int32_t ox = tap.columns.begin; ox < tap.columns.end; ox++) {
       sum += *g;
       g += w->output_c;
@@ -34,7 +34,7 @@ static int32_t sum_over(const tp_window *w, const int16_t *d_output, tap_range t
 
 /* sum[j] += d_output[.,c] * input[.,k+j] over the positions of a tap, for `channels` of them. */
 #define CORRELATE(name, type)                                                                                          \
-  static void name(const tp_window *w, const int16_t *d_output, const int8_t *input, tap_range tap, int32_t channels,  \
+  static void name(const tp_window *w, const tp_mantissa *d_output, const int8_t *input, tap_range tap, int32_t channels,  \
                    type sum[TP_BLOCK]) {                                                                               \
     const int32_t step = w->stride_w * w->input_c;                                                                     \
     type s0 = sum[0], s1 = sum[1], s2 = sum[2], s3 = sum[3];                                                           \
@@ -42,7 +42,7 @@ static int32_t sum_over(const tp_window *w, const int16_t *d_output, tap_range t
       const int32_t y = oy * w->stride_h + tap.rows.origin;                                                            \
       const int32_t x = tap.columns.begin * w->stride_w + tap.columns.origin;                                          \
       const int8_t *source = input + (y * w->input_w + x) * w->input_c;                                                \
-      const int16_t *g = d_output + (oy * w->output_w + tap.columns.begin) * w->output_c;                              \
+      const tp_mantissa *g = d_output + (oy * w->output_w + tap.columns.begin) * w->output_c;                              \
       if (channels == TP_BLOCK) {                                                                                      \
         for (int32_t n = tap.columns.end - tap.columns.begin; n > 0; n--) {                                            \
           const int32_t mantissa = *g;                                                                                 \
@@ -77,11 +77,11 @@ CORRELATE(correlate_s64, int64_t)
 
 /* One row, with sums of `type` that `narrow` gives as int32. */
 #define FILTER_GRADIENT(name, type, correlate, narrow)                                                                 \
-  int name(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,               \
+  int name(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,               \
            int32_t *gradient) {                                                                                        \
     const tp_filter_gradient_params *p = params;                                                                       \
     const tp_window *w = &p->window;                                                                                   \
-    const int16_t *g = d_output->mantissa + row;                                                                       \
+    const tp_mantissa *g = d_output->mantissa + row;                                                                       \
     const int8_t *input = (const int8_t *)source + (p->first_channel != NULL ? p->first_channel[row] : 0);             \
     int32_t any = 0;                                                                                                   \
     for (int32_t i = 0; i < w->kernel_h; i++) {                                                                        \
@@ -110,7 +110,7 @@ FILTER_GRADIENT(tp_filter_gradient_wide_s32, int64_t, correlate_s64, tp_round_sh
 
 #undef FILTER_GRADIENT
 
-int tp_dense_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+int tp_dense_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
                           int32_t *gradient) {
   const tp_filter_gradient_params *p = params;
   const int8_t *input = source;
@@ -128,7 +128,7 @@ int tp_dense_gradient_s32(const void *params, const tp_bfp16 *d_output, const vo
   return any != 0;
 }
 
-int tp_bias_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+int tp_bias_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
                          int32_t *gradient) {
   const tp_position_sum_params *p = params;
   int32_t any = 0;

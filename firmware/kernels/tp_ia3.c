@@ -23,7 +23,7 @@ static void derive_backward(const tp_ia3_params *params, const float *factor, fl
   const int32_t exponent = tp_float_exponent(largest) - 14;
   for (int32_t c = 0; c < params->channels; c++) {
     const float scale = params->filter_scale[c] * factor[c];
-    fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(scale * tp_exp2i(-exponent)), TP_BFP16_MAX);
+    fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(scale * tp_exp2i(-exponent)), INT16_MAX);
   }
   fold_exponent[0] = exponent;
 }
@@ -62,13 +62,13 @@ void tp_ia3_restore_f32(const tp_ia3_params *params, const int32_t *multiplier, 
   derive_backward(params, factor, inverse, fold_multiplier, fold_exponent);
 }
 
-int tp_ia3_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+int tp_ia3_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
                         int32_t *gradient) {
   const tp_ia3_gradient_params *p = params;
   int32_t any = 0;
   (void)row;
   for (int32_t c = 0; c < p->channels; c++) {
-    const int16_t *g = d_output->mantissa + c;
+    const tp_mantissa *g = d_output->mantissa + c;
     const int8_t *output = (const int8_t *)source + c;
     int64_t sum = 0;
     for (int32_t i = 0; i < p->positions; i++) {

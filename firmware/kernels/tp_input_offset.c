@@ -26,10 +26,10 @@ void tp_input_offset_mask_s8(const tp_input_offset_params *params, const int8_t 
   }
 }
 
-int tp_input_offset_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row,
+int tp_input_offset_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
                                  int32_t shift, int32_t *gradient) {
   const tp_input_offset_gradient_params *p = params;
-  const int16_t *mantissa = d_output->mantissa + row * p->count;
+  const tp_mantissa *mantissa = d_output->mantissa + row * p->count;
   int32_t any = 0;
   (void)source;
   (void)shift; /* mantissas are no sums */

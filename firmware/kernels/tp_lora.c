@@ -1,5 +1,9 @@
 #include "tinypeft/tp_accumulate.h"
 #include "tinypeft/tp_kernels.h"
+#include "tinypeft/tp_narrowing.h"
+
+/* By what mantissas of 8 bits are multiplied, so that the shift of a channel costs them no bits. */
+#define FINER_BITS (16 - TP_GRADIENT_BITS)
 
 static int32_t sum_s8(const int8_t *values, int32_t count) {
   int32_t sum = 0;
@@ -145,15 +149,16 @@ void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, con
   }
 }
 
-/* acc[j] = sum_c (g[c] >> down[c]) * lora_B[c*rank + j] for four columns of B, each shift rounded half up. */
-static TP_NOINLINE void shifted_dot_columns(const int16_t *g, const int8_t *down, const int8_t *lora_B,
+/* acc[j] = sum_c (g[c] * 2^FINER_BITS >> down[c]) * lora_B[c*rank + j] for four columns of B, each shift rounded half
+ * up. */
+static TP_NOINLINE void shifted_dot_columns(const tp_mantissa *g, const int8_t *down, const int8_t *lora_B,
                                             int32_t channels, int32_t rank, int32_t acc[TP_BLOCK]) {
   int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-  for (const int16_t *end = g + channels; g < end;) {
+  for (const tp_mantissa *end = g + channels; g < end;) {
     const int32_t mantissa = *g++;
     const int32_t shift = *down++;
     if (mantissa != 0) { /* clamped outputs have none */
-      const int32_t value = ((2 * mantissa >> shift) + 1) >> 1;
+      const int32_t value = ((mantissa * (2 << FINER_BITS) >> shift) + 1) >> 1;
       a0 += value * lora_B[0];
       a1 += value * lora_B[1];
       a2 += value * lora_B[2];
@@ -168,20 +173,20 @@ static TP_NOINLINE void shifted_dot_columns(const int16_t *g, const int8_t *down
 }
 
 /* The same of one column. */
-static TP_NOINLINE int32_t shifted_dot(const int16_t *g, const int8_t *down, const int8_t *lora_B, int32_t channels,
+static TP_NOINLINE int32_t shifted_dot(const tp_mantissa *g, const int8_t *down, const int8_t *lora_B, int32_t channels,
                                        int32_t rank) {
   int32_t sum = 0;
-  for (const int16_t *end = g + channels; g < end;) {
-    const int32_t value = ((2 * *g++ >> *down++) + 1) >> 1;
+  for (const tp_mantissa *end = g + channels; g < end;) {
+    const int32_t value = ((*g++ * (2 << FINER_BITS) >> *down++) + 1) >> 1;
     sum += value * *lora_B;
     lora_B += rank;
   }
   return sum;
 }
 
-void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
+void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp *d_acc, const int8_t *lora_B,
                                  const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
-                                 tp_bfp16 *d_hidden, void *scratch) {
+                                 tp_bfp *d_hidden, void *scratch) {
   int8_t *down = scratch;
   const int32_t channels = params->output_c;
   const int32_t rank = params->rank;
@@ -189,35 +194,34 @@ void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp
   for (int32_t c = 1; c < channels; c++) {
     shift_min = tp_min_s32(shift_min, lora_shift[c]);
   }
-  const int32_t narrow = tp_accumulator_shift(d_acc->peak, l1[1]);
-  const int32_t shift = tp_narrow_shift(tp_round_shift_s64(d_acc->peak, narrow) * l1[1]);
+  const int32_t largest = d_acc->peak * (1 << FINER_BITS);
+  const int32_t narrow = tp_accumulator_shift(largest, l1[1]);
   for (int32_t c = 0; c < channels; c++) {
     down[c] = (int8_t)tp_min_s32(narrow + lora_shift[c] - shift_min, 30);
   }
-  int32_t peak = 0;
-  int16_t *result = d_hidden->mantissa;
-  for (int32_t p = 0; p < params->positions; p++) {
-    const int16_t *g = d_acc->mantissa + p * channels;
-    for (int32_t r = 0; r < rank; r += TP_BLOCK) {
-      int32_t acc[TP_BLOCK];
-      const int32_t columns = tp_min_s32(rank - r, TP_BLOCK);
-      if (columns == TP_BLOCK) {
-        shifted_dot_columns(g, down, lora_B + r, channels, rank, acc);
-      }
-      for (int32_t j = 0; j < columns; j++) {
-        const int32_t sum = columns == TP_BLOCK ? acc[j] : shifted_dot(g, down, lora_B + r + j, channels, rank);
-        const int32_t value = tp_round_shift_s32(sum, shift);
-        peak = tp_max_s32(peak, tp_abs_s32(value));
-        *result++ = (int16_t)value;
+  tp_narrowing to = tp_narrow_within(tp_round_shift_s64(largest, narrow) * l1[1]);
+  do {
+    tp_mantissa *result = d_hidden->mantissa;
+    for (int32_t p = 0; p < params->positions; p++) {
+      const tp_mantissa *g = d_acc->mantissa + p * channels;
+      for (int32_t r = 0; r < rank; r += TP_BLOCK) {
+        int32_t acc[TP_BLOCK];
+        const int32_t columns = tp_min_s32(rank - r, TP_BLOCK);
+        if (columns == TP_BLOCK) {
+          shifted_dot_columns(g, down, lora_B + r, channels, rank, acc);
+        }
+        for (int32_t j = 0; j < columns; j++) {
+          const int32_t sum = columns == TP_BLOCK ? acc[j] : shifted_dot(g, down, lora_B + r + j, channels, rank);
+          tp_put_mantissa(&to, sum, result++);
+        }
       }
     }
-  }
-  d_hidden->exponent = d_acc->exponent + narrow + shift - shift_min - hidden_shift[0];
-  d_hidden->peak = peak;
+  } while (tp_next_pass(&to));
+  tp_finish(&to, d_acc->exponent - FINER_BITS + narrow - shift_min - hidden_shift[0], d_hidden);
 }
 
 /* sum[j] = sum_p g[p*stride] * hidden[p*rank + j] for four columns. */
-static TP_NOINLINE void correlate_columns(const int16_t *g, int32_t stride, const int16_t *hidden, int32_t rank,
+static TP_NOINLINE void correlate_columns(const tp_mantissa *g, int32_t stride, const int16_t *hidden, int32_t rank,
                                           int32_t positions, int64_t sum[TP_BLOCK]) {
   int64_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
   for (; positions > 0; positions--) {
@@ -238,7 +242,7 @@ static TP_NOINLINE void correlate_columns(const int16_t *g, int32_t stride, cons
 }
 
 /* The same of one column. */
-static int64_t correlate(const int16_t *g, int32_t stride, const int16_t *hidden, int32_t rank, int32_t positions) {
+static int64_t correlate(const tp_mantissa *g, int32_t stride, const int16_t *hidden, int32_t rank, int32_t positions) {
   int64_t sum = 0;
   for (; positions > 0; positions--) {
     sum += (int64_t)*g * *hidden;
@@ -248,10 +252,10 @@ static int64_t correlate(const int16_t *g, int32_t stride, const int16_t *hidden
   return sum;
 }
 
-int tp_lora_gradient_b_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+int tp_lora_gradient_b_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
                            int32_t *gradient) {
   const tp_lora_backward_params *p = params;
-  const int16_t *g = d_output->mantissa + row;
+  const tp_mantissa *g = d_output->mantissa + row;
   const int16_t *hidden = source;
   int32_t any = 0;
   for (int32_t r = 0; r < p->rank; r += TP_BLOCK) {

@@ -96,7 +96,7 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
     row_l1 = tp_max_s32(row_l1, sum);
   }
   const int64_t hidden_bound = (int64_t)row_l1 * params->input_range;
-  const int32_t k_h = tp_narrow_shift(hidden_bound);
+  const int32_t k_h = tp_narrow_shift(hidden_bound, INT16_MAX);
   const int64_t hidden_peak = tp_round_shift_s64(hidden_bound, k_h);
   const float hidden_unit = scale * tp_exp2i(k_h);
   hidden_shift[0] = (int8_t)k_h;

@@ -56,13 +56,13 @@ void tp_replace_channels_s8(const tp_channels_params *params, const int8_t *base
   }
 }
 
-void tp_select_channels_s16(const tp_channels_params *params, const tp_bfp16 *d_output, tp_bfp16 *selected) {
+void tp_select_channels_s16(const tp_channels_params *params, const tp_bfp *d_output, tp_bfp *selected) {
   const int32_t exponent = d_output->exponent;
   int32_t peak = 0;
   for (int32_t p = 0; p < params->positions; p++) {
-    const int16_t *source = d_output->mantissa + p * params->channels;
+    const tp_mantissa *source = d_output->mantissa + p * params->channels;
     for (int32_t r = 0; r < params->rows; r++) {
-      const int16_t value = source[params->channel[r]];
+      const tp_mantissa value = source[params->channel[r]];
       peak = tp_max_s32(peak, tp_abs_s32(value));
       selected->mantissa[p * params->rows + r] = value;
     }
@@ -71,16 +71,16 @@ void tp_select_channels_s16(const tp_channels_params *params, const tp_bfp16 *d_
   selected->peak = peak;
 }
 
-void tp_clear_channels_s16(const tp_channels_params *params, const tp_bfp16 *d_output, tp_bfp16 *cleared) {
+void tp_clear_channels_s16(const tp_channels_params *params, const tp_bfp *d_output, tp_bfp *cleared) {
   const int32_t exponent = d_output->exponent;
   int32_t peak = 0;
   for (int32_t p = 0; p < params->positions; p++) {
-    const int16_t *source = d_output->mantissa + p * params->channels;
-    int16_t *result = cleared->mantissa + p * params->channels;
+    const tp_mantissa *source = d_output->mantissa + p * params->channels;
+    tp_mantissa *result = cleared->mantissa + p * params->channels;
     int32_t r = 0;
     for (int32_t c = 0; c < params->channels; c++) {
       const int listed = r < params->rows && params->channel[r] == c;
-      const int16_t value = listed ? 0 : source[c];
+      const tp_mantissa value = listed ? 0 : source[c];
       r += listed;
       peak = tp_max_s32(peak, tp_abs_s32(value));
       result[c] = value;

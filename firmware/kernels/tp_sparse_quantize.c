@@ -69,7 +69,7 @@ static void derive_backward(const tp_sparse_quantize_params *params, const int8_
   const int32_t exponent = tp_float_exponent(largest) - 14;
   for (int32_t r = 0; r < params->rows; r++) {
     const float mantissa = scale[r] * tp_exp2i(-exponent);
-    fold_multiplier[r] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), TP_BFP16_MAX);
+    fold_multiplier[r] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), INT16_MAX);
   }
   fold_exponent[0] = exponent;
   l1[0] = input_channel_l1(params, rows);

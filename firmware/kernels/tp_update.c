@@ -29,7 +29,7 @@ static int32_t sum_shift(int64_t bound) {
   return shift;
 }
 
-void tp_update_rows(const tp_update_params *params, const tp_bfp16 *d_output, const void *source, const float *unit,
+void tp_update_rows(const tp_update_params *params, const tp_bfp *d_output, const void *source, const float *unit,
                     const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
                     void *const *states, void *scratch) {
   int32_t *sums = scratch;
@@ -73,7 +73,7 @@ void tp_update_from_sums(const tp_update_params *params, int32_t count, const fl
   }
 }
 
-void tp_update_vector(const tp_update_params *params, const tp_bfp16 *d_output, const void *source, const float *unit,
+void tp_update_vector(const tp_update_params *params, const tp_bfp *d_output, const void *source, const float *unit,
                       const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
                       void *const *states, void *scratch) {
   int32_t *sums = scratch;

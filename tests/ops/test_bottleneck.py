@@ -9,7 +9,7 @@ from bottleneck_reference import FUNCTIONS, added, gradients, hidden_of
 from kernel_harness import compare_kernel, compile_operations
 from layer_cases import tensor
 from small_models import load, samples
-from test_gradients import _trained_state
+from whole_gradients import trained_state
 
 from tinypeft.adapters import AdapterConfig
 from tinypeft.arithmetic import MASTER_LIMIT
@@ -125,7 +125,7 @@ def _compiled(kinds: str, *options: tuple[str, object], saved: tuple[str, ...] |
 @pytest.mark.parametrize("kinds", ["bottleneck", "parallel_bottleneck", "input_offset+bottleneck+lora"])
 def test_restored_masters_give_the_same_integers(kinds: str, function: str) -> None:
     model = _compiled(kinds, ("non_linearity", function), ("reduction_factor", 2))
-    state = _trained_state(model, 7)
+    state = trained_state(model, 7)
     before = {t.name: state[t.name].copy() for t in model.adapter_weights}
     assert model.restore is not None and model.requantize is not None
     for parameter in model.parameters:

@@ -16,7 +16,7 @@ from cases import CASES
 from float_forward import Shadow, real_output, unclamped_output
 from float_reference import Reference
 from small_models import MODELS, load
-from test_gradients import _trained_state
+from whole_gradients import trained_state
 
 from tinypeft.adapters import ADAPTERS, AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
@@ -56,7 +56,7 @@ ALONE = [name for name in DIFFERENTIABLE if name in CASES]
 def adapted(kind: str, name: str) -> tuple[CompiledModel, dict[str, np.ndarray]]:
     """A small model with a kind, and a state of it whose masters are what the integers stand for."""
     model = compile_model(name, b"\0" * 32, load(name).graph, KINDS[kind], TrainingConfig())
-    state = _trained_state(model, 5)
+    state = trained_state(model, 5)
     assert model.restore is not None
     run_graph(model.restore, {}, state)
     return model, state

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from bottleneck_reference import FUNCTIONS
-from float_reference import Reference
 from small_models import MODELS, load, samples
+from whole_gradients import integer_gradients, loss_operation, reference_gradients, trained_state
 
 from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.interpreter import run_graph
-from tinypeft.ir import Operation, Purpose
-from tinypeft.ops.loss import LossOp
-from tinypeft.ops.parameter_gradient import row_factors
+from tinypeft.ir import Purpose
 from tinypeft.stages.autodiff import TrainingConfig
 
 CONFIGS = {
@@ -50,98 +45,18 @@ def _compiled(name: str, config: AdapterConfig) -> CompiledModel:
     return compile_model(name, b"\0" * 32, load(name).graph, config, TrainingConfig())
 
 
-def _trained_state(model: CompiledModel, seed: int) -> dict[str, np.ndarray]:
-    """A fresh adapter whose masters have moved: what starts at zero no longer is, channels of different size."""
-    rng = np.random.default_rng(seed)
-    state = model.fresh_state(seed)
-    steps = {
-        id(op.inputs["bias"]): op.output.scale[0]
-        for op in model.inference.operations
-        if "trained_bias" in op.attributes and op.output.scale is not None
-    }
-    for parameter in model.parameters:
-        master = state[parameter.master.name]
-        if not master.any():
-            spread = np.exp(rng.uniform(-2, 1, (len(master), *[1] * (master.ndim - 1))))
-            state[parameter.master.name] = (rng.normal(0, 0.05, master.shape) * spread).astype(np.float32)
-        elif id(parameter.quantized) in steps:
-            change = rng.normal(0, 10, master.shape) * steps[id(parameter.quantized)]
-            state[parameter.master.name] = change.astype(np.float32)
-        else:
-            state[parameter.master.name] = (master * rng.uniform(0.8, 1.3, master.shape)).astype(np.float32)
-    assert model.requantize is not None
-    run_graph(model.requantize, {}, state)
-    return state
-
-
-def _integer_gradients(
-    model: CompiledModel, x: np.ndarray, label: int, state: dict[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(gradient by adapter weight, every value of the forward pass by tensor name)."""
-    training = model.training
-    assert training is not None
-    values: dict[str, Any] = dict(state) | {training.inputs[0].name: x}
-    computed: dict[str, np.ndarray] = {}
-    masters = {p.master.name: p.quantized.name for p in model.parameters}
-
-    def trace(op: Any, operand: str, tensor: Any, value: Any) -> None:
-        if not tensor.persistent:
-            values[tensor.name] = value
-        if op.kind == "UPDATE_ROWS" and operand == "master":
-            producer = op.attributes["gradient"]
-            operands = {name: values[t.name] for name, t in producer.inputs.items()}
-            sums = producer.op.evaluate(producer, operands)["gradient"]
-            factors = row_factors(producer, operands, sums.exponent)
-            rows = sums.mantissa.reshape(len(factors), -1)
-            computed[masters[tensor.name]] = (rows * factors[:, None]).reshape(tensor.shape)
-        if op.kind == "DENSE_RETRAIN" and operand == "master_filter":
-            source = op.inputs["source"]
-            given = values[source.name].reshape(-1).astype(np.float64) - source.zero_point
-            d_output = values[op.inputs["d_output"].name].to_float().reshape(-1) * op.attributes["scale"]
-            computed[masters[tensor.name]] = np.outer(d_output, given)
-
-    arguments = {training.inputs[0].name: x, "label": np.int32(label), "learning_rate": np.float32(0.0)}
-    run_graph(training, arguments, dict(state), trace)
-    return computed, values
-
-
-def _loss(model: CompiledModel) -> Operation:
-    assert model.training is not None
-    return next(op for op in model.training.operations if op.kind == "SOFTMAX_CROSS_ENTROPY")
-
-
-def _reference_gradients(model: CompiledModel, values: dict[str, Any], label: int) -> dict[str, np.ndarray]:
-    assert model.training is not None
-    operations = model.training.operations
-    loss = next(i for i, op in enumerate(operations) if isinstance(op.op, LossOp))
-    inside = "CLAMP_MASK", "INPUT_OFFSET_MASK", "LORA_DOWN", "HIDDEN_ACTIVATION", "UNPACK_INT4"
-    forward = [op for op in operations[:loss] if op.kind not in inside]
-    downs = {op.output.name: op.inputs["lora_A"] for op in operations[:loss] if op.kind == "LORA_DOWN"}
-    activations = [op for op in operations[:loss] if op.kind == "HIDDEN_ACTIVATION"]
-    downs |= {op.output.name: downs[op.inputs["hidden"].name] for op in activations}
-    functions = {
-        op.output.name: (FUNCTIONS["hard_swish" if "gate" in op.inputs else "relu"], op.inputs["hidden"])
-        for op in activations
-    }
-    reference = Reference(values | {"lora_A of hidden": downs, "functions of hidden": functions})
-    reference.loss(operations[loss].inputs["logits"], label)
-    for op in reversed(forward):
-        reference.backward(op)
-    return reference.gradients
-
-
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_follow_float64(name: str, config: str) -> None:
     model = _compiled(name, CONFIGS[config])
     data = samples(load(name), 6, 3)
-    state = _trained_state(model, 5)
+    state = trained_state(model, 5)
     compared = 0
     for x, label in zip(data.x, data.y, strict=True):
         sample = x.reshape(model.inference.inputs[0].shape)
-        actual, values = _integer_gradients(model, sample, int(label), state)
-        expected = _reference_gradients(model, values, int(label))
-        if np.abs(expected[_loss(model).inputs["logits"].name]).max() < MIN_LOSS_GRADIENT:
+        actual, values = integer_gradients(model, sample, int(label), state)
+        expected = reference_gradients(model, values, int(label))
+        if np.abs(expected[loss_operation(model).inputs["logits"].name]).max() < MIN_LOSS_GRADIENT:
             continue
         assert len(actual) == len(model.parameters)
         for parameter in model.parameters:
@@ -160,7 +75,7 @@ def test_gradients_follow_float64(name: str, config: str) -> None:
 def test_state_survives_a_rate_of_zero() -> None:
     """Training at rate 0 changes neither masters nor the adapter's integers."""
     model = _compiled("residual", CONFIGS["lora"])
-    state = _trained_state(model, 5)
+    state = trained_state(model, 5)
     before = {name: value.copy() for name, value in state.items()}
     assert model.training is not None
     x = samples(load("residual"), 1, 3).x.reshape(model.inference.inputs[0].shape)

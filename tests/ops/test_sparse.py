@@ -7,7 +7,7 @@ import pytest
 import sparse_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import compare_kernel, compile_operations
+from kernel_harness import compare_kernel, compile_operations, in_8_bits
 from layer_cases import MASTER_STYLES, masters
 from small_models import MODELS, load, samples
 from sparse_cases import (
@@ -36,10 +36,13 @@ KIND = ADAPTERS["sparse"]
 SEEDS, STYLES = st.integers(0, 2**32 - 1), st.sampled_from(MASTER_STYLES)
 
 
+@pytest.mark.parametrize("bits", [16, 8])
 @pytest.mark.parametrize("make", [rows_backward_input, rows_update])
-def test_gradients_of_rows_equal_evaluate(make) -> None:
+def test_gradients_of_rows_equal_evaluate(make, bits: int) -> None:
     rng = np.random.default_rng(11)
     cases = [make(rng, f"op{i}") for i in range(150)]
+    if bits == 8:
+        cases = [(op, in_8_bits(op, values)) for op, values in cases]
     for compiled, (_, values) in zip(compile_operations([op for op, _ in cases]), cases, strict=True):
         compare_kernel(compiled, values)
 

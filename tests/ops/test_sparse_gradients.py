@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_gradients
+import whole_gradients
 from small_models import MODELS, load, samples
 
 from tinypeft.adapters import AdapterConfig
@@ -32,13 +32,13 @@ def test_gradients_follow_float64(name: str, config: str) -> None:
     """Over six samples together: one channel's sum over positions may cancel to less than mantissas resolve."""
     model = compile_model(name, b"\0" * 32, load(name).graph, CONFIGS[config], TrainingConfig())
     data = samples(load(name), 6, 3)
-    state = test_gradients._trained_state(model, 5)
+    state = whole_gradients.trained_state(model, 5)
     actual: dict[str, list[np.ndarray]] = {p.quantized.name: [] for p in model.parameters}
     expected: dict[str, list[np.ndarray]] = {p.quantized.name: [] for p in model.parameters}
     for x, label in zip(data.x, data.y, strict=True):
         sample = x.reshape(model.inference.inputs[0].shape)
-        integer, values = test_gradients._integer_gradients(model, sample, int(label), state)
-        reference = test_gradients._reference_gradients(model, values, int(label))
+        integer, values = whole_gradients.integer_gradients(model, sample, int(label), state)
+        reference = whole_gradients.reference_gradients(model, values, int(label))
         for weight in actual:
             expected[weight].append(np.asarray(reference[weight], np.float64).reshape(-1))
             actual[weight].append(np.asarray(integer[weight], np.float64).reshape(-1))

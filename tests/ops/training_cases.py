@@ -31,6 +31,7 @@ from tinypeft.ops import OPS
 from tinypeft.ops.adam8 import block_shape
 from tinypeft.ops.base import Value
 from tinypeft.ops.output_logits import exponent_for, logits_tensor
+from tinypeft.ops.parameter_gradient import ParameterGradient
 
 KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "CONV_2D": lambda rng, name: _one_of(rng, lora_case, channel_case)(rng, name, "CONV_2D")["layer"],
@@ -86,7 +87,7 @@ def _lora_int4(kind: str) -> Callable[[np.random.Generator, str], Case]:
 KERNEL_CASES |= {kind: _lora_int4(kind) for kind in ("LORA_QUANTIZE_INT4", "LORA_RESTORE_INT4")}
 KERNEL_CASES["UNPACK_INT4"] = _lora_int4("UNPACK_INT4 lora_A")
 KERNEL_CASES |= {kind: _lora(kind) for kind in ("LORA_DOWN", "LORA_QUANTIZE", "LORA_RESTORE")}
-KERNEL_CASES |= BOTTLENECK_CASES
+KERNEL_CASES |= {kind: make for kind, make in BOTTLENECK_CASES.items() if not isinstance(OPS[kind], ParameterGradient)}
 
 
 def _shape(rng: np.random.Generator) -> tuple[int, ...]:

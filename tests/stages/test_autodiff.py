@@ -279,6 +279,7 @@ def test_training_lowers_the_loss() -> None:
     [
         ({"optimizer": "adagrad"}, "there is no optimizer adagrad"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"grad_bits": 12}, "grad_bits is 12"),
         ({"batch_size": 70000}, "batch_size is 70000"),
         ({"momentum": 1.0}, "momentum is 1"),
         ({"momentum": -0.1}, "momentum is -0.1"),
@@ -372,3 +373,20 @@ def test_an_operator_without_a_gradient_is_named(monkeypatch: pytest.MonkeyPatch
     assert caught.value.hint
     above = AdapterConfig(target_modules=())
     assert compile_model("middle", source.fingerprint, source.graph, above, TrainingConfig()).training is not None
+
+
+def test_gradients_of_8_bits_take_half_the_memory() -> None:
+    """All that the arena holds of gradients is bfp8; what is computed forward is the same."""
+    source = load("residual")
+    wide, narrow = (
+        compile_model("m", source.fingerprint, source.graph, AdapterConfig(r=2), TrainingConfig(grad_bits=bits))
+        for bits in (16, 8)
+    )
+    sizes = []
+    for model, dtype in ((wide, "bfp16"), (narrow, "bfp8")):
+        assert model.training is not None
+        gradients = [t for t in model.training.tensors() if t.in_arena and t.purpose is Purpose.GRADIENT]
+        assert gradients and {t.dtype for t in gradients} == {dtype}
+        sizes.append({t.name: t.nbytes for t in gradients})
+    assert sizes[0] == {name: 2 * nbytes for name, nbytes in sizes[1].items()}
+    assert narrow.arena.plans["training"].arena_bytes < wide.arena.plans["training"].arena_bytes

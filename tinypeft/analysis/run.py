@@ -85,6 +85,7 @@ def _built(
             model_name=model.name,
             sources=sources.files,
             kernels=sources.kernels,
+            defines=sources.defines,
             stack_bytes=stack_bytes,
             weights_region=weights.name if weights else "",
             manifest={},

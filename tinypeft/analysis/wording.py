@@ -47,6 +47,8 @@ def described(configuration: Configuration) -> str:
         nesterov = " (Nesterov)" if training.get("nesterov") else ""
         parts.append(f"{training['optimizer']}{momentum}{nesterov}, batch {training['batch_size']}")
         parts += [f"{name} {training[key]:g}" for key, name in _SETTINGS.items() if training.get(key)]
+        if training.get("grad_bits", 16) != 16:
+            parts.append(f"gradients of {training['grad_bits']} bits")
         if training["loss"] != "softmax_cross_entropy":
             parts.append(f"{training['loss']} against the {training['target']}")
     if memory["ram_budget"]:

@@ -98,6 +98,7 @@ _TRAINING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         default=None,
         help="Let a device keep what the layers in front of the first adapter give for a sample, and train from that.",
     ),
+    click.option("--grad-bits", type=int, help="16, or 8: gradients of half the size, computed twice. Default 16."),
     click.option("--loss", type=click.Choice(sorted(LOSSES)), help="Default softmax_cross_entropy."),
     click.option("--target", type=click.Choice(TARGETS), help="What the loss compares with. Default: its first."),
     click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Of labels. Default 0."),

@@ -13,7 +13,7 @@ from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
 _SHORT = {
     **{"int8": "s8", "uint8": "u8", "int16": "s16", "int32": "s32"},
-    **{"float32": "f32", "bits": "bits", "int4": "s4", "bfp16": "bfp16"},
+    **{"float32": "f32", "bits": "bits", "int4": "s4", "bfp16": "bfp16", "bfp8": "bfp8"},
 }
 
 
@@ -73,10 +73,10 @@ class _Writer:
         self.graph, self.arena, self.constants = graph, arena, constants
 
     def declare(self, tensor: Tensor) -> str:
-        """The local that points at an arena tensor; bfp16 is a struct around the pointer."""
+        """The local that points at an arena tensor; of mantissas it is a struct around the pointer."""
         place = f"(void *)({place_of(self.arena, self.graph, tensor.name)})"
-        if tensor.dtype == "bfp16":
-            return f"tp_bfp16 {tensor.name} = {{.mantissa = {place}}};"
+        if tensor.block_float:
+            return f"tp_bfp {tensor.name} = {{.mantissa = {place}}};"
         return f"{CTYPES[tensor.dtype]} *const {tensor.name} = {place};"
 
     def step(self, position: int, operation: Operation, index: int) -> Step:
@@ -100,7 +100,7 @@ class _Writer:
     def _view(self, operation: Operation) -> str | None:
         """A view of a gradient copies the exponent; one of an array needs no statement."""
         source = next(iter(operation.inputs.values()))
-        if source.dtype != "bfp16":
+        if not source.block_float:
             return None
         return f"{operation.output.name} = {source.name};"
 
@@ -125,10 +125,10 @@ class _Writer:
             return f"m->adapter->{tensor.name}"
         if tensor.persistent:
             return f"m->training->{tensor.name}"
-        return f"&{tensor.name}" if tensor.dtype == "bfp16" else tensor.name
+        return f"&{tensor.name}" if tensor.block_float else tensor.name
 
     def _trace(self, index: int, tensor: Tensor) -> str:
-        if tensor.dtype == "bfp16":
+        if tensor.block_float:
             return f"trace(m, {index}, {tensor.name}.mantissa, {tensor.nbytes}, {tensor.name}.exponent);"
         return f"trace(m, {index}, {self._reference(tensor)}, {tensor.nbytes}, 0);"
 

@@ -21,12 +21,13 @@ _TEMPLATES = ("model.h", "model.c", "model_params.h", "model_weights.h", "model_
 class GeneratedSources:
     """`files`: name under src/ -> text. `kernels`: C files under firmware/kernels/ that they call.
 
-    `flash_tables`: bytes of constant tables.
+    `flash_tables`: bytes of constant tables. `defines`: macros, NAME=VALUE, of all files of a build, kernels included.
     """
 
     files: dict[str, str]
     kernels: list[str]
     flash_tables: int
+    defines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,16 @@ def generate_sources(
         "masters": [t for t in model.training_state if t.purpose is Purpose.MASTER],
         "batch_size": model.training_config.batch_size,
         "latents": _latents(model),
+        "gradient_bits": model.training_config.grad_bits,
     }
     files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
-    return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
+    return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables), _defines(model))
+
+
+def _defines(model: CompiledModel) -> tuple[str, ...]:
+    """What the firmware's headers do not assume of themselves."""
+    bits = model.training_config.grad_bits
+    return () if model.training is None or bits == 16 else (f"TP_GRADIENT_BITS={bits}",)
 
 
 def _logit_exponent(model: CompiledModel) -> int:

@@ -19,6 +19,7 @@ CTYPES = {
     "bits": "uint8_t",
     "int4": "uint8_t",
     "bfp16": "int16_t",
+    "bfp8": "int8_t",
 }
 _VALUES_PER_LINE = {"int8_t": 24, "int16_t": 16, "int32_t": 10, "float": 8}
 

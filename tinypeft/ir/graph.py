@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 #: dtype -> NumPy dtype of one element. `bits` packs eight elements a byte, `int4` two, the first in the low nibble; a
 #: value of these is its bytes, without a shape. `bfp16` is block floating point: int16
-#: mantissas that share one exponent, value = mantissa * 2**exponent; so is `bfp32`, which no memory ever holds.
+#: mantissas that share one exponent, value = mantissa * 2**exponent; so are `bfp8` and `bfp32`, which no memory ever
+#: holds.
 DTYPES: dict[str, type] = {
     "int8": np.int8,
     "uint8": np.uint8,
@@ -24,6 +25,7 @@ DTYPES: dict[str, type] = {
     "float32": np.float32,
     "bits": np.uint8,
     "int4": np.uint8,
+    "bfp8": np.int8,
     "bfp16": np.int16,
     "bfp32": np.int32,
 }
@@ -80,6 +82,11 @@ class Tensor:
     def packed(self) -> bool:
         """Whether several elements share a byte."""
         return self.dtype in PACKED
+
+    @property
+    def block_float(self) -> bool:
+        """Whether its elements are mantissas that share one exponent."""
+        return self.dtype.startswith("bfp")
 
     @property
     def in_arena(self) -> bool:

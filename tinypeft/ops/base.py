@@ -23,7 +23,7 @@ def register(cls: type[Op]) -> type[Op]:
 
 @dataclass(frozen=True)
 class BlockFloat:
-    """A bfp16 or bfp32 value: mantissas that share one exponent, value = mantissa * 2**exponent."""
+    """A bfp16, bfp8 or bfp32 value: mantissas that share one exponent, value = mantissa * 2**exponent."""
 
     mantissa: np.ndarray
     exponent: int
@@ -38,7 +38,7 @@ class BlockFloat:
         return self.mantissa * 2.0**self.exponent
 
 
-#: A tensor's value in the interpreter: an array of its NumPy dtype, or BlockFloat for bfp16.
+#: A tensor's value in the interpreter: an array of its NumPy dtype, or BlockFloat for bfp16 and its like.
 Value = Any
 
 
@@ -98,9 +98,9 @@ class KernelCall:
 
     `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, CStruct and
     CFunction for pointers to those, a dict for a nested struct; empty params, no struct. An argument is a Tensor
-    (passed as a pointer; bfp16 as a pointer to its tp_bfp16; purpose ARGUMENT by value), a tuple of arrays of one dtype
-    (passed as an array of pointers), a CArray (a pointer to the table), CPointers, None (a null pointer) or a literal
-    number. The scratch pointer is passed last where the operator asks for scratch bytes.
+    (passed as a pointer; a gradient as a pointer to its tp_bfp; purpose ARGUMENT by value), a tuple of arrays of one
+    dtype (passed as an array of pointers), a CArray (a pointer to the table), CPointers, None (a null pointer) or a
+    literal number. The scratch pointer is passed last where the operator asks for scratch bytes.
     """
 
     function: str
@@ -124,7 +124,7 @@ class Builder(Protocol):
         ...
 
     def gradient(self, of: Tensor) -> Tensor:
-        """A fresh bfp16 gradient tensor for `of`."""
+        """A fresh gradient tensor for `of`, bfp16 or bfp8."""
         ...
 
     def parameter_gradient(self, of: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, output_range
 from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.mantissas import added, narrowed
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
@@ -144,9 +145,6 @@ class Conv2DBackwardInput(Op):
         l1 = int(values["l1"][0]) if "l1" in op.inputs else _filter_l1(op)
         narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
         bound = int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1
-        exponent = d_acc.exponent + narrow + arithmetic.narrow_shift(bound)
-        if addend is not None:
-            exponent = arithmetic.common_exponent(bound, d_acc.exponent + narrow, addend.peak, addend.exponent)
         groups, filters = group_count(window, op.inputs["filter"]), values["filter"]
         if "first_channel" in op.attributes:
             groups, filters = 1, whole_filters(filters, window, op.attributes["first_channel"])
@@ -156,10 +154,10 @@ class Conv2DBackwardInput(Op):
         taps = (columns @ filters).reshape(groups, len(columns[0]), -1, window.input_c // groups).transpose(1, 2, 0, 3)
         shape = window.output_h, window.output_w, window.kernel_h, window.kernel_w, window.input_c
         acc = window.scatter(taps.reshape(shape)).astype(np.int64)
-        total = arithmetic.round_half_up_shift(acc, exponent - d_acc.exponent - narrow).reshape(op.output.shape)
+        exponent = d_acc.exponent + narrow
         if addend is not None:
-            total = total + arithmetic.round_half_up_shift(addend.mantissa, exponent - addend.exponent)
-        return {"d_input": BlockFloat(total.astype(np.int16), exponent)}
+            return {"d_input": added(op.output, acc.reshape(op.output.shape), exponent, bound, addend)}
+        return {"d_input": narrowed(op.output, acc, exponent, bound)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         window: Window = op.attributes["window"]
@@ -220,11 +218,8 @@ class GradientAdd(Op):
         return {"sum": op.inputs["a"].shape}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        a, b = values["a"], values["b"]
-        exponent = arithmetic.common_exponent(a.peak, a.exponent, b.peak, b.exponent)
-        total = arithmetic.round_half_up_shift(a.mantissa, exponent - a.exponent)
-        total = total + arithmetic.round_half_up_shift(b.mantissa, exponent - b.exponent).reshape(total.shape)
-        return {"sum": BlockFloat(total.astype(np.int16), exponent)}
+        a: BlockFloat = values["a"]
+        return {"sum": added(op.output, a.mantissa, a.exponent, a.peak, values["b"])}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"sum": ("a", "b")}

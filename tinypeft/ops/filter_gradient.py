@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinypeft.arithmetic import BFP16_MAX, INT32_MAX
+from tinypeft.arithmetic import INT32_MAX
 from tinypeft.ir import Operation
 from tinypeft.ops.base import CArray, RowFunction, Value, register
+from tinypeft.ops.mantissas import mantissa_limit
 from tinypeft.ops.parameter_gradient import ParameterGradient
 from tinypeft.ops.weighted import input_range
 from tinypeft.ops.window import Window
@@ -49,7 +50,10 @@ class Conv2DBackwardFilter(ParameterGradient):
             "filter_c": window.input_c if first_channel is None else op.output.shape[-1],
             "first_channel": None if first_channel is None else CArray("int16_t", first_channel, "first_channel"),
         }
-        wide = window.output_h * window.output_w * (128 + abs(x.zero_point)) * BFP16_MAX > INT32_MAX
+        wide = (
+            window.output_h * window.output_w * (128 + abs(x.zero_point)) * mantissa_limit(op.inputs["d_output"])
+            > INT32_MAX
+        )
         if window.output_h == window.output_w == window.kernel_h == window.kernel_w == 1 and first_channel is None:
             return RowFunction("tp_dense_gradient_s32", "tp_filter_gradient_params", fields)
         name = "tp_filter_gradient_wide_s32" if wide else "tp_filter_gradient_s32"

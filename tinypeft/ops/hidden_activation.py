@@ -8,6 +8,7 @@ from tinypeft import arithmetic
 from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.mantissas import narrowed, stored
 
 #: 1 in the fixed point of a gate, and a half.
 ONE, HALF = 1 << 15, 1 << 14
@@ -83,12 +84,10 @@ class HiddenActivationBackward(Op):
         hidden = values["hidden"]
         mantissa = d_output.mantissa.astype(np.int64).reshape(hidden.shape)
         if "gate" not in op.inputs:
-            return {"d_hidden": BlockFloat((mantissa * (hidden > 0)).astype(np.int16), d_output.exponent)}
+            return {"d_hidden": stored(op.output, mantissa * (hidden > 0), d_output.exponent)}
         sixths = _sixths(hidden, values["gate"])
         slope = np.where(sixths <= -HALF, 0, np.where(sixths >= HALF, ONE, 2 * sixths + HALF))
-        shift = arithmetic.narrow_shift(d_output.peak * _SLOPE_MAX)
-        total = arithmetic.round_half_up_shift(mantissa * slope, shift).astype(np.int16)
-        return {"d_hidden": BlockFloat(total, d_output.exponent + shift - 15)}
+        return {"d_hidden": narrowed(op.output, mantissa * slope, d_output.exponent - 15, d_output.peak * _SLOPE_MAX)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"d_hidden": ("d_output",)}

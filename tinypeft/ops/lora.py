@@ -10,6 +10,7 @@ from tinypeft import arithmetic
 from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, RowFunction, Value, register
+from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.parameter_gradient import ParameterGradient
 from tinypeft.ops.weighted import emit_filter_gradient, one_tap_inside
 from tinypeft.ops.window import Window
@@ -232,14 +233,14 @@ class LoraBackwardHidden(Op):
         d_acc: BlockFloat = values["d_acc"]
         shifts, l1 = values["lora_shift"].astype(np.int64), int(values["l1"][1])
         shift_min = int(shifts.min())
-        narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
-        shift = arithmetic.narrow_shift(int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1)
-        mantissa = d_acc.mantissa.reshape(-1, len(shifts))
+        finer = 16 - 8 * d_acc.mantissa.itemsize  # so that the shift of a channel costs no bits
+        narrow = arithmetic.accumulator_shift(d_acc.peak << finer, l1)
+        bound = int(arithmetic.round_half_up_shift(d_acc.peak << finer, narrow)) * l1
+        mantissa = d_acc.mantissa.astype(np.int64).reshape(-1, len(shifts)) << finer
         mantissa = arithmetic.round_half_up_shift(mantissa, np.minimum(narrow + shifts - shift_min, 30))
         acc = mantissa @ values["lora_B"].astype(np.int64)
-        exponent = d_acc.exponent + narrow + shift - shift_min - int(values["hidden_shift"][0])
-        total = arithmetic.round_half_up_shift(acc, shift).astype(np.int16)
-        return {"d_hidden": BlockFloat(total.reshape(op.output.shape), exponent)}
+        exponent = d_acc.exponent - finer + narrow - shift_min - int(values["hidden_shift"][0])
+        return {"d_hidden": narrowed(op.output, acc, exponent, bound)}
 
     def scratch_bytes(self, op: Operation) -> int:
         return op.inputs["d_acc"].shape[-1]

@@ -13,6 +13,7 @@ from tinypeft.ops.activation import activation_from_tflite
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import constant
 from tinypeft.ops.conv_2d import clamp_output, conv_fields
+from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.weighted import (
     check_requantization,
     frozen_vjp,
@@ -103,11 +104,10 @@ class TransposeConvBackwardInput(Op):
         d_acc: BlockFloat = values["d_acc"]
         l1 = _filter_l1(op)
         narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
-        shift = arithmetic.narrow_shift(int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1)
+        bound = int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1
         mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow).astype(np.float64)
         acc = np.tensordot(window.patches(mantissa), values["filter"].astype(np.float64), ((2, 3, 4), (1, 2, 0)))
-        total = arithmetic.round_half_up_shift(acc.astype(np.int64), shift).astype(np.int16)
-        return {"d_input": BlockFloat(total.reshape(op.output.shape), d_acc.exponent + narrow + shift)}
+        return {"d_input": narrowed(op.output, acc.astype(np.int64), d_acc.exponent + narrow, bound)}
 
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]

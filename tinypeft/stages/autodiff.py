@@ -25,7 +25,7 @@ def differentiate(
     update follows its gradient, and the adapter is quantised at the end. With a batch size above 1 it sums the
     gradients instead, and the update graph takes (learning_rate, count). Optimiser states join `adapted.initializers`.
     """
-    builder = _Builder(forward, adapted)
+    builder = _Builder(forward, adapted, f"bfp{config.grad_bits}")
     target = LOSSES[config.loss].target(forward, logits, config.target)
     learning_rate = Tensor("learning_rate", (), "float32", Purpose.ARGUMENT)
     updates = Updates(adapted, config, learning_rate)
@@ -49,8 +49,9 @@ def differentiate(
 class _Builder:
     """Appends backward operations; the `Builder` that operators' vjp rules write to."""
 
-    def __init__(self, forward: Graph, adapted: AdaptedGraph):
+    def __init__(self, forward: Graph, adapted: AdaptedGraph, gradient_dtype: str):
         self.operations = list(forward.operations)
+        self._dtype = gradient_dtype
         self._parameters = {id(p.quantized): p for p in adapted.parameters}
         self._names = {t.name for t in forward.tensors()} | {op.name for op in self.operations}
         self._gradients: dict[int, Tensor] = {}
@@ -123,8 +124,8 @@ class _Builder:
         return operation
 
     def gradient(self, of: Tensor) -> Tensor:
-        """A fresh bfp16 tensor."""
-        return Tensor(self._unique(f"d_{of.name}"), of.shape, "bfp16", Purpose.GRADIENT)
+        """A fresh tensor of mantissas."""
+        return Tensor(self._unique(f"d_{of.name}"), of.shape, self._dtype, Purpose.GRADIENT)
 
     def parameter_gradient(self, of: Tensor) -> Tensor:
         """A fresh bfp32 tensor shaped like the master behind `of`."""
@@ -145,7 +146,7 @@ class _Builder:
             (inputs if isinstance(value, Tensor) else attributes)[name] = value
         if len(inputs) == 1 and not attributes:
             return d_output
-        d_acc = Tensor(self._unique(f"{d_output.name}_acc"), d_output.shape, "bfp16", Purpose.GRADIENT)
+        d_acc = Tensor(self._unique(f"{d_output.name}_acc"), d_output.shape, self._dtype, Purpose.GRADIENT)
         self.emit("REQUANTIZE_BACKWARD", op, inputs, {"d_acc": d_acc}, attributes)
         return d_acc
 

@@ -7,9 +7,8 @@
 
 #include "tp_types.h"
 
-#define TP_BFP16_MAX 32767
-/* Largest bound of an int32 accumulator that leaves room for the half of a rounding shift of up to 17 bits. */
-#define TP_ACCUMULATOR_MAX 0x7FFE0000
+/* Largest bound of an int32 accumulator that leaves room for the half of a rounding shift of up to 25 bits. */
+#define TP_ACCUMULATOR_MAX 0x7F000000
 /* Where acc * 2^shift would leave int32, it saturates here: zero points can still be added. */
 #define TP_REQUANTIZE_MAX 0x7FFFFF00
 /* What masters and velocities are kept within; beyond it training has diverged. */
@@ -111,13 +110,13 @@ int32_t tp_exponential(int64_t x, int32_t exponent);
 /* ln(x / 2^31) in units of 2^-26, of 2^31 <= x < 2^62; error below 3e-8. */
 int32_t tp_log_fixed(uint64_t x);
 
-/* The smallest shift >= 0 that brings `bound` into int16 after rounding. */
-static inline int32_t tp_narrow_shift(int64_t bound) {
+/* The smallest shift >= 0 that brings `bound` to `limit`, 127 or 32767, after rounding. */
+static inline int32_t tp_narrow_shift(int64_t bound, int32_t limit) {
   int32_t shift = 0;
   while (bound >> shift >= 1 << 24) {
     shift += 8; /* and more */
   }
-  while (tp_round_shift_s64(bound, shift) > TP_BFP16_MAX) {
+  while (tp_round_shift_s64(bound, shift) > limit) {
     shift++;
   }
   return shift;
@@ -132,8 +131,8 @@ static inline int32_t tp_accumulator_shift(int32_t peak, int32_t l1) {
   return shift;
 }
 
-/* The exponent at which a + b, of magnitudes up to the bounds, fits int16 mantissas after rounding each. */
-int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b);
+/* The exponent at which |a + b|, of magnitudes up to the bounds, is at most `limit` after rounding each. */
+int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b, int32_t limit);
 
 /* 2^exponent; below the normal range 0, above it the largest power. */
 static inline float tp_exp2i(int32_t exponent) {

@@ -1,5 +1,6 @@
-/* Gradients of the layers with weights, and of their clamps. Gradients are tp_bfp16 in real units; an output's
- * mantissa pointer is set by the caller, its exponent and peak by the kernel. */
+/* Gradients of the layers with weights, and of their clamps. Gradients are tp_bfp in real units; an output's
+ * mantissa pointer is set by the caller, its exponent and peak by the kernel. Names end in _s16 where mantissas have 8
+ * bits, too; such kernels run twice, see tp_narrowing.h. */
 #ifndef TP_KERNELS_BACKWARD_H
 #define TP_KERNELS_BACKWARD_H
 
@@ -14,14 +15,14 @@ typedef struct {
 
 /* d_acc[p,c] = d_output[p,c] * scale[c] where activation_min < output[p,c] < activation_max, else 0.
  * In place allowed. */
-void tp_requantize_backward_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
-                                const int8_t *output, tp_bfp16 *d_acc);
+void tp_requantize_backward_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+                                const int8_t *output, tp_bfp *d_acc);
 /* The same from a mask made by tp_clamp_mask_s8. */
-void tp_requantize_backward_mask_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
-                                     const uint8_t *mask, tp_bfp16 *d_acc);
+void tp_requantize_backward_mask_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+                                     const uint8_t *mask, tp_bfp *d_acc);
 /* No clamp; the channel scales are run-time values: multiplier (channels), exponent (1). */
-void tp_channel_scale_backward_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
-                                   const int16_t *multiplier, const int32_t *exponent, tp_bfp16 *d_acc);
+void tp_channel_scale_backward_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+                                   const int16_t *multiplier, const int32_t *exponent, tp_bfp *d_acc);
 
 typedef struct {
   int32_t size;
@@ -43,19 +44,19 @@ typedef struct {
  * l1 (1): used instead of params->l1 unless NULL. addend may be NULL or of d_input's shape, and may be d_input's own
  * buffer. For 1x1 windows of stride 1 with Cin <= Cout, d_input may be d_acc's buffer.
  * column: scratch of KH*KW*group_c int16, or of the most output channels that read the same. */
-void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc, const int8_t *filter,
-                                const int32_t *l1, const tp_bfp16 *addend, tp_bfp16 *d_input, void *column);
+void tp_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp *d_acc, const int8_t *filter,
+                                const int32_t *l1, const tp_bfp *addend, tp_bfp *d_input, void *column);
 
 /* Transposed convolution: the window is as in tp_transpose_conv_s8. d_acc (window.input_h,window.input_w,Cout), filter
  * (Cout,KH,KW,Cin), d_input (window.output_h,window.output_w,Cin). column: scratch of KH*KW*Cout int16. */
-void tp_transpose_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc,
-                                          const int8_t *filter, tp_bfp16 *d_input, void *column);
+void tp_transpose_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp *d_acc,
+                                          const int8_t *filter, tp_bfp *d_input, void *column);
 
 /* Depthwise: d_acc (OH,OW,C*m), filter (KH,KW,C*m), d_input (H,W,C). In place allowed where stride is 1, m is 1 and
  * input and output have the same height and width. scratch: 8*KH*KW bytes, and in place (KH-1)*dilation+1 rows of
  * d_acc behind them. */
-void tp_depthwise_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp16 *d_acc,
-                                          const int8_t *filter, tp_bfp16 *d_input, void *scratch);
+void tp_depthwise_conv_backward_input_s16(const tp_conv_backward_params *params, const tp_bfp *d_acc,
+                                          const int8_t *filter, tp_bfp *d_input, void *scratch);
 
 typedef struct {
   tp_window window;
@@ -65,13 +66,13 @@ typedef struct {
 } tp_filter_gradient_params;
 
 /* tp_gradient_function: d_filter[row] = sum over positions of d_output[.,row] * (source + input_offset).
- * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,filter_c). The first is for sums that int32 holds,
- * whatever the mantissas, and the last for one tap and one position. */
-int tp_filter_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+ * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,filter_c). The first is for sums that int32 holds, whatever
+ * the mantissas, and the last for one tap and one position. */
+int tp_filter_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
                            int32_t *gradient);
-int tp_filter_gradient_wide_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row,
+int tp_filter_gradient_wide_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
                                 int32_t shift, int32_t *gradient);
-int tp_dense_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+int tp_dense_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
                           int32_t *gradient);
 
 typedef struct {
@@ -79,7 +80,7 @@ typedef struct {
 } tp_position_sum_params;
 
 /* tp_gradient_function of a vector: d_bias[c] = sum over positions of d_output[p,c]. source is not read. */
-int tp_bias_gradient_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+int tp_bias_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
                          int32_t *gradient);
 
 typedef struct {
@@ -87,7 +88,7 @@ typedef struct {
 } tp_gradient_add_params;
 
 /* sum = a + b, elementwise; in place on either allowed. */
-void tp_gradient_add_s16(const tp_gradient_add_params *params, const tp_bfp16 *a, const tp_bfp16 *b, tp_bfp16 *sum);
+void tp_gradient_add_s16(const tp_gradient_add_params *params, const tp_bfp *a, const tp_bfp *b, tp_bfp *sum);
 
 typedef struct {
   int32_t rank, fan_in, input_c, output_c;
@@ -126,12 +127,12 @@ typedef struct {
 
 /* d_hidden[p,r] = sum_c d_acc[p,c] * B[c,r], in units of the hidden value over lora_A's scale.
  * scratch: Cout int8. */
-void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp16 *d_acc, const int8_t *lora_B,
+void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp_bfp *d_acc, const int8_t *lora_B,
                                  const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
-                                 tp_bfp16 *d_hidden, void *scratch);
+                                 tp_bfp *d_hidden, void *scratch);
 
 /* tp_gradient_function: d_b[row,r] = sum_p d_output[p,row] * hidden[p,r]; source is hidden, int16 (positions,rank). */
-int tp_lora_gradient_b_s32(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row, int32_t shift,
+int tp_lora_gradient_b_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
                            int32_t *gradient);
 
 typedef struct {
@@ -165,7 +166,7 @@ typedef struct {
 /* SGD on a retrained dense layer of one position, master_filter[c,k] -= (source[k] + input_offset) * (d_output[c] *
  * (learning_rate * scale)), and tp_dense_quantize_f32; only what changes is computed. scratch: row_size float and
  * row_size uint16. */
-void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp16 *d_output, const int8_t *source,
+void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp *d_output, const int8_t *source,
                           float learning_rate, float *master_filter, const float *master_bias,
                           const int32_t *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int32_t *shift,
                           int8_t *output_shift, float *logit_scale, int16_t *fold_multiplier, int32_t *fold_exponent,

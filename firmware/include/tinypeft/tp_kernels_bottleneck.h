@@ -17,10 +17,10 @@ void tp_hidden_hard_swish_s16(const tp_hidden_activation_params *params, const i
                               int16_t *output);
 
 /* d_hidden = d_output * slope at hidden; of a ReLU hidden may be its result instead. In place over d_output allowed. */
-void tp_hidden_relu_backward_s16(const tp_hidden_activation_params *params, const tp_bfp16 *d_output,
-                                 const int16_t *hidden, tp_bfp16 *d_hidden);
-void tp_hidden_hard_swish_backward_s16(const tp_hidden_activation_params *params, const tp_bfp16 *d_output,
-                                       const int16_t *hidden, const int16_t *gate, tp_bfp16 *d_hidden);
+void tp_hidden_relu_backward_s16(const tp_hidden_activation_params *params, const tp_bfp *d_output,
+                                 const int16_t *hidden, tp_bfp *d_hidden);
+void tp_hidden_hard_swish_backward_s16(const tp_hidden_activation_params *params, const tp_bfp *d_output,
+                                       const int16_t *hidden, const int16_t *gate, tp_bfp *d_hidden);
 
 typedef struct {
   float input_scale; /* of what the down-projection reads */

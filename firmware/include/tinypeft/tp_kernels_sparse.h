@@ -30,10 +30,10 @@ typedef struct {
 void tp_replace_channels_s8(const tp_channels_params *params, const int8_t *base, const int8_t *rows, int8_t *output);
 
 /* selected[p,r] = d_output[p,channel[r]]; selected may be d_output's buffer. */
-void tp_select_channels_s16(const tp_channels_params *params, const tp_bfp16 *d_output, tp_bfp16 *selected);
+void tp_select_channels_s16(const tp_channels_params *params, const tp_bfp *d_output, tp_bfp *selected);
 
 /* cleared = d_output, but 0 in the channels of the table; in place allowed. */
-void tp_clear_channels_s16(const tp_channels_params *params, const tp_bfp16 *d_output, tp_bfp16 *cleared);
+void tp_clear_channels_s16(const tp_channels_params *params, const tp_bfp *d_output, tp_bfp *cleared);
 
 typedef struct {
   int32_t rows, row_size; /* row_size = KH*KW*filter_c */

@@ -10,7 +10,7 @@ enum { TP_ROW_CLEAN = 0, TP_ROW_CHANGED = 1, TP_ROW_WRITTEN = 2 };
 
 /* Row `row` of a parameter's gradient: the sums over positions, rounded to `shift` bits fewer, into `gradient`.
  * Returns whether one of them is not 0. */
-typedef int (*tp_gradient_function)(const void *params, const tp_bfp16 *d_output, const void *source, int32_t row,
+typedef int (*tp_gradient_function)(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
                                     int32_t shift, int32_t *gradient);
 
 typedef struct {
@@ -31,7 +31,7 @@ typedef struct {
 /* Update a parameter by its gradient, a row at a time: sums * 2^exponent * scale * unit[unit_index] *
  * channel_unit[row], of which unit and channel_unit (rows) may be NULL. row_changed (rows), unless NULL, becomes at
  * least TP_ROW_CHANGED for each row that was not left out. scratch: row_size float. */
-void tp_update_rows(const tp_update_params *params, const tp_bfp16 *d_output, const void *source, const float *unit,
+void tp_update_rows(const tp_update_params *params, const tp_bfp *d_output, const void *source, const float *unit,
                     const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
                     void *const *states, void *scratch);
 
@@ -41,7 +41,7 @@ void tp_update_from_sums(const tp_update_params *params, int32_t count, const fl
 
 /* The same for a parameter that is a vector: one row, of which scale and channel_unit have an element each. row_changed
  * (row_size) becomes at least TP_ROW_CHANGED where the sum is not 0, or everywhere where zeros are not left out. */
-void tp_update_vector(const tp_update_params *params, const tp_bfp16 *d_output, const void *source, const float *unit,
+void tp_update_vector(const tp_update_params *params, const tp_bfp *d_output, const void *source, const float *unit,
                       const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
                       void *const *states, void *scratch);
 
