@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -70,8 +71,11 @@ def test_people_see_the_chosen_plan_marked(folder: Path) -> None:
 def test_nothing_fits(folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "tinypeft.toml"
     result = invoke(*arguments(folder, "--ram", "5KB", "-o", str(config)))
-    refused(result, r"no adapter of mlp fits: the least, .* needs [\d,]+ B of RAM, .* that is [\d,]+ B of RAM beyond")
-    assert "try: --ram " in result.stderr and not config.exists()
+    assert result.exit_code == 1 and result.stdout == "" and not config.exists()
+    message = (
+        r"\nerror: no adapter of mlp fits: the least, .* needs [\d,]+ B of RAM, .*; that is [\d,]+ B of RAM beyond"
+    )
+    assert re.search(message, result.stderr) and re.search(r"\ntry: --ram \d+\n", result.stderr), result.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,14 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from planned import planned, setting, shifted
+from planned import planned, setting, shifted, survey
 
 from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import compile_model
 from tinypeft.errors import AdapterError, FitError
-from tinypeft.planning import Budget, PlanFacts, plan_adapters
+from tinypeft.planning import Budget, PlanFacts, Survey, plan_adapters
 from tinypeft.planning.choices import Choice, Plan, adapter_config, check_names
-from tinypeft.planning.costs import Estimator
-from tinypeft.planning.run import sensitivity
-from tinypeft.planning.search import Estimate, Search, plan_pool
+from tinypeft.planning.search import Search
 
 MODELS = ("mlp", pytest.param("residual", marks=pytest.mark.slow))
 
@@ -76,15 +74,14 @@ def test_the_frontier_has_no_plan_that_another_beats(name: str) -> None:
 
 
 def test_the_same_samples_give_the_same_plan() -> None:
-    again = plan_adapters(setting("mlp"), shifted("mlp"), Budget())
+    again = plan_adapters(Survey(setting("mlp"), shifted("mlp")), Budget())
     assert again.report == planned("mlp", Budget()).report
 
 
 @pytest.mark.parametrize("name", ["plain", "mlp", "no_bias"])
 def test_a_shift_of_the_classes_goes_to_the_head_first(name: str) -> None:
     """The dearest gradient lies in front perhaps, but the head is what pays for itself first."""
-    estimator = Estimator(setting(name), sensitivity(setting(name), shifted(name)))
-    first = next(iter(Search(estimator).greedy(0.0, 1.0))).plan
+    first = next(iter(Search(survey(name).estimator).greedy(0.0, 1.0))).plan
     assert first == Plan((("head", Choice(("modules_to_save",))),))
 
 
@@ -94,15 +91,10 @@ def test_the_tightest_budgets_adapt_the_head_alone() -> None:
 
 
 def test_the_pool_has_nothing_that_another_beats() -> None:
-    pool, _ = pool_of("mlp")
+    pool = survey("mlp").pool
     assert [one.score for one in pool] == sorted((one.score for one in pool), reverse=True)
     assert not any(one.beats(other) for one, other in itertools.permutations(pool, 2))
     assert all(one.plan.possible for one in pool)
-
-
-def pool_of(name: str) -> tuple[list[Estimate], list[str]]:
-    estimator = Estimator(setting(name), sensitivity(setting(name), shifted(name)))
-    return plan_pool(estimator), list(estimator.candidates)
 
 
 def test_nothing_fits() -> None:

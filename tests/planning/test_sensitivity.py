@@ -103,4 +103,6 @@ def test_vectors_have_no_decisions() -> None:
     source = setting("autoencoder").source
     operations = adaptable_operations(source.graph, (), classes=False)
     with pytest.raises(DataError, match="trained against vectors, of which the samples have none"):
-        measure_gradients(probe_model(source, operations, training), operations, Dataset(shifted("autoencoder").x, None))
+        measure_gradients(
+            probe_model(source, operations, training), operations, Dataset(shifted("autoencoder").x, None)
+        )
