@@ -13,7 +13,7 @@ from tinypeft.data import Dataset
 from tinypeft.fitting import DEFAULT_STACK
 from tinypeft.interpreter import run_graph
 from tinypeft.memory import MemoryConfig
-from tinypeft.planning import Budget, Planned, Setting, plan_adapters
+from tinypeft.planning import Budget, Planned, Setting, Survey, plan_adapters
 from tinypeft.training import TrainingConfig
 
 
@@ -35,6 +35,12 @@ def shifted(name: str, count: int = 12) -> Dataset:
 
 
 @functools.cache
+def survey(name: str) -> Survey:
+    """What is known of a small model and its shifted samples."""
+    return Survey(setting(name), shifted(name))
+
+
+@functools.cache
 def planned(name: str, budget: Budget) -> Planned:
-    """The plan of a small model for its shifted samples."""
-    return plan_adapters(setting(name), shifted(name), budget)
+    """Its plan."""
+    return plan_adapters(survey(name), budget)

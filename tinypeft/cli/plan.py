@@ -27,6 +27,7 @@ from tinypeft.planning import (
     Planned,
     Report,
     Setting,
+    Survey,
     config_text,
     measured_step,
     plan_adapters,
@@ -89,7 +90,8 @@ def command(
     budget = Budget(ram, flash, instructions_per_step)
     counted = functools.partial(measured_step, setting, dataset=dataset) if measure else None
     with progress_bars() as show:
-        planned = plan_adapters(setting, dataset, budget, measure=counted, progress=show)
+        survey = Survey(setting, dataset, show)
+        planned = plan_adapters(survey, budget, measure=counted, progress=show)
     if output is not None:
         write_file(output, _config(settings, planned, calibration, ram, Path(output)))
     if plot is not None:

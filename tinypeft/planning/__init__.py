@@ -5,7 +5,7 @@ from tinypeft.planning.costs import Setting
 from tinypeft.planning.measure import measured_step
 from tinypeft.planning.plot import render_frontier
 from tinypeft.planning.report import SCHEMA, Budget, PlanFacts, Report
-from tinypeft.planning.run import Planned, plan_adapters
+from tinypeft.planning.run import Planned, Survey, plan_adapters
 
 __all__ = [
     "SCHEMA",
@@ -14,6 +14,7 @@ __all__ = [
     "Planned",
     "Report",
     "Setting",
+    "Survey",
     "config_text",
     "measured_step",
     "plan_adapters",

@@ -146,7 +146,6 @@ def compile_plan(setting: Setting, plan: Plan) -> CompiledModel:
 def figures(setting: Setting, model: CompiledModel) -> Compiled:
     """What the firmware of a compiled plan takes."""
     usage = memory_usage(model, sources_for(model, setting.board, setting.memory), setting.stack_bytes, None)
-    flash = flash_use(setting.board, setting.memory, *usage.constants_and_code)
     step = sum(estimated_instructions(graph) for graph in (model.training,) if graph is not None)
     if model.update is not None:
         step += estimated_instructions(model.update) // model.training_config.batch_size
@@ -158,5 +157,10 @@ def figures(setting: Setting, model: CompiledModel) -> Compiled:
         ram_needed(model, setting.stack_bytes),
         usage.flash.bytes,
         step,
-        setting.board.is_host or fits(model, flash, setting.board, setting.stack_bytes),
+        setting.board.is_host or _fits(setting, model, *usage.constants_and_code),
     )
+
+
+def _fits(setting: Setting, model: CompiledModel, constants: int, code: int) -> bool:
+    flash = flash_use(setting.board, setting.memory, constants, code)
+    return fits(model, flash, setting.board, setting.stack_bytes)

@@ -35,48 +35,61 @@ class Planned:
     adapter: AdapterConfig
 
 
+class Survey:
+    """What is known of a model and samples before any budget: scores, quick costs, the pool, and what was compiled."""
+
+    def __init__(self, setting: Setting, dataset: Dataset, progress: Progress = lambda *_: None) -> None:
+        """Raises AdapterError or ModelError where nothing of the model can be trained."""
+        self.setting, self.samples = setting, len(dataset)
+        self.labels = "given" if dataset.y is not None else "own" if setting.training.target == LABEL else "none"
+        self.estimator = Estimator(setting, sensitivity(setting, dataset, progress), progress)
+        self.pool = plan_pool(self.estimator, progress)
+        self.figures = functools.cache(self._figures)
+
+    def _figures(self, plan: Plan) -> Compiled | None:
+        """None where the plan as a whole cannot be compiled, say, since its kinds leave an accumulator no room."""
+        try:
+            return figures(self.setting, compile_plan(self.setting, plan))
+        except (AdapterError, ModelError):
+            return None
+
+
 def plan_adapters(
-    setting: Setting,
-    dataset: Dataset,
-    budget: Budget,
-    *,
-    measure: Measure | None = None,
-    progress: Progress = lambda *_: None,
+    survey: Survey, budget: Budget, *, measure: Measure | None = None, progress: Progress = lambda *_: None
 ) -> Planned:
     """The plan with the highest score within `budget` and the memories of the board.
 
     `measure` counts the instructions of a training step of a configuration; estimates are used without. Raises FitError
-    where no plan fits, AdapterError or ModelError where nothing of the model can be trained.
+    where no plan fits.
     """
-    candidates = sensitivity(setting, dataset, progress)
-    estimator = Estimator(setting, candidates, progress)
-    pool = plan_pool(estimator, progress)
-    search = _Choosing(setting, budget, measure)
-    chosen = search.choose(pool, progress)
-    shown = [estimate for estimate in _spread(pool, chosen) if search.figures(estimate.plan) is not None]
-    total = sum(max(choices.values()) for choices in estimator.candidates.values())
-    shares = {(layer, c): s / total for layer, choices in estimator.candidates.items() for c, s in choices.items()}
-    for number, estimate in enumerate(shown):
-        search.figures(estimate.plan)
-        progress("compiling the frontier", number + 1, len(shown))
+    search = _Choosing(survey, budget, measure)
+    chosen = search.choose(progress)
+    shown = []
+    spread = _spread(survey.pool, chosen)
+    for number, estimate in enumerate(spread):
+        if survey.figures(estimate.plan) is not None:
+            shown.append(estimate)
+        progress("compiling the frontier", number + 1, len(spread))
+    candidates = survey.estimator.candidates
+    total = sum(max(choices.values()) for choices in candidates.values())
+    shares = {(layer, c): score / total for layer, choices in candidates.items() for c, score in choices.items()}
     facts = [_facts(e, search, shares, total, chosen=e is chosen) for e in shown]
-    labels = "given" if dataset.y is not None else "own" if setting.training.target == LABEL else "none"
     report = Report(
         SCHEMA,
         __version__,
-        setting.source.name,
-        setting.board.name,
-        len(dataset),
-        labels,
+        survey.setting.source.name,
+        survey.setting.board.name,
+        survey.samples,
+        survey.labels,
         budget,
         tuple(
             Sensitivity(layer, choice.label, score, score / total)
-            for layer, choices in estimator.candidates.items()
+            for layer, choices in candidates.items()
             for choice, score in choices.items()
         ),
         tuple(_frontier(facts)),
     )
-    return Planned(report, adapter_config(chosen.plan, setting.base))
+    return Planned(report, adapter_config(chosen.plan, survey.setting.base))
 
 
 def sensitivity(setting: Setting, dataset: Dataset, progress: Progress = lambda *_: None) -> Candidates:
@@ -95,27 +108,20 @@ def sensitivity(setting: Setting, dataset: Dataset, progress: Progress = lambda 
 
 
 class _Choosing:
-    def __init__(self, setting: Setting, budget: Budget, measure: Measure | None) -> None:
-        self.setting, self.budget, self._measure = setting, budget, measure
+    def __init__(self, survey: Survey, budget: Budget, measure: Measure | None) -> None:
+        self.survey, self.setting, self.figures = survey, survey.setting, survey.figures
+        self.budget, self._measure = budget, measure
         self.measured: dict[Plan, int] = {}
-        self.figures = functools.cache(self._figures)
 
-    def _figures(self, plan: Plan) -> Compiled | None:
-        """None where the plan as a whole cannot be compiled, say, since its kinds leave an accumulator no room."""
-        try:
-            return figures(self.setting, compile_plan(self.setting, plan))
-        except (AdapterError, ModelError):
-            return None
-
-    def choose(self, pool: list[Estimate], progress: Progress) -> Estimate:
+    def choose(self, progress: Progress) -> Estimate:
         """The first of the pool that fits; raises FitError with the one that is the least beyond."""
-        tried = [estimate for estimate in pool if self._may_fit(estimate)]
+        tried = [estimate for estimate in self.survey.pool if self._may_fit(estimate)]
         for number, estimate in enumerate(tried):
-            progress("plans compiled", number, len(tried))
+            progress("looking for the best that fits", number, len(tried))
             if self._fits(estimate.plan):
-                progress("plans compiled", len(tried), len(tried))
+                progress("looking for the best that fits", len(tried), len(tried))
                 return estimate
-        raise self._nothing_fits(pool)
+        raise self._nothing_fits()
 
     def _may_fit(self, estimate: Estimate) -> bool:
         ram, instructions = self.budget.ram_bytes, self.budget.instructions_per_step
@@ -129,10 +135,11 @@ class _Choosing:
             return False
         if self._measure is None:
             return True
-        count = self.measured.setdefault(plan, self._measure(adapter_config(plan, self.setting.base)))
-        return not self.budget.over(replace(found, instructions=count))
+        self.measured[plan] = self._measure(adapter_config(plan, self.setting.base))
+        return not self.budget.over(replace(found, instructions=self.measured[plan]))
 
-    def _nothing_fits(self, pool: list[Estimate]) -> FitError:
+    def _nothing_fits(self) -> FitError:
+        pool = self.survey.pool
         smallest = min(pool, key=lambda e: (e.cost.ram, -e.score))
         quickest = min(pool, key=lambda e: (e.cost.instructions, -e.score))
         plans = [e for e in (smallest, quickest) if self.figures(e.plan) is not None]

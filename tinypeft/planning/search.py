@@ -40,7 +40,7 @@ class Estimate:
 
 def plan_pool(estimator: Estimator, progress: Progress = lambda *_: None) -> list[Estimate]:
     """The plans worth compiling, those of the highest score first."""
-    search = _Search(estimator)
+    search = Search(estimator)
     pool: dict[Plan, Estimate] = {}
     for layer, choices in estimator.candidates.items():
         for choice in choices:
@@ -67,13 +67,16 @@ def _undominated(pool: dict[Plan, Estimate]) -> list[Estimate]:
     return sorted(kept, key=lambda one: (-one.score, one.cost.ram, one.plan.label))
 
 
-class _Search:
+class Search:
+    """Ways from plan to plan, at quick costs."""
+
     def __init__(self, estimator: Estimator) -> None:
         self.estimator = estimator
         self.layers = list(estimator.candidates)
         self._whole = self._scale()
 
     def estimate(self, plan: Plan) -> Estimate:
+        """Score and quick cost of `plan`."""
         return Estimate(plan, self.estimator.score(plan), self.estimator.cost(plan))
 
     def greedy(self, ram_weight: float, instruction_weight: float) -> Iterator[Estimate]:
