@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from invocation import invoke, refused, succeeded
-from projects import TRAINABLE, Built
+from projects import CONFIGURATIONS, TRAINABLE, Built
 from safetensors.numpy import load_file
 
+from tinypeft.adapters.lora_options import layer_rank
 from tinypeft.device import Device
 from tinypeft.frontend.lowering import LOWERINGS
 from tinypeft.frontend.unsupported import UNSUPPORTED
@@ -54,7 +55,10 @@ def test_test(plain: Built, data: str) -> None:
 QUICK = ("batches", "no_saved_module", "float_edges", "conv_mean", "autoencoder")
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRAINABLE])
+LORA = [name for name in TRAINABLE if set(CONFIGURATIONS[name][1].kinds) <= {"lora", "modules_to_save"}]
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LORA])
 def test_train_and_run_again(project: Callable[[str], Built], tmp_path: Path, name: str) -> None:
     """The files hold what the device learned: PEFT's names and shapes, a package that gives the accuracy reported."""
     built = project(name)
@@ -84,7 +88,7 @@ def test_train_and_run_again(project: Callable[[str], Built], tmp_path: Path, na
     assert set(tensors) == {f"base_model.model.{p.peft_name}" for p in built.model.parameters}
     for key, array in tensors.items():
         layer, part = re.fullmatch(r"base_model\.model\.(\w+)\.(lora_[AB]\.weight|weight|bias)", key).groups()
-        out, r = layers[layer].output.shape[-1], built.model.adapter.r
+        out, r = layers[layer].output.shape[-1], layer_rank(built.model.adapter, layer)
         filters = layers[layer].inputs["filter"].shape
         conv = layers[layer].kind == "CONV_2D"
         shapes = {
