@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from invocation import invoke, succeeded
-from projects import TRAINABLE, Built
+from projects import CONFIGURATIONS, Built
 from safetensors.numpy import load_file
 
 from tinypeft.frontend.lowering import LOWERINGS
@@ -49,9 +49,10 @@ def test_test(plain: Built, data: str) -> None:
 
 
 QUICK = ("batches", "no_saved_module", "float_edges", "conv_mean")
+LORA = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter == "lora"]
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRAINABLE])
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LORA])
 def test_train_and_run_again(project: Callable[[str], Built], tmp_path: Path, name: str) -> None:
     """The files hold what the device learned: PEFT's names and shapes, a package that gives the accuracy reported."""
     built = project(name)

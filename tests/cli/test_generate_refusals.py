@@ -29,7 +29,7 @@ from tinypeft.cli import main
         (["--r", "0"], "r is 0, the limits are 1 and 256", "--r 4"),
         (["--r", "-3"], "r is -3", "--r 4"),
         (["--lora-alpha", "nan"], "lora_alpha is nan", "--lora-alpha 8"),
-        (["--adapter", "dora"], "no adapter kind dora", "lora, none"),
+        (["--adapter", "dora"], "no adapter kind dora", "lora"),
         (["--board", "stm32f4_discover"], "unknown board 'stm32f4_discover'", f"did you mean {BOARD}"),
         (["--config", "absent.toml"], "cannot read absent.toml", "check the path"),
         (["--calibration", "absent.npz:x"], "absent.npz does not exist", "check the path"),
