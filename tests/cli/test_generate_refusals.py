@@ -35,7 +35,7 @@ from tinypeft.cli import main
         (["--beta-1", "0.8"], "beta_1 is 0.8, but sgd has none", "adam or adam8 has"),
         (["--optimizer", "adam", "--momentum", "0.9"], "momentum is 0.9, but adam has none", "sgd has"),
         (["--lora-alpha", "nan"], "lora_alpha is nan", "--lora-alpha 8"),
-        (["--adapter", "dora"], "no adapter kind dora", ", none"),
+        (["--adapter", "dora"], "no adapter kind dora", "lora"),
         (["--board", "stm32f4_discover"], "unknown board 'stm32f4_discover'", f"did you mean {BOARD}"),
         (["--config", "absent.toml"], "cannot read absent.toml", "check the path"),
         (["--calibration", "absent.npz:x"], "absent.npz does not exist", "check the path"),
