@@ -24,7 +24,11 @@ from tinypeft.cli import main
         (["--target-modules", "nope"], "target_modules 'nope' matches no layer", "candidates: stem, pointwise"),
         (["--target-modules", "dw"], "names dw, which is a depthwise layer", "candidates: stem, pointwise"),
         (["--target-modules", "(("], "no regular expression", "escape"),
-        (["--modules-to-save", "stem"], "modules_to_save names stem, which is a CONV_2D", "candidates: head"),
+        (
+            ["--modules-to-save", "dw"],
+            "modules_to_save names dw, which is a DEPTHWISE_CONV_2D",
+            "stem, pointwise, head",
+        ),
         (["--modules-to-save", "hed"], "names hed, which is no layer", "did you mean head"),
         (["--r", "0"], "r is 0, the limits are 1 and 256", "--r 4"),
         (["--r", "-3"], "r is -3", "--r 4"),

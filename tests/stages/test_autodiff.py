@@ -27,8 +27,10 @@ def compiled(name: str, training: TrainingConfig | None = None, **config: object
 
 
 def backward_layers(model: CompiledModel) -> set[str]:
+    """Those that pass a gradient on, or take it for an update."""
     assert model.training is not None
-    return {op.layer for op in model.training.operations if "BACKWARD" in op.kind}
+    updates = ("UPDATE_ROWS", "DENSE_RETRAIN")
+    return {op.layer for op in model.training.operations if "BACKWARD" in op.kind or op.kind in updates}
 
 
 @pytest.mark.parametrize(
@@ -120,20 +122,31 @@ def _arguments(graph: Graph, x: np.ndarray, y: int, rate: float = 0.05) -> dict[
     return {graph.inputs[0].name: x, "label": np.int32(y), "learning_rate": np.float32(rate)}
 
 
-def test_an_update_follows_its_gradient_at_once() -> None:
+def test_a_gradient_is_updated_by_where_it_is_computed() -> None:
+    """No gradient of a parameter is ever whole: an update holds the operation that gives its rows."""
     model = compiled("plain", TrainingConfig(momentum=0.5))
     assert model.training is not None
     operations = model.training.operations
-    updates = [op for op in operations if op.kind == "SGD"]
+    updates = [op for op in operations if op.kind == "UPDATE_ROWS"]
     assert {op.outputs["master"].name for op in updates} == {p.master.name for p in model.parameters}
     assert len(updates) == len(model.parameters) and all("velocity" in op.inputs for op in updates)
     for update in updates:
-        gradient = update.inputs["gradient"]
-        written = next(i for i, op in enumerate(operations) if gradient in op.outputs.values())
-        between = operations[written + 1 : operations.index(update)]
-        assert all(op.kind in ("SGD", "LORA_QUANTIZE", "DENSE_QUANTIZE") for op in between), update
+        assert update.attributes["update"].kind == "SGD"
+        gradient = update.attributes["gradient"].output
+        assert not any(gradient in [*op.inputs.values(), *op.outputs.values()] for op in operations), update
     quantizers = sorted(op.kind for op in operations if op.kind.endswith("_QUANTIZE"))
     assert quantizers == ["DENSE_QUANTIZE", "LORA_QUANTIZE", "LORA_QUANTIZE"]
+
+
+def test_a_dense_layer_of_one_position_is_retrained_in_one_operation() -> None:
+    """Where plain SGD updates it; whatever else changes the masters needs all rows."""
+    kinds = {}
+    for training in (TrainingConfig(), TrainingConfig(momentum=0.5), TrainingConfig(batch_size=2)):
+        graph = compiled("plain", training).training
+        assert graph is not None
+        kinds[training.momentum, training.batch_size] = [op.kind for op in graph.operations]
+    assert kinds[0.0, 1].count("DENSE_RETRAIN") == 1 and "DENSE_QUANTIZE" not in kinds[0.0, 1]
+    assert "DENSE_RETRAIN" not in kinds[0.5, 1] and "DENSE_RETRAIN" not in kinds[0.0, 2]
 
 
 @pytest.mark.parametrize(
@@ -179,9 +192,9 @@ def test_batches_equal_updates_by_the_mean_gradient(name: str) -> None:
         before = {n: state[n].copy() for n in masters}
         weights = {t.name: state[t.name].copy() for t in model.adapter_weights}
 
-        def keep(op, operand, tensor, value, found=gradients):  # the gradient is the operand of its accumulation
-            if operand == "sum" and op.kind == "ACCUMULATE_GRADIENT":
-                found[op.output.name.removesuffix("_sum")].append(value.copy())
+        def keep(op, operand, tensor, value, found=gradients):  # the sum is the master of its update
+            if operand == "master" and op.kind == "UPDATE_ROWS":
+                found[tensor.name.removesuffix("_sum")].append(value.copy())
 
         for i in range(4 * batch, 4 * batch + 4):
             run_graph(model.training, _arguments(model.training, x[i], int(y[i])), state, keep)
@@ -203,12 +216,16 @@ def test_what_is_shared_happens_once_before_the_updates(training: TrainingConfig
     assert model.training is not None
     graph = model.update or model.training
     kinds = [op.kind for op in graph.operations]
-    updates = [i for i, kind in enumerate(kinds) if kind in ("ADAM", "ADAM8")]
+    updates = [
+        i
+        for i, op in enumerate(graph.operations)
+        if op.kind.startswith("UPDATE") and op.attributes["update"].kind in ("ADAM", "ADAM8")
+    ]
     assert kinds.count("ADAM_STEP") == 1 and kinds.index("ADAM_STEP") < updates[0]
     assert len(updates) == len(model.parameters)
     if model.update:
         assert "ADAM_STEP" not in [op.kind for op in model.training.operations]
-        assert kinds.count("CLIP_FACTOR") == 1 and kinds.index("CLIP_FACTOR") < kinds.index("TAKE_MEAN")
+        assert kinds.count("CLIP_FACTOR") == 1 and kinds.index("CLIP_FACTOR") < kinds.index("UPDATE_FROM_SUMS")
     state = model.fresh_state(0)
     steps = 3 * training.batch_size
     for number, (x, y) in enumerate(zip(*_xy("plain", steps), strict=True)):
@@ -240,23 +257,21 @@ def test_the_norm_of_the_mean_gradient_is_clipped() -> None:
 
 
 def test_the_sums_are_of_the_single_gradients() -> None:
-    """The same samples one by one, without momentum: master - rate * gradient tells each gradient."""
-    alone, batch = compiled("mlp"), compiled("mlp", TrainingConfig(batch_size=3))
-    assert alone.training is not None and batch.training is not None
-    x, y = _xy("mlp", 3)
-    sums = batch.fresh_state(0)
+    """What a sample alone adds to a sum of zero is its gradient; float32 sums of them, in order, are the batch's."""
+    model = compiled("mlp", TrainingConfig(batch_size=3))
+    assert model.training is not None
+    together = model.fresh_state(0)
     totals: dict[str, np.ndarray] = {}
-    for sample, label in zip(x, y, strict=True):
-        run_graph(batch.training, _arguments(batch.training, sample, int(label)), sums)
-
-        def add(op, operand, tensor, value):
-            if tensor.dtype == "float32" and tensor.purpose is Purpose.GRADIENT:
-                name = f"{tensor.name.removeprefix('d_')}"
-                totals[name] = totals.get(name, np.zeros_like(value)) + value
-
-        run_graph(alone.training, _arguments(alone.training, sample, int(label)), alone.fresh_state(0), add)
-    found = sorted(v.tobytes() for n, v in sums.items() if n.endswith("_sum"))
-    assert found == sorted(v.tobytes() for v in totals.values()) and len(found) == len(alone.parameters)
+    for sample, label in zip(*_xy("mlp", 3), strict=True):
+        alone = model.fresh_state(0)
+        for state in (together, alone):
+            run_graph(model.training, _arguments(model.training, sample, int(label)), state)
+        for name in (n for n in alone if n.endswith("_sum")):
+            assert alone[name].any(), name
+            totals[name] = totals.get(name, np.zeros_like(alone[name])) + alone[name]
+    assert len(totals) == len(model.parameters)
+    for name, total in totals.items():
+        assert together[name].tobytes() == total.tobytes(), name
 
 
 def test_training_lowers_the_loss() -> None:

@@ -98,7 +98,8 @@ def _modules_to_save(operations: list[Operation], config: AdapterConfig) -> list
     names = list(dict.fromkeys(op.layer for op in candidates))
     chosen = []
     for name in config.modules_to_save:
-        found = [op for op in operations if matches(op.layer, [name]) and "filter" in op.inputs]
+        named = [op for op in operations if matches(op.layer, [name])]
+        found = [op for op in named if "filter" in op.inputs] or named
         if not found:
             raise AdapterError(f"modules_to_save names {name}, which is no layer of the model", _suggest(name, names))
         for op in found:
