@@ -131,7 +131,8 @@ def rows_update(rng: np.random.Generator, name: str) -> Case:
     rate = Tensor("rate", (), "float32", Purpose.ARGUMENT)
     master = tensor("master", rows.shape, "float32", Purpose.MASTER)
     taken = {"learning_rate": rate, "master": master}
-    update = Operation(OPS["SGD"], f"{name}_u", {"gradient": d_rows, **taken}, {"master": master}, {"momentum": 0.0})
+    settings = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    update = Operation(OPS["SGD"], f"{name}_u", {"gradient": d_rows, **taken}, {"master": master}, settings)
     inputs, held = operands | taken, {"gradient": producer, "update": update}
     given = {"d_output": gradient(rng, window.output_shape), "source": values["input"]}
     given |= {"learning_rate": np.float32(0.5), "master": masters(rng, rows.shape, "normal")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from bottleneck_cases import BOTTLENECK_CASES
 from cases import random_int8, random_zero_point
 from channel_cases import ia3_backward
 from layer_cases import Case, gradient, tensor
@@ -101,6 +102,7 @@ GRADIENTS |= {
     "BIAS_BACKWARD": _bias_backward,
     "LORA_BACKWARD_B": _lora_backward_b,
     "IA3_BACKWARD": ia3_backward,
+    "INPUT_OFFSET_BACKWARD": BOTTLENECK_CASES["INPUT_OFFSET_BACKWARD"],
 }
 OPTIMIZERS |= {kind: _optimizer(kind) for kind in OPTIMIZER_CASES} | {"ACCUMULATE_GRADIENT": _accumulate_gradient}
 

@@ -35,13 +35,14 @@ def _speech(data: Path, count: int) -> Samples:
 
 def _images(data: Path, count: int) -> Samples:
     images = np.load(data / "cifar10_jpeg_uint8.npz")
-    return (images["x_train"][:count].astype(np.int16) - 128).astype(np.int8), images["y_train"][:count]
+    chosen = np.random.default_rng(7).permutation(len(images["y_train"]))[:count]
+    return (images["x_train"][chosen].astype(np.int16) - 128).astype(np.int8), images["y_train"][chosen]
 
 
 #: model -> (its file, samples of a device, the learning rate)
 MODELS: dict[str, tuple[str, Callable[[Path, int], Samples], float]] = {
     "DS-CNN": ("fsdd_loso/nicolas.tflite", _speech, 0.01),
-    "ResNet8": ("models/pretrainedResnet_quant.tflite", _images, 0.002),
+    "ResNet8": ("models/pretrainedResnet_quant.tflite", _images, 0.0005),
 }
 
 
@@ -68,7 +69,9 @@ def _cosines(
             continue
         for name, cosines in found.items():
             a, e = (np.asarray(g, np.float64).reshape(-1) for g in (actual[name], expected[name]))
-            assert a.any() and e.any(), f"{name} gets no gradient"
+            assert a.any() == e.any(), f"{name}: one of both is without a gradient"
+            if not e.any():
+                continue
             cosines.append(float(a @ e / (np.linalg.norm(a) * np.linalg.norm(e))))
     return found
 
@@ -88,6 +91,7 @@ def test_every_layer_follows_float64(name: str, bits: int, shared_data: Path) ->
     print(f"\n{name}, gradients of {bits} bits, arena {model.arena.arena_bytes:,} B: cosine with float64")
     print(f"{'':40} {'mean':>9} {'least':>9} samples")
     for weight, cosines in found.items():
+        assert cosines, f"{weight} gets no gradient from any sample"
         print(f"{weight:40} {np.mean(cosines):9.6f} {np.min(cosines):9.6f} {len(cosines):7}")
     assert min(len(cosines) for cosines in found.values()) >= SAMPLES // 4
     low = {weight: float(np.mean(cosines)) for weight, cosines in found.items() if np.mean(cosines) < LEAST[bits]}
