@@ -41,6 +41,7 @@ CONFIGURATIONS = (
     ("models/kws_ref_model.tflite", AdapterConfig("lora", r=8)),
     ("models/kws_ref_model.tflite", AdapterConfig("sparse", options=(("density", 0.1),))),
     ("models/ad01_int8.tflite", AdapterConfig("bitfit", modules_to_save=())),
+    ("models/ad01_int8.tflite", AdapterConfig("lora", r=4, modules_to_save=())),
 )
 
 

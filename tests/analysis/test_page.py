@@ -168,7 +168,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         def full(*arguments: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("tinypeft.analysis.page.os.replace", full)
+        monkeypatch.setattr("tinypeft.files.os.replace", full)
     before = sorted(p.name for p in tmp_path.rglob("*"))
     with pytest.raises(OutputError, match=f"cannot write {re.escape(str(path))}"):
         write_page(path, analysed("plain"))
