@@ -100,7 +100,7 @@ def test_names_and_comments(project: Callable[[str], Built], name: str) -> None:
     assert all(f"{layer}_out" in text for layer in layers)
     header = (built.directory / "src" / f"{built.model.name}.h").read_text()
     assert ("_train_step" in header) is (name != "inference")
-    assert ("_update(" in header) is (name == "batches")
+    assert ("_update(" in header) is (built.model.training_config.batch_size > 1)
 
 
 def test_a_real_model_compiles(shared_data: Path, tmp_path: Path) -> None:

@@ -64,12 +64,12 @@ def open_samples(directory: str, data: str, *, labels: bool, limit: int | None =
     classes, vectors = max(model.output.shape[-1:], default=1), None
     if model.target is not None and model.target.shape:
         vectors = VectorForm(model.target.size, *model.loss.bounds)
-    dataset = load_dataset(data, model.inference.inputs[0], classes, vectors)
     alone = model.training is not None and model.target is None
+    if alone and data.lower().rpartition(".npz")[2].count(":") > 1:
+        raise click.UsageError(f"{model.name} is trained to give its input: --data {data} needs no Y; write F.npz:X.")
+    dataset = load_dataset(data, model.inference.inputs[0], classes, vectors)
     if labels and dataset.y is None and not alone:
         raise click.UsageError(f"--data {data} names no {'targets' if vectors else 'labels'}; write F.npz:X:Y.")
-    if alone and dataset.y is not None:
-        raise click.UsageError(f"{model.name} is trained to give its input: --data {data} needs no Y; write F.npz:X.")
     if limit is not None:
         dataset = Dataset(dataset.x[:limit], None if dataset.y is None else dataset.y[:limit])
     return project, dataset
