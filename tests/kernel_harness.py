@@ -4,8 +4,9 @@
     compare_kernel(op, values)                  asserts that they equal `evaluate`, in place too where that is declared
     compile_operations([op, ...])               one compilation for many operations; then `compiled.run(values)`
 
-Values are arrays by operand name, BlockFloat for bfp16. Kernels are compiled with warnings as errors and the undefined
-behaviour sanitiser, which stops the process; writes outside an output or the scratch are found by guard bytes.
+Values are arrays by operand name, BlockFloat for bfp16 and bfp8. Kernels are compiled with warnings as errors and the
+undefined behaviour sanitiser, which stops the process; writes outside an output or the scratch are found by guard
+bytes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from tinypeft.arithmetic import narrow_shift, round_half_up_shift
 from tinypeft.ir import DTYPES, Operation, Purpose, Tensor
-from tinypeft.ops import CArray, KernelCall
+from tinypeft.ops import CArray, CFunction, CPointers, CStruct, KernelCall
 from tinypeft.ops.base import BlockFloat, Value
 
 FIRMWARE = Path(__file__).resolve().parents[1] / "firmware"
@@ -33,11 +35,14 @@ WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsha
 SANITIZE = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-g"]
 SHARED_SOURCES = ("tp_arithmetic.c",)
 GUARD = 64
-_C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "float32": "float", "bits": "uint8_t"}
+_C_TYPES = {
+    **{"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "int32": "int32_t"},
+    **{"float32": "float", "bits": "uint8_t", "int4": "uint8_t"},
+}
 
 
-class _Bfp16(ctypes.Structure):
-    """The C struct tp_bfp16."""
+class _Bfp(ctypes.Structure):
+    """The C struct tp_bfp."""
 
     _fields_ = (("mantissa", ctypes.c_void_p), ("exponent", ctypes.c_int32), ("peak", ctypes.c_int32))
 
@@ -87,7 +92,7 @@ class CompiledOperation:
 
 
 class _Buffer:
-    """A tensor's memory between guard bytes, perhaps shared with `host`, and the tp_bfp16 that points to it."""
+    """A tensor's memory between guard bytes, perhaps shared with `host`, and the tp_bfp that points to it."""
 
     def __init__(
         self, tensor: Tensor, value: Value | None, host: _Buffer | None = None, inside: int = 0, room: int = 0
@@ -96,7 +101,7 @@ class _Buffer:
         start = GUARD + inside
         self.memory = host.memory if host is not None else _guarded(max(inside + tensor.nbytes, room))
         self.array: np.ndarray = self.memory[start : start + tensor.nbytes].view(DTYPES[tensor.dtype])
-        self.struct = _Bfp16(self.array.ctypes.data, 12345, -1)
+        self.struct = _Bfp(self.array.ctypes.data, 12345, -1)
         if isinstance(value, BlockFloat):
             self.array[:] = value.mantissa.reshape(-1)
             self.struct.exponent, self.struct.peak = value.exponent, value.peak
@@ -106,15 +111,15 @@ class _Buffer:
     @property
     def address(self) -> int:
         """What the C call is given."""
-        return ctypes.addressof(self.struct) if self.tensor.dtype == "bfp16" else self.array.ctypes.data
+        return ctypes.addressof(self.struct) if self.tensor.block_float else self.array.ctypes.data
 
     def value(self) -> Value:
-        """The value as `evaluate` gives it; a bfp16 must carry the peak of its mantissas."""
+        """The value as `evaluate` gives it; mantissas must carry the peak of its mantissas."""
         array = self.array.copy()
-        if self.tensor.dtype == "bits":
+        if self.tensor.packed:
             return array
         array = array.reshape(self.tensor.shape)
-        if self.tensor.dtype != "bfp16":
+        if not self.tensor.block_float:
             return array
         result = BlockFloat(array, int(self.struct.exponent))
         assert self.struct.peak == result.peak, f"{self.tensor.name}: peak {self.struct.peak}, mantissas {result.peak}"
@@ -124,21 +129,43 @@ class _Buffer:
 def compile_operations(operations: Sequence[Operation]) -> list[CompiledOperation]:
     """The operations' calls, compiled together."""
     calls = [op.op.call(op) for op in operations]
-    sources = sorted({op.op.source for op, call in zip(operations, calls, strict=True) if call is not None})
+    used = [op.op.sources(op) for op, call in zip(operations, calls, strict=True) if call is not None]
+    sources = sorted({source for several in used for source in several})
     lines = ["#include <stddef.h>", '#include "tinypeft/tp_kernels.h"']
     for i, (op, call) in enumerate(zip(operations, calls, strict=True)):
         if call is not None:
             lines += _wrapper(f"op{i}", op, call)
-    library = _library("\n".join(lines) + "\n", tuple(sources))
+    bits = {8 if t.dtype == "bfp8" else 16 for op in operations for t in _tensors(op) if t.block_float} or {16}
+    assert len(bits) == 1, "operations compiled together have gradients of the same bits"
+    library = _library("\n".join(lines) + "\n", tuple(sources), bits.pop())
     return [
         CompiledOperation(op, call, None if call is None else getattr(library, f"op{i}"))
         for i, (op, call) in enumerate(zip(operations, calls, strict=True))
     ]
 
 
-def compile_library(source: str, kernels: Sequence[str] = ()) -> ctypes.CDLL:
+def in_8_bits(op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+    """Make the gradients that `op` takes and gives bfp8; its values, those of gradients narrowed where they must be."""
+    for each in (op, *(held for held in op.attributes.values() if isinstance(held, Operation))):
+        for tensor in _tensors(each):
+            tensor.dtype = "bfp8" if tensor.dtype == "bfp16" else tensor.dtype
+    return {name: _in_8_bits(value) for name, value in values.items()}
+
+
+def _in_8_bits(value: Value) -> Value:
+    if not isinstance(value, BlockFloat) or value.mantissa.dtype != np.int16:
+        return value
+    shift = narrow_shift(value.peak, 127)
+    return BlockFloat(round_half_up_shift(value.mantissa, shift).astype(np.int8), value.exponent + shift)
+
+
+def _tensors(op: Operation) -> list[Tensor]:
+    return [*op.inputs.values(), *op.outputs.values()]
+
+
+def compile_library(source: str, kernels: Sequence[str] = (), bits: int = 16) -> ctypes.CDLL:
     """C text that calls functions of the firmware, linked with the shared arithmetic and these kernel sources."""
-    return _library(source, tuple(kernels))
+    return _library(source, tuple(kernels), bits)
 
 
 def run_kernel(op: Operation, values: dict[str, Value], in_place: dict[str, str] | None = None) -> dict[str, Value]:
@@ -167,12 +194,12 @@ def assert_equal(op: Operation, actual: dict[str, Value], expected: dict[str, Va
     assert set(actual) == set(expected) == set(op.outputs), f"{op}: {set(actual)}, {set(expected)}"
     for name, tensor in op.outputs.items():
         a, e = actual[name], expected[name]
-        if tensor.dtype == "bfp16":
+        if tensor.block_float:
             assert isinstance(e, BlockFloat), f"{op}: {name} is not a BlockFloat"
             assert a.exponent == e.exponent, f"{op}: exponent of {name} is {a.exponent}, expected {e.exponent}"
             a, e = a.mantissa, e.mantissa
         assert e.dtype == np.dtype(DTYPES[tensor.dtype]), f"{op}: {name} is {e.dtype}, declared {tensor.dtype}"
-        if tensor.dtype != "bits":
+        if not tensor.packed:
             assert e.shape == tensor.shape, f"{op}: {name} has shape {e.shape}, declared {tensor.shape}"
         a, e = (np.ascontiguousarray(v).reshape(-1).view(np.uint8) for v in (a, e))
         np.testing.assert_array_equal(a, e, f"{op}: {name}")
@@ -198,12 +225,15 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
     lines: list[str] = []
     arguments: list[str] = []
     if call.params:
-        body = _initialiser(call.fields, name, lines)
+        body = initialiser(call.fields, name, lines)
         lines.append(f"static const {call.params} {name}_params = {body};")
         arguments.append(f"&{name}_params")
     for argument in call.arguments:
         i = len(_flat(call.arguments[: len(arguments) - bool(call.params)]))
-        if isinstance(argument, tuple):
+        if isinstance(argument, CPointers):
+            pointers = ", ".join(f"a[{i + k}]" for k in range(len(argument.tensors)))
+            arguments.append(f"(void *const[]){{{pointers}}}" if pointers else "NULL")
+        elif isinstance(argument, tuple):
             pointers = ", ".join(f"a[{i + k}]" for k in range(len(argument)))
             arguments.append(f"(const {_C_TYPES[argument[0].dtype]} *const[]){{{pointers}}}")
         elif isinstance(argument, Tensor) and argument.purpose is Purpose.ARGUMENT and not argument.shape:
@@ -219,18 +249,26 @@ def _wrapper(name: str, op: Operation, call: KernelCall) -> list[str]:
 
 def _flat(arguments: Sequence[Any]) -> list[Any]:
     """The arguments, tuples of tensors one by one."""
-    return [each for argument in arguments for each in (argument if isinstance(argument, tuple) else (argument,))]
+    several = (a.tensors if isinstance(a, CPointers) else a if isinstance(a, tuple) else (a,) for a in arguments)
+    return [each for group in several for each in group]
 
 
-def _initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
+def initialiser(fields: dict[str, Any], prefix: str, lines: list[str]) -> str:
+    """The C initialiser of a parameter struct; tables that it points to are appended to `lines`."""
     parts = []
     for field, value in fields.items():
         if isinstance(value, dict):
-            text = _initialiser(value, f"{prefix}_{field}", lines)
+            text = initialiser(value, f"{prefix}_{field}", lines)
         elif isinstance(value, CArray):
             text = f"{prefix}_{field}"
             numbers = ", ".join(_number(v) for v in value.values.reshape(-1))
             lines.append(f"static const {value.ctype} {text}[] = {{{numbers}}};")
+        elif isinstance(value, CFunction):
+            text = value.name
+        elif isinstance(value, CStruct):
+            body = initialiser(value.fields, f"{prefix}_{field}", lines)
+            lines.append(f"static const {value.ctype} {prefix}_{field} = {body};")
+            text = f"&{prefix}_{field}"
         else:
             text = "NULL" if value is None else _number(value)
         parts.append(f".{field} = {text}")
@@ -251,22 +289,32 @@ def _folder() -> Path:
 
 
 @functools.cache
-def _object(source: str) -> Path:
-    target = _folder() / f"{Path(source).stem}.o"
-    flags = [*WARNINGS, *SANITIZE, "-O1", "-fPIC", f"-I{FIRMWARE / 'include'}"]
+def _object(source: str, bits: int) -> Path:
+    target = _folder() / f"{Path(source).stem}-{bits}.o"
+    flags = [*WARNINGS, *SANITIZE, "-O1", "-fPIC", f"-DTP_GRADIENT_BITS={bits}", f"-I{FIRMWARE / 'include'}"]
     _compile(["gcc", *flags, "-c", str(FIRMWARE / "kernels" / source), "-o", str(target)])
     return target
 
 
 @functools.cache
-def _library(wrappers: str, sources: tuple[str, ...]) -> ctypes.CDLL:
+def _library(wrappers: str, sources: tuple[str, ...], bits: int) -> ctypes.CDLL:
     shared = [s for s in SHARED_SOURCES if (FIRMWARE / "kernels" / s).exists()]
-    objects = [str(_object(source)) for source in sorted({*sources, *shared})]
-    stem = hashlib.sha256(wrappers.encode()).hexdigest()[:16]
+    objects = [str(_object(source, bits)) for source in sorted({*sources, *shared})]
+    stem = hashlib.sha256(f"{bits}{wrappers}".encode()).hexdigest()[:16]
     path = _folder() / f"{stem}.c"
     path.write_text(wrappers)
     library = path.with_suffix(".so")
-    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O0", "-fPIC", "-shared", *SANITIZE]
+    flags = [
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-O0",
+        "-fPIC",
+        "-shared",
+        *SANITIZE,
+        f"-DTP_GRADIENT_BITS={bits}",
+    ]
     _compile(["gcc", *flags, f"-I{FIRMWARE / 'include'}", str(path), *objects, "-o", str(library)])
     return ctypes.CDLL(str(library))
 

@@ -38,11 +38,67 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "batches": ("plain", AdapterConfig(r=2), TrainingConfig(momentum=0.9, batch_size=4)),
     "regex": ("residual", AdapterConfig(target_modules="branch_.*|again"), TrainingConfig(momentum=0.5)),
     "classifier_only": ("plain", AdapterConfig(target_modules=()), TrainingConfig()),
+    "lora_int4": ("residual", AdapterConfig(r=3, options=(("lora_bits", 4),)), TrainingConfig()),
+    "lora_patterns": (
+        "residual",
+        AdapterConfig(
+            modules_to_save=(),
+            options=(("rank_pattern", "branch_.*=1,again=5"), ("use_rslora", True), ("init_lora_weights", "gaussian")),
+        ),
+        TrainingConfig(momentum=0.5),
+    ),
     "mlp": ("mlp", AdapterConfig(), TrainingConfig()),
+    "bits_8": ("residual", AdapterConfig(r=3), TrainingConfig(momentum=0.5, grad_bits=8)),
+    "latents": (
+        "residual",
+        AdapterConfig(r=2, target_modules="again|head"),
+        TrainingConfig(latents=True, momentum=0.5),
+    ),
+    "whole": ("mlp", AdapterConfig("modules_to_save", modules_to_save=("first", "head")), TrainingConfig()),
+    "whole_conv": (
+        "plain",
+        AdapterConfig(target_modules=(), modules_to_save=("stem", "head")),
+        TrainingConfig(momentum=0.5),
+    ),
+    "more_classes": ("plain", AdapterConfig(options=(("head_classes", "2,new,0,1,new"),)), TrainingConfig()),
     "float_edges": ("float_edges", AdapterConfig(), TrainingConfig()),
     "conv_mean": ("conv_mean", AdapterConfig(), TrainingConfig()),
     "no_bias": ("no_bias", AdapterConfig(), TrainingConfig()),
     "dense_reshape": ("dense_reshape", AdapterConfig(), TrainingConfig()),
+    "nesterov": ("plain", AdapterConfig(r=2), TrainingConfig(momentum=0.9, nesterov=True, weight_decay=0.01)),
+    "adam": ("residual", AdapterConfig(r=3), TrainingConfig("adam", weight_decay=0.1)),
+    "adam8": ("plain", AdapterConfig(r=2), TrainingConfig("adam8")),
+    "clipped": ("mlp", AdapterConfig(r=2), TrainingConfig("adam8", batch_size=3, clip_norm=0.5)),
+    "bitfit": ("softmax_end", AdapterConfig("bitfit", modules_to_save=()), TrainingConfig(momentum=0.5)),
+    "ia3": ("plain", AdapterConfig("ia3", modules_to_save=()), TrainingConfig()),
+    "channels": ("forms", AdapterConfig("bitfit+ia3"), TrainingConfig(momentum=0.9, batch_size=4)),
+    "lora_channels": ("plain", AdapterConfig("lora+bitfit+ia3", r=2), TrainingConfig()),
+    "sparse_channels": ("plain", AdapterConfig("bitfit+ia3+sparse", modules_to_save=()), TrainingConfig()),
+    "bottleneck": (
+        "plain",
+        AdapterConfig("bottleneck", options=(("reduction_factor", 3),)),
+        TrainingConfig(momentum=0.5),
+    ),
+    "bottleneck_swish": (
+        "softmax_end",
+        AdapterConfig("bottleneck+lora", modules_to_save=(), options=(("non_linearity", "hard_swish"),)),
+        TrainingConfig(),
+    ),
+    "parallel_bottleneck": (
+        "residual",
+        AdapterConfig(
+            "parallel_bottleneck+bottleneck", options=(("reduction_factor", 3), ("non_linearity", "hard_swish"))
+        ),
+        TrainingConfig(),
+    ),
+    "parallel_bottleneck_mlp": ("mlp", AdapterConfig("parallel_bottleneck"), TrainingConfig(batch_size=4)),
+    "input_offset": ("plain", AdapterConfig("input_offset"), TrainingConfig()),
+    "input_offset_first_classifier": (
+        "dense_reshape",
+        AdapterConfig("lora+input_offset", options=(("input_offset_shape", "channel"),)),
+        TrainingConfig(momentum=0.9),
+    ),
+    "input_offset_float": ("float_edges", AdapterConfig("input_offset+bottleneck"), TrainingConfig(batch_size=3)),
     "layout": ("layout", AdapterConfig(r=2), TrainingConfig()),
     "smoothed": (
         "plain",
@@ -61,6 +117,14 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
         TrainingConfig(loss="mean_squared_error", target="vector", batch_size=3),
     ),
     "autoencoder": ("autoencoder", AdapterConfig(r=2), TrainingConfig(loss="mean_squared_error", target="input")),
+    "sparse": ("plain", AdapterConfig("sparse", options=(("density", 0.3),)), TrainingConfig(momentum=0.5)),
+    "sparse_forms": (
+        "forms",
+        AdapterConfig("sparse", modules_to_save=(), options=(("channels", "grouped=1,6;head=0"), ("density", 0.4))),
+        TrainingConfig(batch_size=2),
+    ),
+    "sparse_whole": ("no_bias", AdapterConfig("sparse", options=(("density", 1.0),)), TrainingConfig()),
+    "sparse_lora": ("residual", AdapterConfig("lora+sparse", r=2, options=(("density", 0.4),)), TrainingConfig()),
 }
 TRAINABLE = [name for name, (_, adapter, _) in CONFIGURATIONS.items() if adapter.adapter != "none"]
 

@@ -29,13 +29,14 @@ _FUNCTIONS = {
     "requantize_single": ("int32_t", ("int32_t", "int32_t", "int32_t"), "tp_requantize_single(a[i], b[i], c[i])"),
     "round_shift_s64": ("int64_t", ("int64_t", "int32_t"), "tp_round_shift_s64(a[i], b[i])"),
     "round_shift_s32": ("int32_t", ("int32_t", "int32_t"), "tp_round_shift_s32(a[i], b[i])"),
-    "narrow_shift": ("int32_t", ("int64_t",), "tp_narrow_shift(a[i])"),
+    "narrow_shift": ("int32_t", ("int64_t", "int32_t"), "tp_narrow_shift(a[i], b[i])"),
     "accumulator_shift": ("int32_t", ("int32_t", "int32_t"), "tp_accumulator_shift(a[i], b[i])"),
     "common_exponent": (
-        "int32_t", ("int64_t", "int32_t", "int64_t", "int32_t"), "tp_common_exponent(a[i], b[i], c[i], d[i])"
+        "int32_t",
+        ("int64_t", "int32_t", "int64_t", "int32_t", "int32_t"),
+        "tp_common_exponent(a[i], b[i], c[i], d[i], e[i])",
     ),
     "exp2i": ("float", ("int32_t",), "tp_exp2i(a[i])"),
-    "wide_to_f32": ("float", ("int64_t", "int32_t"), "tp_wide_to_f32(a[i], b[i])"),
     "limit": ("float", ("float", "float"), "tp_limit_f32(a[i], b[i])"),
     "round_to_s32": ("int32_t", ("float",), "tp_round_to_s32(a[i])"),
     "float_exponent": ("int32_t", ("float",), "tp_float_exponent(a[i])"),
@@ -46,6 +47,8 @@ _FUNCTIONS = {
     "multiplier_exponent": ("int32_t", ("float",), "tp_float_multiplier(&a[i], &(int32_t){0})"),
     "exponential": ("int32_t", ("int64_t", "int32_t"), "tp_exponential(a[i], b[i])"),
     "log": ("int32_t", ("int64_t",), "tp_log_fixed((uint64_t)a[i])"),
+    "sqrt": ("float", ("float",), "tp_sqrt_f32(a[i])"),
+    "cos_pi": ("float", ("float",), "tp_cos_pi_f32(a[i])"),
 }  # fmt: skip
 
 
@@ -53,7 +56,7 @@ _FUNCTIONS = {
 def _library() -> ctypes.CDLL:
     lines = ['#include "tinypeft/tp_arithmetic.h"']
     for name, (result, arguments, expression) in _FUNCTIONS.items():
-        parameters = "".join(f", const {t} *{v}" for t, v in zip(arguments, "abcd", strict=False))
+        parameters = "".join(f", const {t} *{v}" for t, v in zip(arguments, "abcde", strict=False))
         head = f"void f_{name}(int32_t n, {result} *y{parameters})"
         lines += [f"{head};", f"{head} {{ for (int32_t i = 0; i < n; i++) {{ y[i] = {expression}; }} }}"]
     head = "uint32_t f_uniform(uint32_t state, float *y, int32_t n, float bound)"
@@ -150,10 +153,11 @@ def test_narrow_and_accumulator_shift() -> None:
     rng = np.random.default_rng(4)
     edges = np.concatenate([(1 << np.arange(16, 47)) - k for k in (-1, 0, 1)] + [32767 * (1 << np.arange(1, 30))])
     bounds = np.concatenate([np.abs(_integers(rng, 2000, 46)), edges, np.arange(32760, 33000)])
-    shifts = _each(arithmetic.narrow_shift, bounds)
-    _assert_same("narrow_shift", shifts, bounds)
-    assert (arithmetic.round_half_up_shift(bounds, shifts) <= arithmetic.BFP16_MAX).all()
-    assert (arithmetic.round_half_up_shift(bounds, shifts - 1) > arithmetic.BFP16_MAX)[shifts > 0].all()
+    bounds, limits = _grid(bounds, [127, arithmetic.BFP16_MAX])
+    shifts = _each(arithmetic.narrow_shift, bounds, limits)
+    _assert_same("narrow_shift", shifts, bounds, limits)
+    assert (arithmetic.round_half_up_shift(bounds, shifts) <= limits).all()
+    assert (arithmetic.round_half_up_shift(bounds, shifts - 1) > limits)[shifts > 0].all()
 
     peak, l1 = _grid(
         [0, 1, 2, 3, 16384, 32766, 32767], np.append(np.abs(_integers(rng, 500, 31)), [65532, 65533, 65534])
@@ -162,19 +166,20 @@ def test_narrow_and_accumulator_shift() -> None:
     _assert_same("accumulator_shift", shifts, peak, l1)
     reach = arithmetic.round_half_up_shift(peak, shifts) * l1
     assert (reach <= arithmetic.ACCUMULATOR_MAX).all()
-    narrow = _each(arithmetic.narrow_shift, reach)
+    narrow = _each(arithmetic.narrow_shift, reach, np.full_like(reach, 127))
     assert (reach + (1 << narrow >> 1) <= INT32_MAX).all(), "the half of the rounding shift must fit as well"
 
 
 def test_common_exponent() -> None:
     rng = np.random.default_rng(5)
     bounds = np.concatenate([[0, 1, 32767, arithmetic.ACCUMULATOR_MAX], np.abs(_integers(rng, 4, 31))[:6]])
-    a, ea, b, eb = _grid(bounds, [-120, -31, -20, 5], bounds, [-130, -50, -21, -20, 40])
-    exponents = _each(arithmetic.common_exponent, a, ea, b, eb)
-    _assert_same("common_exponent", exponents, a, ea, b, eb)
+    limits = [arithmetic.BFP16_MAX, arithmetic.ACCUMULATOR_MAX]
+    a, ea, b, eb, limit = _grid(bounds, [-120, -31, -20, 5], bounds, [-130, -50, -21, -20, 40], limits)
+    exponents = _each(arithmetic.common_exponent, a, ea, b, eb, limit)
+    _assert_same("common_exponent", exponents, a, ea, b, eb, limit)
     total = arithmetic.round_half_up_shift(a, exponents - ea) + arithmetic.round_half_up_shift(b, exponents - eb)
     lone = np.where(a == 0, b, np.where(b == 0, a, -1)) >= 0  # a zero beside a value does not matter
-    assert (total[~lone] <= arithmetic.BFP16_MAX).all()
+    assert (total <= limit)[~lone].all()
     values = a * 2.0**ea + b * 2.0**eb
     error = np.abs(total * 2.0**exponents - values)
     assert (error <= 2.0**exponents)[~lone].all(), "each is rounded by at most half a step"
@@ -184,27 +189,11 @@ def test_common_exponent() -> None:
     assert (exponents[zero] == eb[zero]).all()
 
 
-def test_exp2i_and_wide_to_float() -> None:
-    rng = np.random.default_rng(6)
+def test_exp2i() -> None:
     exponents = np.arange(-200, 200)
     powers = _each(arithmetic.exp2i, exponents)
     _assert_same("exp2i", powers, exponents)
     assert powers[200] == 1.0 and powers[200 - 127] == 0.0 and powers[-1] == 2.0**127
-
-    near = np.array([(1 << 52) + k for k in (-2, -1, 0, 1, 2)] + [(1 << 53) - 1, (1 << 24) - 1, 1 << 24, (1 << 24) + 1])
-    totals = np.concatenate([_integers(rng, 150, 53), near, -near])
-    total, exponent = _grid(totals, [-170, -150, -127, -126, -100, -20, 0, 20, 100])
-    with np.errstate(over="ignore"):
-        result = np.concatenate([arithmetic.wide_to_float(t, int(e[0])) for t, e in _by_exponent(total, exponent)])
-    order = np.argsort(exponent, kind="stable")
-    _assert_same("wide_to_f32", result, total[order], exponent[order])
-    exact = total[order] * 2.0 ** exponent[order]
-    normal = (np.abs(exact) > 2.0**-102) & (np.abs(exact) < 2.0**127)
-    np.testing.assert_allclose(result[normal].astype(np.float64), exact[normal], rtol=2.0**-24)
-
-
-def _by_exponent(total: np.ndarray, exponent: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(total[exponent == e], exponent[exponent == e]) for e in np.unique(exponent)]
 
 
 def _floats(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -301,6 +290,31 @@ def test_log() -> None:
     _assert_same("log", result, x)
     np.testing.assert_allclose(result * 2.0**-26, np.log(x * 2.0**-31), rtol=0, atol=3e-8)
     assert arithmetic.log_fixed(1 << 31) == 0
+
+
+def test_sqrt() -> None:
+    """Of every exponent, subnormal too, and next to squares, where rounding is decided."""
+    rng = np.random.default_rng(3)
+    random = rng.integers(0, 0xFF800001, 200000, dtype=np.uint32).view(F32)
+    squares = (np.arange(4000, 4400, dtype=np.int64) ** 2).astype(F32)
+    near = np.concatenate([np.nextafter(squares, F32(end)) for end in (0, np.inf)])
+    edges = np.array([0, -0.0, 1e-45, 1.1754942e-38, 1.1754944e-38, 3.4028235e38, np.inf, -np.inf, np.nan, -1], F32)
+    x = np.concatenate([random, squares, near, edges])
+    result = arithmetic.sqrt_f32(x)
+    _assert_same("sqrt", result, x)
+    exact = [math.sqrt(v) if v > 0 else 0.0 for v in x.tolist()]  # 53 digits: enough for 24 to round as the exact root
+    np.testing.assert_array_equal(result, np.array(exact, F32))
+    np.testing.assert_array_equal(arithmetic.sqrt_f32(squares), np.arange(4000, 4400))
+
+
+def test_cos_pi() -> None:
+    x = np.concatenate([np.linspace(0, 1, 100001), np.logspace(-40, 0, 1000)]).astype(F32)
+    result = arithmetic.cos_pi_f32(x)
+    _assert_same("cos_pi", result, x)
+    assert np.abs(result - np.cos(np.pi * x.astype(np.float64))).max() < 3e-7
+    ends = arithmetic.cos_pi_f32(np.array([0, 0.5, 1], F32))
+    np.testing.assert_allclose(ends, [1, 0, -1], atol=2e-7)
+    assert ends[0] <= 1 and ends[2] >= -1
 
 
 @pytest.mark.parametrize("state", [1, 2, 0x80000000, 0xFFFFFFFF, 2654435761])

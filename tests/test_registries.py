@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from typing import Any
@@ -12,6 +13,7 @@ from cases import CASES
 from gradients import backward
 from kernel_harness import FIRMWARE, block_float
 from training_cases import KERNEL_CASES
+from update_cases import ROW_CASES, held_by
 from weighted_cases import WEIGHTED_CASES
 
 from tinypeft import adapters, emulators, flashers, losses, ops, optimizers
@@ -21,9 +23,9 @@ from tinypeft.compiler import compile_model
 from tinypeft.emulators import EMULATORS
 from tinypeft.errors import AdapterError
 from tinypeft.flashers import FLASHERS
-from tinypeft.ir import Operation, Purpose, Tensor
+from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
 from tinypeft.losses import INPUT, LOSSES, TARGETS
-from tinypeft.ops import OPS, CArray
+from tinypeft.ops import OPS, CArray, CPointers
 from tinypeft.ops.base import Op, Value
 from tinypeft.ops.loss import LossOp
 from tinypeft.optimizers import OPTIMIZERS
@@ -60,7 +62,8 @@ def operations() -> dict[str, Operation]:
 @functools.cache
 def examples() -> dict[str, Operation]:
     """The same, cases without their values."""
-    return {kind: case if isinstance(case, Operation) else case[0] for kind, case in operations().items()}
+    rows = {kind: held_by(make(np.random.default_rng(1), "op")[0])[kind] for kind, make in ROW_CASES.items()}
+    return rows | {kind: case if isinstance(case, Operation) else case[0] for kind, case in operations().items()}
 
 
 def missing_cases(registered: dict[str, Op], forward: Any, compared: Any) -> list[str]:
@@ -96,13 +99,22 @@ def test_no_case_is_of_an_unknown_operator() -> None:
 @pytest.mark.parametrize("kind", OPS)
 def test_the_kernel_is_in_its_source_and_in_a_header(kind: str) -> None:
     operation = examples()[kind]
+    headers = "\n".join(path.read_text() for path in (FIRMWARE / "include" / "tinypeft").glob("*.h"))
+    if kind in ROW_CASES:
+        function = operation.op.row_function(operation)
+        text = (FIRMWARE / "kernels" / OPS[kind].source).read_text()
+        # a macro may define it
+        assert re.search(rf"^(void |int |\w+\(){function.name}[(,]", text, re.M), (
+            f"{function.name} is not in its source"
+        )
+        assert re.search(rf"^(void|int) {function.name}\(", headers, re.M), f"{function.name} is declared in no header"
+        return
     call = operation.op.call(operation)
     if call is None:
         assert not OPS[kind].source, f"{kind} names a source but calls nothing"
         return
     text = (FIRMWARE / "kernels" / OPS[kind].source).read_text()
     assert re.search(rf"^void {call.function}\(", text, re.M), f"{call.function} is not in {OPS[kind].source}"
-    headers = "\n".join(path.read_text() for path in (FIRMWARE / "include" / "tinypeft").glob("*.h"))
     declared = re.search(rf"^void {call.function}\(([^;]*)\);", headers, re.M)
     assert declared, f"{call.function} is declared in no header"
     given = len(call.arguments) + bool(call.params) + bool(operation.op.scratch_bytes(operation))
@@ -119,17 +131,20 @@ def test_an_operator_declares_what_it_takes_and_gives(kind: str) -> None:
     operation = examples()[kind]
     op = operation.op
     assert op is OPS[kind] and op.name == kind and re.fullmatch(r"[A-Z0-9_]+", kind)
-    assert set(op.operands) <= set(operation.inputs) and all(op.takes(name) for name in operation.inputs)
-    assert set(operation.outputs) <= set(op.results)
+    given = set(operation.inputs) - set(operation.outputs)  # what is updated in place is an operand if it is read
+    assert set(op.operands) <= set(operation.inputs) and all(op.takes(name) for name in given)
+    assert all(op.gives(name) for name in operation.outputs)
     for name, shape in op.shapes(operation).items():
         assert operation.outputs[name].shape == shape, f"{kind}: {name}"
     for output, hosts in op.in_place(operation).items():
         for host in hosts:
             assert operation.inputs[host].nbytes >= operation.outputs[output].nbytes, f"{kind}: {output} in {host}"
     assert op.scratch_bytes(operation) >= 0 and op.macs(operation) >= 0
-    call = op.call(operation)
+    call = None if kind in ROW_CASES else op.call(operation)
     for argument in [] if call is None else call.arguments:
-        assert argument is None or isinstance(argument, Tensor | tuple | CArray | int | float), f"{kind}: {argument!r}"
+        assert argument is None or isinstance(argument, Tensor | tuple | CArray | CPointers | int | float), (
+            f"{kind}: {argument!r}"
+        )
     if not (op.importable or op.differentiable):
         with pytest.raises(NotImplementedError):
             op.from_tflite(None, [], [])
@@ -187,22 +202,33 @@ def test_boards(name: str) -> None:
     assert (FIRMWARE / "consoles" / f"{board.console.driver}.c").is_file()
 
 
+@pytest.mark.parametrize("shape", [(3, 70), (3,)])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_train_a_model(name: str) -> None:
-    """The states an optimiser declares are those its operation updates, and the operator has a kernel."""
+def test_optimizers_update_what_they_declare(name: str, shape: tuple[int, ...]) -> None:
+    """An update writes the master and its own states, reads the shared ones, and has a function for rows of it."""
     optimizer = OPTIMIZERS[name]
-    master, rate = (
-        Tensor("master", (3, 2), "float32", Purpose.MASTER),
-        Tensor("rate", (), "float32", Purpose.ARGUMENT),
-    )
-    gradient = Tensor("gradient", (3, 2), "float32", Purpose.GRADIENT)
-    for settings in ({"momentum": 0.0}, {"momentum": 0.9}):
-        states = optimizer.states(master, settings)
-        operation = optimizer.update(master, gradient, rate, states, settings)
-        assert operation.kind in OPS
-        updated = list(operation.outputs.values())
-        assert updated[0] is master and all(any(s is t for t in updated) for s in states.values())
-        assert all(s.purpose is Purpose.OPTIMIZER_STATE for s in states.values())
+    assert set(optimizer.reads) <= {field.name for field in dataclasses.fields(TrainingConfig)}
+    master = Tensor("master", shape, "float32", Purpose.MASTER)
+    rate = Tensor("rate", (), "float32", Purpose.ARGUMENT)
+    gradient = Tensor("gradient", shape, "float32", Purpose.GRADIENT)
+    for config in (TrainingConfig(optimizer=name), TrainingConfig(optimizer=name, **_momentum(optimizer.reads))):
+        settings = vars(config)
+        states, shared = optimizer.states(master, settings), optimizer.shared(settings)
+        assert set(shared.starts) == set(shared.states)
+        operation = optimizer.update(master, gradient, rate, states | shared.states, settings)
+        verify(Graph("update", [gradient, rate], [], [*shared.operations, operation]), name)
+        assert list(operation.outputs) == ["master", *states] and operation.output is master
+        assert {t.name for op in shared.operations for t in op.outputs.values()} == {
+            t.name for t in shared.states.values()
+        }
+        every = [*states.values(), *shared.states.values()]
+        assert all(s.purpose is Purpose.OPTIMIZER_STATE for s in every)
+        rows = operation.op.row_function(operation)
+        assert {id(t) for t in rows.states} == {id(t) for t in every}
+
+
+def _momentum(reads: tuple[str, ...]) -> dict[str, Any]:
+    return {"momentum": 0.9} if "momentum" in reads else {}
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -211,8 +211,9 @@ def log_fixed(x: int) -> int:
 # Block floating point
 
 BFP16_MAX = 32767
-#: Largest bound of an int32 accumulator that still leaves room for the half of a rounding shift of up to 17 bits.
-ACCUMULATOR_MAX = 0x7FFE0000
+INT32_MAX = 0x7FFFFFFF
+#: Largest bound of an int32 accumulator that still leaves room for the half of a rounding shift of up to 25 bits.
+ACCUMULATOR_MAX = 0x7F000000
 
 
 def narrow_shift(bound: int, limit: int = BFP16_MAX) -> int:
@@ -231,8 +232,8 @@ def accumulator_shift(peak: int, l1: int) -> int:
     return shift
 
 
-def common_exponent(bound_a: int, exponent_a: int, bound_b: int, exponent_b: int) -> int:
-    """The exponent at which a + b, of magnitudes up to the bounds, fits int16 mantissas after rounding each."""
+def common_exponent(bound_a: int, exponent_a: int, bound_b: int, exponent_b: int, limit: int = BFP16_MAX) -> int:
+    """The exponent at which |a + b|, of magnitudes up to the bounds, is at most `limit` after rounding each."""
     if bound_a == 0:
         exponent_a = exponent_b
     if bound_b == 0:
@@ -242,7 +243,7 @@ def common_exponent(bound_a: int, exponent_a: int, bound_b: int, exponent_b: int
     while (
         int(round_half_up_shift(bound_a, exponent - exponent_a))
         + int(round_half_up_shift(bound_b, exponent - exponent_b))
-        > BFP16_MAX
+        > limit
     ):
         exponent += 1
     return exponent
@@ -266,16 +267,6 @@ def exp2i(exponent: int) -> np.float32:
     return F32(2.0 ** min(exponent, 127))
 
 
-def wide_to_float(total: np.ndarray, exponent: int) -> np.ndarray:
-    """int64 sums times 2**exponent as float32: 24 bits kept, rounded half up, then one exact scaling."""
-    total = np.asarray(total, np.int64)
-    _, bits = np.frexp(np.abs(total).astype(np.float64))  # |total| < 2**53 keeps this exact
-    shift = np.maximum(bits.astype(np.int64) - 24, 0)
-    kept = round_half_up_shift(total, shift).astype(np.float32)
-    scale = np.array([exp2i(int(s) + exponent) for s in shift.reshape(-1)], np.float32).reshape(shift.shape)
-    return kept * scale
-
-
 def limit_float(x: np.ndarray, limit: np.float32 = MASTER_LIMIT) -> np.ndarray:
     """float32 values limited to [-limit, limit]; not a number becomes 0."""
     x = np.asarray(x, np.float32)
@@ -293,15 +284,70 @@ def float_exponent(x: float | np.float32) -> int:
     return int(np.float32(x).view(np.uint32) >> 23 & 0xFF) - 127
 
 
+def sqrt_f32(x: np.ndarray) -> np.ndarray:
+    """The square root, correctly rounded; 0 for what is not above 0."""
+    x = np.asarray(x, np.float32)
+    return np.sqrt(np.where(x > 0, x, F32(0.0)))
+
+
+_SIN_PI_COEFFICIENTS = [F32(c) for c in (-7.3704309e-3, 8.2145887e-2, -5.9926453e-1, 2.5501640, -5.1677128, 3.1415927)]
+
+
+def cos_pi_f32(x: np.ndarray) -> np.ndarray:
+    """cos(pi * x) for 0 <= x <= 1 in float32: sin(pi * (1/2 - x)) by its series to the 11th power, limited to +-1."""
+    r = F32(0.5) - np.asarray(x, np.float32)
+    square = r * r
+    p = np.full_like(r, _SIN_PI_COEFFICIENTS[0])
+    for coefficient in _SIN_PI_COEFFICIENTS[1:]:
+        p = p * square + coefficient
+    return limit_float(p * r, F32(1.0))
+
+
+# 4-bit integers
+
+
+def pack_int4(values: np.ndarray) -> np.ndarray:
+    """Values in [-8, 7] as uint8, two a byte, the first in the low nibble."""
+    nibbles = np.asarray(values).reshape(-1).astype(np.uint8) & 0xF
+    nibbles = np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8))
+    return nibbles[::2] | (nibbles[1::2] << 4)
+
+
+def unpack_int4(packed: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` values of what `pack_int4` gave, int8."""
+    nibbles = np.stack([packed & 0xF, packed >> 4], axis=1).reshape(-1)[:count].astype(np.int8)
+    return np.where(nibbles > 7, nibbles - 16, nibbles).astype(np.int8)
+
+
 # Pseudo-random numbers
+
+
+def xorshift32(state: int) -> int:
+    """The state behind `state`, neither of which is 0."""
+    state ^= (state << 13) & 0xFFFFFFFF
+    state ^= state >> 17
+    return state ^ (state << 5) & 0xFFFFFFFF
 
 
 def uniform_f32(state: int, count: int, bound: np.float32) -> tuple[int, np.ndarray]:
     """`count` float32 values in [-bound, bound) from xorshift32; returns the next state too."""
     values = np.empty(count, np.float32)
     for i in range(count):
-        state ^= (state << 13) & 0xFFFFFFFF
-        state ^= state >> 17
-        state ^= (state << 5) & 0xFFFFFFFF
+        state = xorshift32(state)
         values[i] = F32((state >> 8) - (1 << 23)) * F32(2.0**-23) * bound
+    return state, values
+
+
+def normal_f32(state: int, count: int, deviation: np.float32) -> tuple[int, np.ndarray]:
+    """`count` float32 values, nearly normal around 0: sums of 12 uniforms of 24 bits, whose variance is 12 / 12.
+
+    None is beyond 6 deviations. Returns the next state too.
+    """
+    values = np.empty(count, np.float32)
+    for i in range(count):
+        total = 0
+        for _ in range(12):
+            state = xorshift32(state)
+            total += state >> 8
+        values[i] = F32(total - 6 * ((1 << 24) - 1)) * F32(2.0**-24) * deviation
     return state, values

@@ -17,6 +17,7 @@ from tinypeft.replay import SampleStore
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.evaluate import evaluation
 from tinypeft.stages.insert import insert_adapters
+from tinypeft.stages.latent import LatentGraphs, split_latents
 from tinypeft.stages.logits import attach_logits
 from tinypeft.stages.plan import plan_graphs
 from tinypeft.stages.recompute import RamBudget, Recomputed, recompute
@@ -39,7 +40,9 @@ class CompiledModel:
     reset       a fresh adapter from a seed
     requantize  adapter weights from masters
     restore     masters from adapter weights
+    adapted_by  operation of the base -> the adapter kinds on it, in the order in which they merge
     recomputed  what training runs again to stay within a budget; None where it need not
+    latent      training split in two in front of the first adapter; None where that was not asked for
     store       room for samples that the firmware learns from by itself; None without
     """
 
@@ -58,15 +61,19 @@ class CompiledModel:
     arena: ArenaPlan
     adapter_weights: list[Tensor]
     training_state: list[Tensor]
+    adapted_by: dict[str, list[str]]
     recomputed: Recomputed | None = None
     evaluate: Graph | None = None
     store: SampleStore | None = None
+    latent: LatentGraphs | None = None
 
     @property
     def graphs(self) -> list[Graph]:
         """Every graph there is, inference first."""
         every = [self.inference, self.training, self.evaluate, self.update]
         every += [self.reset, self.requantize, self.restore]
+        if self.latent is not None:
+            every += [self.latent.encode, self.latent.training]
         return [graph for graph in every if graph is not None]
 
     @property
@@ -169,13 +176,15 @@ def compile_model(
     reset = requantize = restore = None
     if trains:
         reset = Graph("reset", [adapted.seed], [], [*adapted.initializers, *adapted.quantizers])
-        requantize = Graph("requantize", [], [], adapted.quantizers)
+        requantize = Graph("requantize", [], [], [*adapted.marks, *adapted.quantizers])
         restore = Graph("restore", [], [], adapted.restorers)
     inference = schedule(verify(inference, "differentiate"))
     training = schedule(verify(training, "differentiate")) if training is not None else None
     evaluate = schedule(verify(evaluate, "evaluate")) if evaluate is not None else None
     update = schedule(verify(update, "differentiate")) if update is not None else None
     present = [g for g in (inference, training, evaluate, update, reset, requantize, restore) if g is not None]
+    latent = split_latents(training) if training is not None and training_config.latents else None
+    present += [] if latent is None else [latent.encode, latent.training]
     for graph in present:
         verify(graph, "schedule")
     tensors = list({id(t): t for graph in present for t in graph.tensors()}.values())
@@ -220,9 +229,11 @@ def compile_model(
         arena,
         adapter_weights,
         training_state,
+        adapted.kinds,
         recomputed,
         evaluate,
         store,
+        latent,
     )
 
 

@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tinypeft.adapters import ADAPTERS
 from tinypeft.errors import TinypeftError
+
+#: a setting of an adapter kind takes what its default is of, and a whole number for a fraction
+_ADAPTER_OPTIONS: dict[str, tuple[type, ...]] = {
+    option.name: (float, int) if isinstance(option.default, float) else (type(option.default),)
+    for kind in ADAPTERS.values()
+    for option in kind.options
+}
 
 #: section -> key -> accepted types. A dotted key in a message is section.key.
 KEYS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -18,20 +26,25 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "stack_bytes": (int,),
         "arena_regions": (str, list),
         "weights_region": (str,),
-        "ram_budget": (int,),
+        "ram_budget": (int, str),
         "samples": (int,),
     },
     "adapter": {
-        "kind": (str,),
+        "kind": (str, list),
         "r": (int,),
         "lora_alpha": (int, float),
         "target_modules": (str, list),
         "modules_to_save": (str, list),
+        "targets": (dict,),
+        **_ADAPTER_OPTIONS,
     },
     "training": {
         "optimizer": (str,),
-        "momentum": (int, float),
         "batch_size": (int,),
+        "nesterov": (bool,),
+        "latents": (bool,),
+        "grad_bits": (int,),
+        **dict.fromkeys(("momentum", "weight_decay", "beta_1", "beta_2", "epsilon", "clip_norm"), (int, float)),
         "loss": (str,),
         "label_smoothing": (int, float),
         "class_weights": (str, list),
@@ -67,8 +80,9 @@ def load_config(path: Path | str) -> dict[str, Any]:
             dotted = f"{section}.{key}"
             if key not in KEYS[section]:
                 raise ConfigError(f"{file}: unknown key {dotted}", suggestion(key, KEYS[section]))
-            if not isinstance(value, KEYS[section][key]) or isinstance(value, bool):
-                wanted = " or ".join(kind.__name__ for kind in KEYS[section][key])
+            accepted = KEYS[section][key]
+            if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+                wanted = " or ".join(kind.__name__ for kind in accepted)
                 raise ConfigError(f"{file}: {dotted} is {value!r}, expected {wanted}", "correct that line")
             element = (int, float) if dotted in _NUMBERS else (str,)
             if isinstance(value, list) and not all(isinstance(e, element) and not isinstance(e, bool) for e in value):

@@ -50,16 +50,25 @@ def load_dataset(spec: str, graph_input: Tensor, classes: int | None, vectors: V
     holds those instead.
     """
     arrays = _load(spec, 2)
-    x = fit_samples(arrays[0], graph_input.shape[1:], f"samples {spec}")
+    return make_dataset(arrays[0], arrays[1] if len(arrays) == 2 else None, graph_input, classes, vectors, spec)
+
+
+def make_dataset(
+    x: np.ndarray,
+    y: np.ndarray | None,
+    graph_input: Tensor,
+    classes: int | None,
+    vectors: VectorForm | None = None,
+    what: str = "given",
+) -> Dataset:
+    """The same of arrays; `what` names them in messages."""
+    x = fit_samples(x, graph_input.shape[1:], f"samples {what}")
     if graph_input.dtype == "float32":
         x = x.astype(np.float32)
     elif x.dtype != np.int8:
         x = quantize(x, graph_input)
-    y = None
-    if len(arrays) == 2 and vectors is not None:
-        y = _vectors(arrays[1], len(x), vectors, spec)
-    elif len(arrays) == 2:
-        y = _labels(arrays[1], len(x), classes, spec)
+    if y is not None:
+        y = _labels(y, len(x), classes, what) if vectors is None else _vectors(y, len(x), vectors, what)
     return Dataset(np.ascontiguousarray(x), y)
 
 
@@ -110,6 +119,20 @@ def choose_fraction(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarr
 def choose_share(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(train indices, test indices) of `count` samples without classes: the `fraction` to train, at least one."""
     return choose_fraction(np.zeros(count, np.int64), fraction, seed)
+
+
+def choose_split(
+    dataset: Dataset, shots: int | None, fraction: float | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(train indices, test indices): `shots` samples of every class, or a `fraction`, by default half, of each."""
+    if shots is not None and fraction is not None:
+        raise DataError("shots and a train split exclude each other", "give one of the two")
+    share = 0.5 if fraction is None else fraction
+    if dataset.y is not None and dataset.y.ndim == 1:
+        return choose_fraction(dataset.y, share, seed) if shots is None else choose_shots(dataset.y, shots, seed)
+    if shots is not None:
+        raise DataError("shots count samples of a class, and this loss has none", "try --train-split 0.5")
+    return choose_share(len(dataset), share, seed)
 
 
 def _split(y: np.ndarray, seed: int, wanted: Callable[[int], int]) -> tuple[np.ndarray, np.ndarray]:

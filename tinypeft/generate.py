@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from tinypeft.adapters import AdapterConfig
+from tinypeft.adapters.loftq import attach_factors, starting_factors
+from tinypeft.adapters.lora_options import largest_rank, starts_from_factors
 from tinypeft.boards import Board, board_on, load_board
 from tinypeft.codegen import GeneratedSources, generate_sources
 from tinypeft.compiler import CompiledModel, compile_model
@@ -32,7 +36,9 @@ from tinypeft.project import (
 from tinypeft.resources import resource_path
 from tinypeft.stages.autodiff import TrainingConfig
 
-BASE_MODEL = "base.tflite"
+#: files of a project's folder model/: what it takes to compile the project again, and the stem of the Keras model that
+#: it was converted from
+BASE_MODEL, STARTING_FACTORS, KERAS_MODEL = "base.tflite", "loftq.safetensors", "source"
 
 Progress = Callable[[str], None]
 _Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, MemoryConfig)
@@ -83,13 +89,45 @@ def generate_project(
     memory: MemoryConfig = DEFAULT_MEMORY,
     stack_bytes: int = DEFAULT_STACK,
     progress: Progress = lambda step: None,
+    source: LoadedModel | None = None,
 ) -> Report:
     """Write the project of `model_path` for `board` to `directory`, built; or, on any error, nothing.
 
-    `calibration` (N, ...) is needed for a .keras or .h5. Raises FitError where the model does not fit the board.
+    `calibration` (N, ...) is needed for a .keras or .h5, unless `source` is what it was loaded as. Raises FitError
+    where the model does not fit the board.
     """
-    adapter, training = adapter or AdapterConfig(), training or TrainingConfig()
-    source = load_model(model_path, calibration, progress)
+    adapter = adapter or AdapterConfig()
+    factors: dict[str, np.ndarray] = {}
+    if source is None or starts_from_factors(adapter):
+        source, factors = load_source(model_path, calibration, adapter, progress)
+    return generate_from(
+        source,
+        board,
+        directory,
+        adapter=adapter,
+        training=training or TrainingConfig(),
+        memory=memory,
+        stack_bytes=stack_bytes,
+        factors=factors,
+        file=Path(model_path),
+        progress=progress,
+    )
+
+
+def generate_from(
+    source: LoadedModel,
+    board: Board,
+    directory: Path | str,
+    *,
+    adapter: AdapterConfig,
+    training: TrainingConfig,
+    memory: MemoryConfig = DEFAULT_MEMORY,
+    stack_bytes: int = DEFAULT_STACK,
+    factors: dict[str, np.ndarray] | None = None,
+    file: Path | None = None,
+    progress: Progress = lambda step: None,
+) -> Report:
+    """The same of a model that was loaded from `file`, with the `factors` that `load_source` gives."""
     progress("compiling")
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
     if memory.samples and model.store is None:
@@ -114,7 +152,7 @@ def generate_project(
         "training": asdict(training),
         "memory": asdict(memory),
         "keras_layers": list(source.keras_layers.items()),  # their order counts
-        "source": Path(model_path).name,
+        "source": file.name if file is not None else "",
     }
     write_project(
         directory,
@@ -122,13 +160,40 @@ def generate_project(
         model_name=source.name,
         sources=sources.files,
         kernels=sources.kernels,
+        defines=sources.defines,
         stack_bytes=stack_bytes,
         weights_region=weights.name if (weights := memory.weights(board)) else "",
         manifest=manifest,
-        files={BASE_MODEL: source.tflite},
+        files={BASE_MODEL: source.tflite, **_keras_file(file, source)}
+        | ({STARTING_FACTORS: save(factors)} if factors else {}),
         prepare=build,
     )
     return _report(model, source, board, sizes[0] if sizes else None)
+
+
+def load_source(
+    path: Path | str, calibration: np.ndarray | None, adapter: AdapterConfig, progress: Progress
+) -> tuple[LoadedModel, dict[str, np.ndarray]]:
+    """The model at `path` and, where LoRA starts from them, the factors of its quantisation error, which its graph has.
+
+    Raises what `load_model` does.
+    """
+    wanted = starts_from_factors(adapter)
+    source = load_model(path, calibration, progress, with_float=wanted)
+    factors = starting_factors(source.graph, source.float_filters, largest_rank(adapter)) if wanted else {}
+    attach_factors(source.graph, factors)
+    return source, factors
+
+
+def keras_model(project: Project) -> Path | None:
+    """The Keras model that a project was generated from, as its folder holds it; None for one of a .tflite."""
+    return next((project.directory / "model").glob(f"{KERAS_MODEL}.*"), None)
+
+
+def _keras_file(path: Path | None, source: LoadedModel) -> dict[str, bytes]:
+    if path is None or not source.keras_layers:
+        return {}
+    return {f"{KERAS_MODEL}{path.suffix.lower()}": path.read_bytes()}
 
 
 def build_for_board(directory: Path | str, board: Board) -> Path:
@@ -157,6 +222,7 @@ def open_project(directory: Path | str) -> Project:
     try:
         tflite = (folder / "model" / BASE_MODEL).read_bytes()
         adapter = _configuration(AdapterConfig, manifest["adapter"])
+        factors = load((folder / "model" / STARTING_FACTORS).read_bytes()) if starts_from_factors(adapter) else {}
         training = _configuration(TrainingConfig, manifest["training"])
         memory = _configuration(MemoryConfig, manifest["memory"])
         name, board = _of_type(manifest, "model", str), _of_type(manifest, "board", str)
@@ -165,9 +231,10 @@ def open_project(directory: Path | str) -> Project:
         _of_type(manifest, "files", dict)
     except KeyError as error:
         raise OutputError(f"{folder} is damaged: its manifest.json lacks {error}", "generate it again") from error
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, SafetensorError) as error:
         raise OutputError(f"{folder} is damaged: {error}", "generate it again") from error
     source = load_tflite(name, tflite, layers)
+    attach_factors(source.graph, factors)
     target = load_board(board)
     model = compile_for(source, target, adapter, training, stack_bytes, memory)
     project = Project(folder, target, model, source, memory)
@@ -233,13 +300,18 @@ def _configuration(kind: type[_Configuration], values: Any) -> _Configuration:
     """The dataclass `kind` from the manifest's values; TypeError where one is of another type."""
     if not isinstance(values, dict):
         raise TypeError(f"manifest.json has {values!r} for a {kind.__name__}")
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    simple: dict[Any, Any] = {"str": str, "int": int, "float": (int, float)}
+    given: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
+    simple: dict[Any, Any] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
     for field in fields(kind):
         expected = simple.get(field.type, (str, tuple, type(None)))
         if field.name in given and not isinstance(given[field.name], expected):
             raise TypeError(f"manifest.json has {given[field.name]!r} for {field.name}")
     return kind(**given)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _report(model: CompiledModel, source: LoadedModel, board: Board, sizes: ElfSizes | None) -> Report:

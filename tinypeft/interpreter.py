@@ -53,7 +53,7 @@ def _checked(op: Operation, tensor: Tensor, value: Value) -> Value:
     """`value` in the tensor's shape; an operator that gives another dtype is a defect of it."""
     array = value.mantissa if isinstance(value, BlockFloat) else value
     assert array.dtype == DTYPES[tensor.dtype], f"{op}: {tensor.name} came as {array.dtype}"
-    if tensor.dtype == "bits":
+    if tensor.packed:
         return array
     shaped = array.reshape(tensor.shape)
     return BlockFloat(shaped, value.exponent) if isinstance(value, BlockFloat) else shaped
@@ -62,5 +62,5 @@ def _checked(op: Operation, tensor: Tensor, value: Value) -> Value:
 def value_bytes(value: Value) -> tuple[bytes, int]:
     """(little-endian bytes, exponent) of a value, as the generated C traces it."""
     if isinstance(value, BlockFloat):
-        return value.mantissa.astype("<i2").tobytes(), value.exponent
+        return value.mantissa.astype(value.mantissa.dtype.newbyteorder("<")).tobytes(), value.exponent
     return np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes(), 0

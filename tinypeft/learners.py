@@ -8,7 +8,7 @@ import numpy as np
 
 from tinypeft.arithmetic import MASTER_LIMIT
 from tinypeft.compiler import CompiledModel
-from tinypeft.device import Device
+from tinypeft.device import Runner
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import Purpose
 from tinypeft.losses import target_argument, target_on_device
@@ -87,7 +87,7 @@ class DeviceLearner:
     step would take longer than the step on a serial line.
     """
 
-    def __init__(self, model: CompiledModel, device: Device, x: np.ndarray, y: np.ndarray | None, chosen: np.ndarray):
+    def __init__(self, model: CompiledModel, device: Runner, x: np.ndarray, y: np.ndarray | None, chosen: np.ndarray):
         self.model, self.device, self.x, self.y, self.chosen = model, device, x, y, chosen
         self.batch_size = model.training_config.batch_size
         self.instructions: list[int | None] = []

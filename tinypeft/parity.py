@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tinypeft.adapter_state import adapter_from_package
+from tinypeft.adapters.lora_options import starts_from_factors
 from tinypeft.compiler import CompiledModel, seed_argument
 from tinypeft.data import Dataset
 from tinypeft.device import Device, Dump, Run, trace_crc32
@@ -65,11 +67,13 @@ def check_parity(
     train_steps: int = 0,
     learning_rate: float = 0.02,
     seed: int = 0,
+    adapter: bytes | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> ParityReport:
-    """Compare a fresh adapter's inference on every sample, then `train_steps` training steps from `seed`.
+    """Compare an adapter's inference on every sample, then `train_steps` training steps from there.
 
-    Inference: LiteRT's reference kernels, the interpreter and the device. Training: interpreter and device, every
+    The adapter is a fresh one of `seed`, or the package `adapter`. Inference: the interpreter, the device, and for a
+    fresh adapter, which does what the base does, LiteRT's reference kernels. Training: interpreter and device, every
     output of every operation, of an evaluation in front of each step too, and all of the adapter and training state
     behind it; it needs `dataset.y` where the loss compares with a label or a vector.
     """
@@ -77,7 +81,9 @@ def check_parity(
     steps = 0
     try:
         comparison.reset(seed)
-        oracle = LiteRtOracle(tflite)
+        if adapter is not None:
+            comparison.load(adapter)
+        oracle = LiteRtOracle(tflite) if adapter is None else None
         for number, sample in enumerate(dataset.x):
             comparison.inference(number, sample, oracle)
             progress("inference", number + 1, len(dataset.x))
@@ -109,15 +115,29 @@ class _Comparison:
             )
             self._compare_state("reset", 0)
 
-    def inference(self, number: int, sample: np.ndarray, oracle: LiteRtOracle) -> None:
-        """One sample through LiteRT, the interpreter and the device."""
+    def load(self, package: bytes) -> None:
+        """An adapter on both sides."""
+        self.state = dict(adapter_from_package(self.model, package).state)
+        self.device.load_adapter(package)
+        self._compare_state("load", 0)
+
+    def inference(self, number: int, sample: np.ndarray, oracle: LiteRtOracle | None) -> None:
+        """One sample through LiteRT, where its `oracle` is given, the interpreter and the device."""
         graph = self.model.inference
         data = np.ascontiguousarray(sample).tobytes()
         expected = self._both(
             graph, "inference", number, {graph.inputs[0].name: sample}, lambda **o: self.device.infer(data, **o)
         )
+        if starts_from_factors(self.model.adapter):  # a fresh adapter changes the base, which is compared by itself
+            expected = []
+            run_graph(
+                self.model.base,
+                {graph.inputs[0].name: sample},
+                {},
+                lambda op, _, tensor, value: expected.append((op, tensor, value)),
+            )
         values = {id(tensor): (op, value) for op, tensor, value in expected}
-        references = oracle.layers(sample)
+        references = oracle.layers(sample) if oracle is not None else {}
         for base_op in self.model.base.operations:
             for tensor in base_op.outputs.values():
                 if tensor.source in references:
@@ -232,9 +252,9 @@ def _crc(value: Value) -> int:
 def _dumped(tensor: Tensor, dump: Dump) -> Value:
     dtype: Any = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
     array: np.ndarray = np.frombuffer(dump.data, dtype).astype(DTYPES[tensor.dtype])
-    if tensor.dtype == "bfp16":
+    if tensor.block_float:
         return BlockFloat(array.reshape(tensor.shape), dump.exponent)
-    return array if tensor.dtype == "bits" else array.reshape(tensor.shape)
+    return array if tensor.packed else array.reshape(tensor.shape)
 
 
 def _real(value: Value) -> np.ndarray:

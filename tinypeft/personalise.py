@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from tinypeft.compiler import CompiledModel
-from tinypeft.device import Device
+from tinypeft.data import VectorForm
+from tinypeft.device import Device, Runner
 from tinypeft.device.fit import FitProgress, FitResult
 from tinypeft.errors import AdapterError, DataError, DeviceError
 from tinypeft.fit import FitConfig, fit, split
 from tinypeft.ir import DTYPES, Tensor
 from tinypeft.learners import ONE_Q16, DeviceLearner, classes_of
 from tinypeft.losses import INPUT, target_on_device
+from tinypeft.schedule import Schedule
 from tinypeft.state import pack_adapter, unpack_tensors
 
 Progress = Callable[[str, int, int], None]
@@ -85,22 +87,36 @@ class Trained:
         return hashlib.sha256(self.package).hexdigest()
 
 
-def infer_all(model: CompiledModel, device: Device, x: np.ndarray, progress: Callable[[int], None]) -> Outputs:
+def infer_all(model: CompiledModel, device: Runner, x: np.ndarray, progress: Callable[[int], None]) -> Outputs:
     """Every sample of x (N, ...) through the device; `progress` is called with the number done."""
-    outputs, scores, counts = [], [], []
+    outputs, logits, counts = [], [], []
     for number, sample in enumerate(x):
         run = device.infer(np.ascontiguousarray(sample).tobytes())
-        output = np.frombuffer(run.output, np.dtype(DTYPES[model.output.dtype]).newbyteorder("<"))
-        logits = np.frombuffer(device.read("logits"), "<i4") if model.logits is not None else output
-        outputs.append(output.reshape(model.output.shape[1:]))
-        scores.append(_real(model.logits or model.output, logits))
+        outputs.append(np.frombuffer(run.output, np.dtype(DTYPES[model.output.dtype]).newbyteorder("<")))
+        if model.logits is not None:
+            logits.append(np.frombuffer(device.read("logits"), "<i4"))
         counts.append(device.instructions())
         progress(number + 1)
     known = [count for count in counts if count is not None]
     mean = round(sum(known) / len(known)) if known else None
+    return outputs_of(model, outputs, logits or None, model.output, mean)
+
+
+def outputs_of(
+    model: CompiledModel,
+    outputs: Sequence[np.ndarray],
+    logits: Sequence[np.ndarray] | None,
+    tensor: Tensor,
+    instructions: int | None = None,
+) -> Outputs:
+    """Outputs of one array a sample, each of the form of `tensor`; the logits are scores where there are any."""
+    shaped = np.stack([output.reshape(tensor.shape[1:]) for output in outputs])
+    if logits is not None and model.logits is not None:
+        scores = np.stack([_real(model.logits, each.reshape(-1)) for each in logits])
+        return Outputs(shaped, scores, 0.0, instructions)
     final = model.inference.producer(model.output)
-    probable = model.logits is None and final is not None and final.kind == "LOGISTIC"
-    return Outputs(np.stack(outputs), np.stack(scores), 0.5 if probable else 0.0, mean)
+    probable = final is not None and final.kind == "LOGISTIC"
+    return Outputs(shaped, _real(tensor, shaped.reshape(len(shaped), -1)), 0.5 if probable else 0.0, instructions)
 
 
 def quality(model: CompiledModel, outputs: Outputs, x: np.ndarray, y: np.ndarray | None) -> Quality:
@@ -122,24 +138,28 @@ def _real(tensor: Tensor, values: np.ndarray) -> np.ndarray:
 
 def train_adapter(
     model: CompiledModel,
-    device: Device,
+    device: Runner,
     x: np.ndarray,
     y: np.ndarray | None,
     train: np.ndarray,
     test: np.ndarray,
     *,
     epochs: int,
-    learning_rate: float,
+    learning_rate: Schedule | float,
     seed: int,
+    start: bytes | None = None,
     progress: Progress = lambda phase, done, total: None,
     fit_config: FitConfig | None = None,
     on_device: bool = False,
 ) -> Trained:
-    """Train a fresh adapter on the device from the samples `train`, in an order that `seed` shuffles every epoch.
+    """Train an adapter on the device from the samples `train`, in an order that `seed` shuffles every epoch.
+
+    It is a fresh one, or goes on from the package `start`.
 
     `y` holds labels or target vectors as `Dataset` does; it may be None where the loss compares with the input.
-    `test` are the samples that are measured before and after. With `fit_config` there are guard rails, and epochs,
-    learning rate and order are as it says; `on_device`: the device is given the samples and trains by itself. Raises
+    `test` are the samples that are measured before and after. A float as learning rate is a constant one; a schedule
+    counts updates, of which there are `update_count`. With `fit_config` there are guard rails, and epochs, learning
+    rate and order are as it says; `on_device`: the device is given the samples and trains by itself. Raises
     AdapterError for a model without adapters, DataError for nothing to train on, or a hold-back that leaves nothing to
     judge by, DeviceError where memory was overrun or samples find no room.
     """
@@ -152,10 +172,14 @@ def train_adapter(
     if fit_config is None and on_device:
         raise DataError("a device that trains by itself needs the settings of a fit", "give them")
     if on_device:
+        if not isinstance(device, Device):
+            raise DataError("the interpreter keeps no samples to train from by itself", "leave --on-device out")
         device.check_room(len(train))
     if fit_config is not None:
         split(classes_of(model, y, train), fit_config)  # fail before anything is measured
     device.reset_adapter(seed)
+    if start is not None:
+        device.load_adapter(start)
     before = _quality(model, device, x, y, test, "accuracy before", progress)
     result = None
     if fit_config is None:
@@ -189,31 +213,49 @@ def train_adapter(
     )
 
 
+def target_form(model: CompiledModel) -> tuple[int, VectorForm | None]:
+    """(number of classes, or of values a vector; the form of target vectors, None where training takes labels)."""
+    vectors = None
+    if model.target is not None and model.target.shape:
+        vectors = VectorForm(model.target.size, *model.loss.bounds)
+    return max(model.output.shape[-1:], default=1), vectors
+
+
+def update_count(model: CompiledModel, samples: int, epochs: int) -> int:
+    """How many updates `train_adapter` makes; the last of each epoch may be of fewer samples than a batch."""
+    return -(-samples // model.training_config.batch_size) * epochs
+
+
 def _train_in_order(
     model: CompiledModel,
-    device: Device,
+    device: Runner,
     x: np.ndarray,
     y: np.ndarray | None,
     train: np.ndarray,
     epochs: int,
-    learning_rate: float,
+    learning_rate: Schedule | float,
     seed: int,
     progress: Progress,
 ) -> tuple[list[float], int, list[int | None]]:
     """Every sample, every epoch: mean losses, steps, instructions of each."""
     losses, steps, counts = [], 0, []
     shuffle, batch = np.random.RandomState(seed), model.training_config.batch_size
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else Schedule(learning_rate)
+    updates = 0
     for _ in range(epochs):
         order = shuffle.permutation(train)
         total = 0.0
         for position, index in enumerate(order):
+            rate = float(schedule.rate(updates))
             target = target_on_device(model.target, None if y is None else y[index])
-            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), target, learning_rate)
+            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), target, rate)
             assert run.loss is not None
             total += run.loss
             counts.append(device.instructions())
-            if batch > 1 and ((position + 1) % batch == 0 or position + 1 == len(order)):
-                device.update(learning_rate)
+            if (position + 1) % batch == 0 or position + 1 == len(order):
+                if batch > 1:
+                    device.update(rate)
+                updates += 1
             steps += 1
             progress("training", steps, epochs * len(train))
         losses.append(total / len(order))
@@ -222,7 +264,7 @@ def _train_in_order(
 
 def _fit(
     model: CompiledModel,
-    device: Device,
+    device: Runner,
     x: np.ndarray,
     y: np.ndarray | None,
     train: np.ndarray,
@@ -242,7 +284,7 @@ def _fit(
             before = heard.steps
 
     classes = classes_of(model, y, train)
-    if not on_device:
+    if not on_device or not isinstance(device, Device):
         learner = DeviceLearner(model, device, x, y, train)
         return fit(learner, classes, config, hear), losses, learner.instructions
     for position, number in enumerate(train):
@@ -254,7 +296,7 @@ def _fit(
 
 def _quality(
     model: CompiledModel,
-    device: Device,
+    device: Runner,
     x: np.ndarray,
     y: np.ndarray | None,
     test: np.ndarray,
@@ -267,7 +309,7 @@ def _quality(
     return quality(model, outputs, x[test], None if y is None else y[test])
 
 
-def _read_state(model: CompiledModel, device: Device) -> dict[str, np.ndarray]:
+def _read_state(model: CompiledModel, device: Runner) -> dict[str, np.ndarray]:
     state: dict[str, np.ndarray] = {}
     for target, tensors in (("adapter", model.adapter_weights), ("training", model.training_state)):
         state |= unpack_tensors(tensors, device.read(target, 0, sum(t.nbytes for t in tensors)))

@@ -60,34 +60,72 @@ int32_t tp_log_fixed(uint64_t x) {
   return (int32_t)tp_round_shift_s64(2 * series + power * ln2, 5);
 }
 
-int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b) {
+int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b, int32_t limit) {
   const int32_t ea = bound_a == 0 ? exponent_b : exponent_a;
   const int32_t eb = bound_b == 0 ? ea : exponent_b;
   const int32_t low = tp_min_s32(ea, eb);
   const int32_t high = tp_max_s32(ea, eb);
   int32_t exponent = tp_max_s32(low, high - 30);
-  while (tp_round_shift_s64(bound_a, exponent - ea) + tp_round_shift_s64(bound_b, exponent - eb) > TP_BFP16_MAX) {
+  while (tp_round_shift_s64(bound_a, exponent - ea) + tp_round_shift_s64(bound_b, exponent - eb) > limit) {
     exponent++;
   }
   return exponent;
 }
 
-float tp_wide_to_f32(int64_t total, int32_t exponent) {
-  uint64_t magnitude = total < 0 ? (uint64_t)-total : (uint64_t)total;
-  int32_t shift = -24;
-  while (magnitude != 0u) {
-    magnitude >>= 1;
-    shift++;
+
+float tp_sqrt_f32(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (!(x > 0.0f) || bits == 0x7F800000u) {
+    return x > 0.0f ? x : 0.0f;
   }
-  shift = tp_max_s32(shift, 0);
-  return (float)(int32_t)tp_round_shift_s64(total, shift) * tp_exp2i(shift + exponent);
+  int32_t exponent = (int32_t)(bits >> 23) - 150;
+  uint32_t mantissa = bits & 0x7FFFFFu;
+  if (exponent == -150) { /* subnormal */
+    exponent = -149;
+    while (mantissa < 0x800000u) {
+      mantissa <<= 1;
+      exponent--;
+    }
+  }
+  mantissa = (mantissa | 0x800000u) << 1;
+  exponent--;
+  if (exponent % 2 != 0) {
+    mantissa <<= 1;
+    exponent--;
+  }
+  /* x = mantissa * 2^exponent with 2^24 <= mantissa < 2^26: 25 digits of its root, the last of which rounds. None of
+   * 25 digits is exact with a last digit of 1, since its square would be odd. */
+  uint32_t root = 0;
+  uint32_t remainder = 0;
+  for (int32_t digit = 0; digit < 25; digit++) {
+    remainder = (remainder << 2) | ((mantissa >> 24) & 3u);
+    mantissa <<= 2;
+    const uint32_t trial = (root << 2) | 1u;
+    root <<= 1;
+    if (remainder >= trial) {
+      remainder -= trial;
+      root |= 1u;
+    }
+  }
+  return (float)(int32_t)((root + 1u) >> 1) * tp_exp2i(exponent / 2 - 11);
+}
+
+float tp_cos_pi_f32(float x) {
+  static const float coefficients[] = {8.2145887e-2f, -5.9926453e-1f, 2.5501640f, -5.1677128f, 3.1415927f};
+  const float r = 0.5f - x;
+  const float square = r * r;
+  float p = -7.3704309e-3f;
+  for (size_t i = 0; i < sizeof coefficients / sizeof coefficients[0]; i++) {
+    const float product = p * square;
+    p = product + coefficients[i];
+  }
+  return tp_limit_f32(p * r, 1.0f);
 }
 
 uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound) {
   for (int32_t i = 0; i < count; i++) {
-    state ^= state << 13;
-    state ^= state >> 17;
-    state ^= state << 5;
+    state = tp_xorshift32(state);
     const float unit = (float)((int32_t)(state >> 8) - (1 << 23)) * tp_exp2i(-23);
     values[i] = unit * bound;
   }

@@ -1,5 +1,6 @@
 #include "tinypeft/tp_arithmetic.h"
 #include "tinypeft/tp_kernels_binary.h"
+#include "tinypeft/tp_narrowing.h"
 
 /* The mantissa of the factor at one position. */
 typedef int32_t (*factor_function)(const void *params, int32_t self, int32_t other);
@@ -8,7 +9,7 @@ typedef struct {
   const tp_broadcast *broadcast;
   const void *params;
   factor_function factor;
-  const int16_t *gradient; /* of the output, dense */
+  const tp_mantissa *gradient; /* of the output, dense */
   const int8_t *self, *other;
 } product;
 
@@ -54,7 +55,7 @@ static int64_t sum_from(const product *p, position start) {
 }
 
 /* Every sum in the order of `self`, shifted right and stored in `target` unless that is NULL; the largest |value|. */
-static int64_t store_sums(const product *p, int32_t shift, int16_t *target) {
+static int64_t store_sums(const product *p, int32_t shift, tp_mantissa *target) {
   const tp_broadcast *b = p->broadcast;
   const int32_t inner_stride = b->row.extent, middle_stride = b->inner.extent * inner_stride;
   const int32_t outer_stride = b->middle.extent * middle_stride;
@@ -71,7 +72,7 @@ static int64_t store_sums(const product *p, int32_t shift, int16_t *target) {
           const int64_t magnitude = sum < 0 ? -sum : sum;
           largest = magnitude > largest ? magnitude : largest;
           if (target != NULL) {
-            *target++ = (int16_t)sum;
+            *target++ = (tp_mantissa)sum;
           }
           at = step(at, &b->row, 1, 1);
         }
@@ -81,43 +82,42 @@ static int64_t store_sums(const product *p, int32_t shift, int16_t *target) {
   return largest;
 }
 
-/* Every product where nothing is repeated; returns the peak. */
-static int32_t store_products(const product *p, int32_t shift, int16_t *target) {
+/* Every product where nothing is repeated. */
+static void put_products(const product *p, tp_narrowing *to, tp_mantissa *target) {
   const tp_broadcast *b = p->broadcast;
-  const int16_t *gradient = p->gradient;
-  int32_t self = 0, peak = 0;
+  const tp_mantissa *gradient = p->gradient;
+  int32_t self = 0;
   for (int32_t i = 0; i < b->outer.extent; i++) {
     for (int32_t j = 0; j < b->middle.extent; j++) {
       for (int32_t k = 0; k < b->inner.extent; k++) {
         int32_t other = i * b->outer.stride2 + j * b->middle.stride2 + k * b->inner.stride2;
         for (int32_t l = 0; l < b->row.extent; l++) {
           const int32_t factor = p->factor(p->params, value_at(p->self, self), value_at(p->other, other));
-          const int32_t scaled = tp_round_shift_s32(*gradient++ * factor, shift);
-          target[self++] = (int16_t)scaled;
-          peak = tp_max_s32(peak, tp_abs_s32(scaled));
+          tp_put_mantissa(to, *gradient++ * factor, &target[self++]);
           other += b->row.stride2;
         }
       }
     }
   }
-  return peak;
 }
 
 static int32_t is_summed(const tp_broadcast *b) {
   return repeats(&b->outer) * repeats(&b->middle) * repeats(&b->inner) * repeats(&b->row) > 1;
 }
 
-static void backward(const product *p, int32_t largest, int32_t exponent, const tp_bfp16 *d_output, tp_bfp16 *d_self) {
-  int32_t shift;
+static void backward(const product *p, int32_t largest, int32_t exponent, const tp_bfp *d_output, tp_bfp *d_self) {
   if (is_summed(p->broadcast)) {
     /* a bound of the sums would waste the bits by which their terms cancel */
-    shift = tp_narrow_shift(store_sums(p, 0, NULL));
+    const int32_t shift = tp_narrow_shift(store_sums(p, 0, NULL), TP_BFP_MAX);
     d_self->peak = (int32_t)store_sums(p, shift, d_self->mantissa);
-  } else {
-    shift = tp_narrow_shift((int64_t)d_output->peak * largest);
-    d_self->peak = store_products(p, shift, d_self->mantissa);
+    d_self->exponent = d_output->exponent + exponent + shift;
+    return;
   }
-  d_self->exponent = d_output->exponent + exponent + shift;
+  tp_narrowing to = tp_narrow_within((int64_t)d_output->peak * largest);
+  do {
+    put_products(p, &to, d_self->mantissa);
+  } while (tp_next_pass(&to));
+  tp_finish(&to, d_output->exponent + exponent, d_self);
 }
 
 static int32_t scaled_factor(const void *context, int32_t self, int32_t other) {
@@ -126,8 +126,8 @@ static int32_t scaled_factor(const void *context, int32_t self, int32_t other) {
   return tp_round_shift_s32(total, params->factor_shift);
 }
 
-void tp_scaled_backward_s16(const tp_scaled_backward_params *params, const tp_bfp16 *d_output, const int8_t *self,
-                            const int8_t *other, tp_bfp16 *d_self) {
+void tp_scaled_backward_s16(const tp_scaled_backward_params *params, const tp_bfp *d_output, const int8_t *self,
+                            const int8_t *other, tp_bfp *d_self) {
   const product p = {&params->broadcast, params, scaled_factor, d_output->mantissa, self, other};
   backward(&p, params->largest, params->exponent, d_output, d_self);
 }
@@ -137,8 +137,8 @@ static int32_t selected_factor(const void *context, int32_t self, int32_t other)
   return params->sign * (self - other) >= params->margin ? 1 : 0;
 }
 
-void tp_selected_backward_s16(const tp_selected_backward_params *params, const tp_bfp16 *d_output, const int8_t *self,
-                              const int8_t *other, tp_bfp16 *d_self) {
+void tp_selected_backward_s16(const tp_selected_backward_params *params, const tp_bfp *d_output, const int8_t *self,
+                              const int8_t *other, tp_bfp *d_self) {
   const product p = {&params->broadcast, params, selected_factor, d_output->mantissa, self, other};
   backward(&p, params->largest, params->exponent, d_output, d_self);
 }
@@ -151,8 +151,8 @@ static int32_t prelu_factor(const void *context, int32_t self, int32_t other) {
   return tp_round_shift_s32((other + params->slope_offset) * params->slope_multiplier, params->slope_shift);
 }
 
-void tp_prelu_backward_s16(const tp_prelu_backward_params *params, const tp_bfp16 *d_output, const int8_t *self,
-                           const int8_t *other, tp_bfp16 *d_self) {
+void tp_prelu_backward_s16(const tp_prelu_backward_params *params, const tp_bfp *d_output, const int8_t *self,
+                           const int8_t *other, tp_bfp *d_self) {
   const product p = {&params->broadcast, params, prelu_factor, d_output->mantissa, self, other};
   backward(&p, params->largest, params->exponent, d_output, d_self);
 }

@@ -1,8 +1,13 @@
-#include "tinypeft/tp_arithmetic.h"
+#include "tinypeft/tp_dense_rows.h"
 #include "tinypeft/tp_kernels.h"
 
-/* A channel whose scale exceeds the base layer's by no more than rounding keeps that. */
-#define SAME_SCALE 1.000001f
+#define GROWTH_MAX 127
+
+/* 2^(growth / 4). */
+static float growth_factor(int32_t growth) {
+  static const float quarters[] = {1.0f, 1.1892071f, 1.4142135f, 1.6817929f};
+  return quarters[growth & 3] * tp_exp2i(growth >> 2);
+}
 
 /* A master as it is quantised: finite. */
 static float limited(float x) { return tp_limit_f32(x, TP_MASTER_LIMIT); }
@@ -28,9 +33,9 @@ static int32_t output_range_shift(const tp_dense_quantize_params *params, const 
   return shift;
 }
 
-/* Filter scales as int16 multipliers of one exponent, and the largest sum of |filter| over one input channel. */
-static void derive_backward(const tp_dense_quantize_params *params, const int8_t *filter, const float *logit_scale,
-                            int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1) {
+/* Filter scales as int16 multipliers of one exponent. */
+static void derive_backward(const tp_dense_quantize_params *params, const float *logit_scale,
+                            int16_t *fold_multiplier, int32_t *fold_exponent) {
   float largest = 0.0f;
   for (int32_t c = 0; c < params->output_c; c++) {
     largest = logit_scale[c] > largest ? logit_scale[c] : largest;
@@ -38,53 +43,98 @@ static void derive_backward(const tp_dense_quantize_params *params, const int8_t
   const int32_t exponent = tp_float_exponent(largest / params->input_scale) - 14;
   for (int32_t c = 0; c < params->output_c; c++) {
     const float mantissa = (logit_scale[c] / params->input_scale) * tp_exp2i(-exponent);
-    fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), TP_BFP16_MAX);
+    fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), INT16_MAX);
   }
   fold_exponent[0] = exponent;
-  int32_t norm = 0;
-  for (int32_t k = 0; k < params->input_c; k++) {
-    int32_t sum = 0;
-    for (int32_t c = 0; c < params->output_c; c++) {
-      sum += tp_abs_s32(filter[c * params->input_c + k]);
-    }
-    norm = tp_max_s32(norm, sum);
+}
+
+/* Quantise a row of any values with 1 / inverse as scale; returns whether one leaves int8. */
+static int quantize_row(const float *row, int32_t count, float inverse, int8_t *filter) {
+  uint32_t shifted = 0;
+  for (int32_t k = 0; k < count; k++) {
+    const float steps = limited(row[k]) * inverse;
+    const uint32_t rounded = tp_magic_bits(steps);
+    filter[k] = (int8_t)tp_clamp_s32(tp_magic_to_s32(rounded, steps), -128, 127);
+    shifted |= tp_magic_outside(rounded);
   }
-  l1[0] = norm;
+  return shifted > 255u;
+}
+
+float tp_dense_scale_f32(const tp_dense_quantize_params *params, int32_t channel, int32_t growth) {
+  return params->filter_scale[channel] * growth_factor(growth);
+}
+
+void tp_dense_quantize_row_f32(const tp_dense_quantize_params *params, const float *row, int32_t channel, int state,
+                               int8_t *filter, int8_t *growth) {
+  *growth = state == TP_ROW_WRITTEN ? 0 : *growth;
+  while (quantize_row(row, params->row_size, 1.0f / tp_dense_scale_f32(params, channel, *growth), filter) != 0 &&
+         *growth < GROWTH_MAX) {
+    (*growth)++;
+  }
+}
+
+void tp_dense_begin_f32(const tp_dense_quantize_params *params, const int32_t *logit_range, int8_t *output_shift,
+                        tp_dense_state *state) {
+  const int32_t range_shift = logit_range != NULL ? output_range_shift(params, logit_range) : 0;
+  state->range_shift = range_shift;
+  state->range_scale = params->output_scale * tp_exp2i(range_shift);
+  state->range_changed = output_shift != NULL && output_shift[0] != range_shift;
+  state->scales_changed = 0;
+  if (output_shift != NULL) {
+    output_shift[0] = (int8_t)range_shift;
+  }
+}
+
+void tp_dense_finish_channel_f32(const tp_dense_quantize_params *params, int32_t c, int changed, float master_bias,
+                                 int32_t growth, int32_t *bias, int32_t *multiplier, int32_t *shift,
+                                 float *logit_scale, tp_dense_state *state) {
+  int rescaled = state->range_changed;
+  if (changed != 0) {
+    const float unit = params->input_scale * tp_dense_scale_f32(params, c, growth);
+    rescaled |= logit_scale[c] != unit || changed == TP_ROW_WRITTEN;
+    state->scales_changed |= rescaled;
+    logit_scale[c] = unit;
+    bias[c] = tp_dense_bias_f32(master_bias, unit);
+  }
+  if (rescaled == 0) {
+    return;
+  }
+  if (growth > 0) {
+    float_to_multiplier(logit_scale[c] / state->range_scale, &multiplier[c], &shift[c]);
+  } else {
+    multiplier[c] = params->base_multiplier[c];
+    shift[c] = params->base_shift[c] - state->range_shift;
+  }
+  shift[c] = tp_clamp_s32(shift[c], -31, 30);
+}
+
+void tp_dense_end_f32(const tp_dense_quantize_params *params, const float *logit_scale, int16_t *fold_multiplier,
+                      int32_t *fold_exponent, const tp_dense_state *state) {
+  if (state->scales_changed != 0) {
+    derive_backward(params, logit_scale, fold_multiplier, fold_exponent);
+  }
 }
 
 void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
                            const float *master_bias, const int32_t *logit_range, int8_t *filter, int32_t *bias,
                            int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
-                           int16_t *fold_multiplier, int32_t *fold_exponent, int32_t *l1) {
-  const int32_t range_shift = output_range_shift(params, logit_range);
-  const float range_scale = params->output_scale * tp_exp2i(range_shift);
-  output_shift[0] = (int8_t)range_shift;
+                           int16_t *fold_multiplier, int32_t *fold_exponent, int8_t *row_changed, int8_t *growth) {
+  tp_dense_state state;
+  tp_dense_begin_f32(params, logit_range, output_shift, &state);
   for (int32_t c = 0; c < params->output_c; c++) {
-    const float *row = master_filter + c * params->input_c;
-    float peak = 0.0f;
-    for (int32_t k = 0; k < params->input_c; k++) {
-      const float value = limited(row[k]);
-      const float magnitude = value < 0.0f ? -value : value;
-      peak = magnitude > peak ? magnitude : peak;
+    const int changed = row_changed[c];
+    if (changed == TP_ROW_CLEAN && state.range_changed == 0) {
+      continue;
     }
-    const float needed = peak / 127.0f;
-    const int grown = needed > params->filter_scale[c] * SAME_SCALE;
-    const float scale = grown ? needed : params->filter_scale[c];
-    for (int32_t k = 0; k < params->input_c; k++) {
-      filter[c * params->input_c + k] = (int8_t)tp_clamp_s32(tp_round_to_s32(limited(row[k]) / scale), -127, 127);
+    if (changed != TP_ROW_CLEAN) {
+      const int32_t first = c * params->row_size;
+      tp_dense_quantize_row_f32(params, master_filter + first, c, changed, filter + first, &growth[c]);
+      row_changed[c] = TP_ROW_CLEAN;
     }
-    const float unit = params->input_scale * scale;
-    bias[c] = tp_round_to_s32(limited(master_bias[c]) / unit);
-    logit_scale[c] = unit;
-    if (grown) {
-      float_to_multiplier(unit / range_scale, &multiplier[c], &shift[c]);
-    } else {
-      multiplier[c] = params->base_multiplier[c];
-      shift[c] = params->base_shift[c] - range_shift;
-    }
-    shift[c] = tp_clamp_s32(shift[c], -31, 30);
+    tp_dense_finish_channel_f32(params, c, changed, master_bias[c], growth[c], bias, multiplier, shift, logit_scale,
+                                &state);
   }
-  derive_backward(params, filter, logit_scale, fold_multiplier, fold_exponent, l1);
+  tp_dense_end_f32(params, logit_scale, fold_multiplier, fold_exponent, &state);
 }
 
 /* The logit within `limit` that, observed, asks for the same scale: rounded towards zero. */
@@ -95,16 +145,23 @@ static int32_t observed(const tp_dense_quantize_params *params, float limit) {
 void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *filter, const int32_t *bias,
                           const int8_t *output_shift, const float *logit_scale, float *master_filter,
                           float *master_bias, int32_t *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
-                          int32_t *l1) {
+                          int8_t *growth) {
   for (int32_t c = 0; c < params->output_c; c++) {
     const float scale = logit_scale[c] / params->input_scale;
-    for (int32_t k = 0; k < params->input_c; k++) {
-      master_filter[c * params->input_c + k] = (float)filter[c * params->input_c + k] * scale;
+    for (int32_t k = 0; k < params->row_size; k++) {
+      master_filter[c * params->row_size + k] = (float)filter[c * params->row_size + k] * scale;
     }
     master_bias[c] = (float)bias[c] * logit_scale[c];
+    growth[c] = 0;
+    while (growth[c] < GROWTH_MAX &&
+           params->input_scale * (params->filter_scale[c] * growth_factor(growth[c])) < logit_scale[c]) {
+      growth[c]++;
+    }
   }
-  const float reach = output_shift[0] > 0 ? tp_exp2i(output_shift[0]) : 0.0f;
-  logit_range[0] = observed(params, ((float)(-128 - params->output_zero_point) * params->output_scale) * reach);
-  logit_range[1] = observed(params, ((float)(127 - params->output_zero_point) * params->output_scale) * reach);
-  derive_backward(params, filter, logit_scale, fold_multiplier, fold_exponent, l1);
+  if (output_shift != NULL) {
+    const float reach = output_shift[0] > 0 ? tp_exp2i(output_shift[0]) : 0.0f;
+    logit_range[0] = observed(params, ((float)(-128 - params->output_zero_point) * params->output_scale) * reach);
+    logit_range[1] = observed(params, ((float)(127 - params->output_zero_point) * params->output_scale) * reach);
+  }
+  derive_backward(params, logit_scale, fold_multiplier, fold_exponent);
 }

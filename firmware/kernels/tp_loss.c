@@ -15,6 +15,9 @@ static int64_t abs_s64(int64_t x) { return x < 0 ? -x : x; }
 /* The number of bits of x >= 0. */
 static int32_t bit_length(int64_t x) {
   int32_t bits = 0;
+  while (x >> bits >= 256) {
+    bits += 8;
+  }
   while (x >> bits != 0) {
     bits++;
   }
@@ -28,20 +31,20 @@ static void observe(const int32_t *logits, int32_t count, int32_t *logit_range) 
   }
 }
 
-/* The shift that brings every value * multiplier, of magnitudes up to `largest`, into int16 after rounding. */
+/* The shift that brings every value * multiplier, of magnitudes up to `largest`, into a mantissa after rounding. */
 static int32_t block_shift(int64_t largest) {
-  const int32_t shift = tp_max_s32(bit_length(largest) - 15, 0);
-  return shift + (tp_round_wide(largest, shift) > TP_BFP16_MAX ? 1 : 0);
+  const int32_t shift = tp_max_s32(bit_length(largest) - (TP_GRADIENT_BITS - 1), 0);
+  return shift + (tp_round_wide(largest, shift) > TP_BFP_MAX ? 1 : 0);
 }
 
-static void put_mantissa(tp_bfp16 *result, int32_t i, int32_t value, int32_t multiplier, int32_t shift) {
+static void put_mantissa(tp_bfp *result, int32_t i, int32_t value, int32_t multiplier, int32_t shift) {
   const int32_t mantissa = (int32_t)tp_round_wide((int64_t)value * multiplier, shift);
-  result->mantissa[i] = (int16_t)mantissa;
+  result->mantissa[i] = (tp_mantissa)mantissa;
   result->peak = tp_max_s32(result->peak, tp_abs_s32(mantissa));
 }
 
 /* values * multiplier * 2^exponent as mantissas of the exponent that the largest needs. */
-static void to_bfp16(const int32_t *values, int32_t count, int32_t multiplier, int32_t exponent, tp_bfp16 *result) {
+static void to_bfp(const int32_t *values, int32_t count, int32_t multiplier, int32_t exponent, tp_bfp *result) {
   int64_t largest = 0;
   for (int32_t i = 0; i < count; i++) {
     const int64_t magnitude = abs_s64(values[i]);
@@ -62,7 +65,7 @@ void tp_output_logits_s8(const tp_output_logits_params *params, const int8_t *in
 }
 
 void tp_softmax_cross_entropy_s32(const tp_softmax_cross_entropy_params *params, const int32_t *logits, int32_t label,
-                                  int32_t *loss, tp_bfp16 *d_logits, int32_t *logit_range, int32_t *scratch) {
+                                  int32_t *loss, tp_bfp *d_logits, int32_t *logit_range, int32_t *scratch) {
   const int32_t classes = params->classes;
   int64_t largest = logits[0];
   for (int32_t i = 1; i < classes; i++) {
@@ -97,12 +100,12 @@ void tp_softmax_cross_entropy_s32(const tp_softmax_cross_entropy_params *params,
     exponent = params->weight_exponent[label];
     loss[0] = tp_fixed_point(loss[0], multiplier, -exponent);
   }
-  to_bfp16(scratch, classes, multiplier, exponent - 31, d_logits);
+  to_bfp(scratch, classes, multiplier, exponent - 31, d_logits);
   observe(logits, classes, logit_range);
 }
 
 void tp_binary_cross_entropy_s32(const tp_binary_cross_entropy_params *params, const int32_t *logits,
-                                 const int32_t *target, int32_t *loss, tp_bfp16 *d_logits, int32_t *logit_range,
+                                 const int32_t *target, int32_t *loss, tp_bfp *d_logits, int32_t *logit_range,
                                  int32_t *scratch) {
   int64_t total = 0, logarithms = 0;
   for (int32_t i = 0; i < params->size; i++) {
@@ -118,7 +121,7 @@ void tp_binary_cross_entropy_s32(const tp_binary_cross_entropy_params *params, c
   }
   total += tp_round_shift_s64(logarithms, 10);
   loss[0] = tp_saturate_s32(divide(total, params->size));
-  to_bfp16(scratch, params->size, params->gradient_multiplier, params->gradient_exponent, d_logits);
+  to_bfp(scratch, params->size, params->gradient_multiplier, params->gradient_exponent, d_logits);
   observe(logits, params->size, logit_range);
 }
 
@@ -133,7 +136,7 @@ static int32_t difference_from(const tp_mean_squared_error_params *params, int32
 }
 
 void tp_mean_squared_error_s32(const tp_mean_squared_error_params *params, const int32_t *logits,
-                               const int32_t *target, const int8_t *input, int32_t *loss, tp_bfp16 *d_logits,
+                               const int32_t *target, const int8_t *input, int32_t *loss, tp_bfp *d_logits,
                                int32_t *logit_range) {
   int64_t largest = 0;
   for (int32_t i = 0; i < params->size; i++) {

@@ -1,6 +1,7 @@
 #include "tinypeft/tp_arithmetic.h"
 #include "tinypeft/tp_axes.h"
 #include "tinypeft/tp_kernels_reduce.h"
+#include "tinypeft/tp_narrowing.h"
 
 void tp_mean_s8(const tp_mean_params *params, const int8_t *input, int8_t *output) {
   for (int32_t c = 0; c < params->channels; c++) {
@@ -15,20 +16,18 @@ void tp_mean_s8(const tp_mean_params *params, const int8_t *input, int8_t *outpu
   }
 }
 
-void tp_mean_backward_s16(const tp_mean_backward_params *params, const tp_bfp16 *d_output, tp_bfp16 *d_input) {
-  const int32_t shift = tp_narrow_shift((int64_t)d_output->peak * params->multiplier);
-  int16_t *first = d_input->mantissa;
-  int32_t peak = 0;
-  for (int32_t c = 0; c < params->channels; c++) {
-    const int32_t scaled = tp_round_shift_s32(d_output->mantissa[c] * params->multiplier, shift);
-    first[c] = (int16_t)scaled;
-    peak = tp_max_s32(peak, tp_abs_s32(scaled));
-  }
+void tp_mean_backward_s16(const tp_mean_backward_params *params, const tp_bfp *d_output, tp_bfp *d_input) {
+  tp_narrowing to = tp_narrow_within((int64_t)d_output->peak * params->multiplier);
+  tp_mantissa *first = d_input->mantissa;
+  do {
+    for (int32_t c = 0; c < params->channels; c++) {
+      tp_put_mantissa(&to, d_output->mantissa[c] * params->multiplier, &first[c]);
+    }
+  } while (tp_next_pass(&to));
   for (int32_t p = 1; p < params->count; p++) {
     memcpy(first + p * params->channels, first, (size_t)params->channels * sizeof *first);
   }
-  d_input->exponent = d_output->exponent + params->exponent + shift;
-  d_input->peak = peak;
+  tp_finish(&to, d_output->exponent + params->exponent, d_input);
 }
 
 static int32_t sum_over(const tp_axes *axes, const int8_t *x) {
@@ -57,23 +56,21 @@ void tp_mean_axes_s8(const tp_mean_axes_params *params, const int8_t *input, int
   }
 }
 
-void tp_mean_axes_backward_s16(const tp_mean_axes_backward_params *params, const tp_bfp16 *d_output,
-                               tp_bfp16 *d_input) {
-  const int32_t shift = tp_narrow_shift((int64_t)d_output->peak * params->multiplier);
+void tp_mean_axes_backward_s16(const tp_mean_axes_backward_params *params, const tp_bfp *d_output,
+                               tp_bfp *d_input) {
+  tp_narrowing to = tp_narrow_within((int64_t)d_output->peak * params->multiplier);
   const int32_t results = tp_axes_size(&params->kept);
   const int32_t count = tp_axes_size(&params->reduced);
-  int32_t peak = 0;
-  tp_walk walk = {0, 0, 0};
-  for (int32_t i = 0; i < results; i++) {
-    const int32_t scaled = tp_round_shift_s32(d_output->mantissa[i] * params->multiplier, shift);
-    tp_walk within = {walk.offset, 0, 0};
-    for (int32_t p = 0; p < count; p++) {
-      d_input->mantissa[within.offset] = (int16_t)scaled;
-      tp_walk_on(&params->reduced, &within);
+  do {
+    tp_walk walk = {0, 0, 0};
+    for (int32_t i = 0; i < results; i++) {
+      tp_walk within = {walk.offset, 0, 0};
+      for (int32_t p = 0; p < count; p++) {
+        tp_put_mantissa(&to, d_output->mantissa[i] * params->multiplier, &d_input->mantissa[within.offset]);
+        tp_walk_on(&params->reduced, &within);
+      }
+      tp_walk_on(&params->kept, &walk);
     }
-    peak = tp_max_s32(peak, tp_abs_s32(scaled));
-    tp_walk_on(&params->kept, &walk);
-  }
-  d_input->exponent = d_output->exponent + params->exponent + shift;
-  d_input->peak = peak;
+  } while (tp_next_pass(&to));
+  tp_finish(&to, d_output->exponent + params->exponent, d_input);
 }

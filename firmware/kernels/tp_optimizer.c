@@ -1,29 +1,34 @@
-#include "tinypeft/tp_arithmetic.h"
-#include "tinypeft/tp_kernels.h"
+#include "tinypeft/tp_optimizer.h"
 
-void tp_sgd_f32(const tp_sgd_params *params, const float *gradient, float learning_rate, float *master,
-                float *velocity) {
-  for (int32_t i = 0; i < params->size; i++) {
+#include "tinypeft/tp_arithmetic.h"
+
+void tp_sgd_f32(const void *params, int32_t first, int32_t count, const float *gradient, float learning_rate,
+                float *master, void *const *states) {
+  const tp_sgd_params *sgd = params;
+  float *velocity = states != NULL ? states[0] : NULL;
+  for (int32_t i = 0; i < count; i++) {
+    float *weight = &master[first + i];
     float step = gradient[i];
+    if (sgd->weight_decay != 0.0f) {
+      const float decay = sgd->weight_decay * *weight;
+      step = step + decay;
+    }
     if (velocity != NULL) {
-      const float kept = params->momentum * velocity[i];
-      velocity[i] = tp_limit_f32(kept + gradient[i], TP_MASTER_LIMIT);
-      step = velocity[i];
+      const float kept = sgd->momentum * velocity[first + i];
+      const float moved = tp_limit_f32(kept + step, TP_MASTER_LIMIT);
+      const float ahead = sgd->momentum * moved;
+      velocity[first + i] = moved;
+      step = sgd->nesterov != 0 ? step + ahead : moved;
     }
     const float change = learning_rate * step;
-    master[i] = tp_limit_f32(master[i] - change, TP_MASTER_LIMIT);
+    *weight = tp_limit_f32(*weight - change, TP_MASTER_LIMIT);
   }
 }
 
-void tp_accumulate_f32(const tp_accumulate_params *params, const float *gradient, float *sum) {
-  for (int32_t i = 0; i < params->size; i++) {
-    sum[i] = sum[i] + gradient[i];
-  }
-}
-
-void tp_take_mean_f32(const tp_accumulate_params *params, int32_t count, float *sum, float *mean) {
-  for (int32_t i = 0; i < params->size; i++) {
-    mean[i] = count > 0 ? sum[i] / (float)count : 0.0f;
-    sum[i] = 0.0f;
+void tp_accumulate_f32(const void *params, int32_t first, int32_t count, const float *gradient, float learning_rate,
+                       float *sums, void *const *states) {
+  (void)params, (void)learning_rate, (void)states;
+  for (int32_t i = 0; i < count; i++) {
+    sums[first + i] = sums[first + i] + gradient[i];
   }
 }

@@ -1,5 +1,6 @@
 #include "tinypeft/tp_arithmetic.h"
 #include "tinypeft/tp_kernels_pool.h"
+#include "tinypeft/tp_narrowing.h"
 
 /* Channels whose sums are held at once by the average pool's gradient. */
 #define BLOCK 8
@@ -84,11 +85,11 @@ static int32_t end_window(int32_t input, int32_t stride, int32_t pad, int32_t co
 
 static int32_t window_factor(int32_t factor_shift, int32_t count) {
   const uint32_t twice = (uint32_t)2 << factor_shift;
-  return tp_min_s32((int32_t)((twice + (uint32_t)count) / (2u * (uint32_t)count)), TP_BFP16_MAX);
+  return tp_min_s32((int32_t)((twice + (uint32_t)count) / (2u * (uint32_t)count)), INT16_MAX);
 }
 
 /* acc[0..count) = sum of d_output times the windows' weights at input (y, x), channels c onwards. */
-static void gather_windows(const tp_average_pool_backward_params *params, const tp_bfp16 *d_output, int32_t narrow,
+static void gather_windows(const tp_average_pool_backward_params *params, const tp_bfp *d_output, int32_t narrow,
                            int32_t y, int32_t x, int32_t c, int32_t count, int32_t *acc) {
   const tp_window *window = &params->window;
   const int32_t end_y = end_window(y, window->stride_h, window->pad_top, window->output_h);
@@ -100,7 +101,7 @@ static void gather_windows(const tp_average_pool_backward_params *params, const 
     for (int32_t wx = first_window(x, window->stride_w, window->pad_left, window->kernel_w); wx < end_x; wx++) {
       const int32_t taps = taps_inside(rows_of(window, wy), columns_of(window, wx));
       const int32_t factor = window_factor(params->factor_shift, taps);
-      const int16_t *gradient = d_output->mantissa + (wy * window->output_w + wx) * window->output_c + c;
+      const tp_mantissa *gradient = d_output->mantissa + (wy * window->output_w + wx) * window->output_c + c;
       for (int32_t i = 0; i < count; i++) {
         acc[i] += tp_round_shift_s32(gradient[i], narrow) * factor;
       }
@@ -108,55 +109,52 @@ static void gather_windows(const tp_average_pool_backward_params *params, const 
   }
 }
 
-void tp_average_pool_backward_s16(const tp_average_pool_backward_params *params, const tp_bfp16 *d_output,
-                                  tp_bfp16 *d_input) {
+void tp_average_pool_backward_s16(const tp_average_pool_backward_params *params, const tp_bfp *d_output,
+                                  tp_bfp *d_input) {
   const tp_window *window = &params->window;
   const int32_t narrow = tp_accumulator_shift(d_output->peak, params->l1);
-  const int64_t bound = tp_round_shift_s64(d_output->peak, narrow) * params->l1;
-  const int32_t shift = tp_narrow_shift(bound);
-  int16_t *target = d_input->mantissa;
-  int32_t peak = 0;
-  for (int32_t y = 0; y < window->input_h; y++) {
-    for (int32_t x = 0; x < window->input_w; x++) {
-      for (int32_t c = 0; c < window->input_c; c += BLOCK) {
-        int32_t acc[BLOCK];
-        const int32_t count = tp_min_s32(BLOCK, window->input_c - c);
-        gather_windows(params, d_output, narrow, y, x, c, count, acc);
-        for (int32_t i = 0; i < count; i++) {
-          const int32_t scaled = tp_round_shift_s32(acc[i], shift);
-          *target++ = (int16_t)scaled;
-          peak = tp_max_s32(peak, tp_abs_s32(scaled));
+  tp_narrowing to = tp_narrow_within(tp_round_shift_s64(d_output->peak, narrow) * params->l1);
+  do {
+    tp_mantissa *target = d_input->mantissa;
+    for (int32_t y = 0; y < window->input_h; y++) {
+      for (int32_t x = 0; x < window->input_w; x++) {
+        for (int32_t c = 0; c < window->input_c; c += BLOCK) {
+          int32_t acc[BLOCK];
+          const int32_t count = tp_min_s32(BLOCK, window->input_c - c);
+          gather_windows(params, d_output, narrow, y, x, c, count, acc);
+          for (int32_t i = 0; i < count; i++) {
+            tp_put_mantissa(&to, acc[i], target++);
+          }
         }
       }
     }
-  }
-  d_input->exponent = d_output->exponent + narrow + shift - params->factor_shift;
-  d_input->peak = peak;
+  } while (tp_next_pass(&to));
+  tp_finish(&to, d_output->exponent + narrow - params->factor_shift, d_input);
 }
 
-/* The smallest shift that keeps the sum of `overlap` rounded mantissas inside int16. */
+/* The smallest shift that keeps the sum of `overlap` rounded mantissas inside a mantissa. */
 static int32_t overlap_shift(int32_t peak, int32_t overlap) {
   int32_t shift = 0;
-  while (tp_round_shift_s32(peak, shift) * overlap > TP_BFP16_MAX) {
+  while (tp_round_shift_s32(peak, shift) * overlap > TP_BFP_MAX) {
     shift++;
   }
   return shift;
 }
 
-void tp_max_pool_backward_s16(const tp_max_pool_backward_params *params, const tp_bfp16 *d_output, const int8_t *input,
-                              tp_bfp16 *d_input) {
+void tp_max_pool_backward_s16(const tp_max_pool_backward_params *params, const tp_bfp *d_output, const int8_t *input,
+                              tp_bfp *d_input) {
   const tp_window *window = &params->window;
   const int32_t size = window->input_h * window->input_w * window->input_c;
   const int32_t shift = overlap_shift(d_output->peak, params->overlap);
-  const int16_t *gradient = d_output->mantissa;
+  const tp_mantissa *gradient = d_output->mantissa;
   memset(d_input->mantissa, 0, (size_t)size * sizeof *d_input->mantissa);
   for (int32_t output_y = 0; output_y < window->output_h; output_y++) {
     const tp_taps rows = rows_of(window, output_y);
     for (int32_t output_x = 0; output_x < window->output_w; output_x++) {
       const tp_taps columns = columns_of(window, output_x);
       for (int32_t c = 0; c < window->input_c; c++) {
-        int16_t *target = d_input->mantissa + first_largest(window, input, rows, columns, c);
-        *target = (int16_t)(*target + tp_round_shift_s32(*gradient++, shift));
+        tp_mantissa *target = d_input->mantissa + first_largest(window, input, rows, columns, c);
+        *target = (tp_mantissa)(*target + tp_round_shift_s32(*gradient++, shift));
       }
     }
   }

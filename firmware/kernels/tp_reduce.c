@@ -32,8 +32,8 @@ void tp_reduce_extreme_s8(const tp_reduce_extreme_params *params, const int8_t *
   }
 }
 
-void tp_reduce_extreme_backward_s16(const tp_reduce_extreme_params *params, const tp_bfp16 *d_output,
-                                    const int8_t *input, tp_bfp16 *d_input) {
+void tp_reduce_extreme_backward_s16(const tp_reduce_extreme_params *params, const tp_bfp *d_output,
+                                    const int8_t *input, tp_bfp *d_input) {
   const int32_t results = tp_axes_size(&params->kept);
   const int32_t size = results * tp_axes_size(&params->reduced);
   tp_walk walk = {0, 0, 0};

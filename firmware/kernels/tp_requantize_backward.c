@@ -1,5 +1,6 @@
 #include "tinypeft/tp_arithmetic.h"
 #include "tinypeft/tp_kernels.h"
+#include "tinypeft/tp_narrowing.h"
 
 static int32_t largest_s16(const int16_t *values, int32_t count) {
   int32_t largest = 0;
@@ -9,71 +10,68 @@ static int32_t largest_s16(const int16_t *values, int32_t count) {
   return largest;
 }
 
-/* How a mantissa is scaled by its channel. */
-typedef struct {
-  const int16_t *multiplier;
-  int32_t shift;
-} channel_scale;
-
-static channel_scale begin(const tp_requantize_backward_params *params, const int16_t *multiplier, int32_t exponent,
-                           const tp_bfp16 *d_output, tp_bfp16 *d_acc) {
-  channel_scale scale = {multiplier, 0};
-  d_acc->exponent = d_output->exponent;
-  d_acc->peak = 0;
-  if (multiplier != NULL) {
-    scale.shift = tp_narrow_shift((int64_t)d_output->peak * largest_s16(multiplier, params->channels));
-    d_acc->exponent = d_output->exponent + exponent + scale.shift;
+/* Where no multiplier scales the channels, nothing is shifted. */
+static tp_narrowing begin(const tp_requantize_backward_params *params, const int16_t *multiplier,
+                          const tp_bfp *d_output) {
+  if (multiplier == NULL) {
+    return tp_as_they_are();
   }
-  return scale;
+  return tp_narrow_within((int64_t)d_output->peak * largest_s16(multiplier, params->channels));
 }
 
-static void store(channel_scale scale, const tp_bfp16 *d_output, int32_t i, int32_t c, tp_bfp16 *d_acc) {
-  int32_t value = d_output->mantissa[i];
-  if (scale.multiplier != NULL) {
-    value = tp_round_shift_s32(value * scale.multiplier[c], scale.shift);
-  }
-  d_acc->mantissa[i] = (int16_t)value;
-  d_acc->peak = tp_max_s32(d_acc->peak, tp_abs_s32(value));
+static int32_t scaled(const int16_t *multiplier, const tp_bfp *d_output, int32_t i, int32_t c) {
+  return multiplier != NULL ? d_output->mantissa[i] * multiplier[c] : d_output->mantissa[i];
 }
 
-void tp_requantize_backward_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
-                                const int8_t *output, tp_bfp16 *d_acc) {
-  const channel_scale scale = begin(params, params->multiplier, params->exponent, d_output, d_acc);
-  for (int32_t p = 0; p < params->positions; p++) {
-    for (int32_t c = 0; c < params->channels; c++) {
-      const int32_t i = p * params->channels + c;
-      if (output[i] > params->activation_min && output[i] < params->activation_max) {
-        store(scale, d_output, i, c, d_acc);
-      } else {
-        d_acc->mantissa[i] = 0;
+static void finish(const tp_narrowing *to, const int16_t *multiplier, int32_t exponent, const tp_bfp *d_output,
+                   tp_bfp *d_acc) {
+  tp_finish(to, d_output->exponent + (multiplier != NULL ? exponent : 0), d_acc);
+}
+
+void tp_requantize_backward_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+                                const int8_t *output, tp_bfp *d_acc) {
+  const int16_t *multiplier = params->multiplier;
+  tp_narrowing to = begin(params, multiplier, d_output);
+  do {
+    for (int32_t p = 0; p < params->positions; p++) {
+      for (int32_t c = 0; c < params->channels; c++) {
+        const int32_t i = p * params->channels + c;
+        const int passed = output[i] > params->activation_min && output[i] < params->activation_max;
+        tp_put_mantissa(&to, passed ? scaled(multiplier, d_output, i, c) : 0, &d_acc->mantissa[i]);
       }
     }
-  }
+  } while (tp_next_pass(&to));
+  finish(&to, multiplier, params->exponent, d_output, d_acc);
 }
 
-void tp_requantize_backward_mask_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
-                                     const uint8_t *mask, tp_bfp16 *d_acc) {
-  const channel_scale scale = begin(params, params->multiplier, params->exponent, d_output, d_acc);
-  for (int32_t p = 0; p < params->positions; p++) {
-    for (int32_t c = 0; c < params->channels; c++) {
-      const int32_t i = p * params->channels + c;
-      if (((uint32_t)mask[i / 8] >> (i % 8) & 1u) != 0u) {
-        store(scale, d_output, i, c, d_acc);
-      } else {
-        d_acc->mantissa[i] = 0;
+void tp_requantize_backward_mask_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+                                     const uint8_t *mask, tp_bfp *d_acc) {
+  const int16_t *multiplier = params->multiplier;
+  tp_narrowing to = begin(params, multiplier, d_output);
+  do {
+    for (int32_t p = 0; p < params->positions; p++) {
+      for (int32_t c = 0; c < params->channels; c++) {
+        const int32_t i = p * params->channels + c;
+        const int passed = ((uint32_t)mask[i / 8] >> (i % 8) & 1u) != 0u;
+        tp_put_mantissa(&to, passed ? scaled(multiplier, d_output, i, c) : 0, &d_acc->mantissa[i]);
       }
     }
-  }
+  } while (tp_next_pass(&to));
+  finish(&to, multiplier, params->exponent, d_output, d_acc);
 }
 
-void tp_channel_scale_backward_s16(const tp_requantize_backward_params *params, const tp_bfp16 *d_output,
-                                   const int16_t *multiplier, const int32_t *exponent, tp_bfp16 *d_acc) {
-  const channel_scale scale = begin(params, multiplier, exponent[0], d_output, d_acc);
-  for (int32_t p = 0; p < params->positions; p++) {
-    for (int32_t c = 0; c < params->channels; c++) {
-      store(scale, d_output, p * params->channels + c, c, d_acc);
+void tp_channel_scale_backward_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+                                   const int16_t *multiplier, const int32_t *exponent, tp_bfp *d_acc) {
+  tp_narrowing to = begin(params, multiplier, d_output);
+  do {
+    for (int32_t p = 0; p < params->positions; p++) {
+      for (int32_t c = 0; c < params->channels; c++) {
+        const int32_t i = p * params->channels + c;
+        tp_put_mantissa(&to, scaled(multiplier, d_output, i, c), &d_acc->mantissa[i]);
+      }
     }
-  }
+  } while (tp_next_pass(&to));
+  finish(&to, multiplier, exponent[0], d_output, d_acc);
 }
 
 void tp_clamp_mask_s8(const tp_clamp_mask_params *params, const int8_t *output, uint8_t *mask) {

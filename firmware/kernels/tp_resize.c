@@ -1,6 +1,7 @@
 #include "tinypeft/tp_kernels_resize.h"
 
 #include "tinypeft/tp_arithmetic.h"
+#include "tinypeft/tp_narrowing.h"
 
 #define ONE 1024
 /* Channels whose sums are held at once. */
@@ -72,7 +73,7 @@ static int32_t first_output(const tp_resize_axis *axis, int32_t input, int32_t f
 typedef struct {
   int32_t narrow; /* of a mantissa, before a row is summed */
   int32_t middle; /* of a row's sum, before rows are */
-  int32_t last;   /* of the result */
+  int64_t bound;  /* of the result */
 } shifts;
 
 static shifts find_shifts(const tp_resize_bilinear_backward_params *params, int32_t peak) {
@@ -80,14 +81,14 @@ static shifts find_shifts(const tp_resize_bilinear_backward_params *params, int3
   found.narrow = tp_accumulator_shift(peak, params->columns_l1);
   const int32_t bound = (int32_t)tp_round_shift_s64(peak, found.narrow) * params->columns_l1;
   found.middle = tp_accumulator_shift(bound, params->rows_l1);
-  found.last = tp_narrow_shift(tp_round_shift_s64(bound, found.middle) * params->rows_l1);
+  found.bound = tp_round_shift_s64(bound, found.middle) * params->rows_l1;
   return found;
 }
 
 /* acc[0..count) = the weighted sums over d_output (OH,OW,C) for input (y, x), channels c onwards; no output in front of
  * (begin_y, begin_x) has weight. */
-static void sum_weighted(const tp_resize_bilinear_backward_params *params, const int16_t *d_output, shifts s, int32_t y,
-                         int32_t x, int32_t begin_y, int32_t begin_x, int32_t c, int32_t count, int32_t *acc) {
+static void sum_weighted(const tp_resize_bilinear_backward_params *params, const tp_mantissa *d_output, shifts s,
+                         int32_t y, int32_t x, int32_t begin_y, int32_t begin_x, int32_t c, int32_t count, int32_t *acc) {
   const tp_resize_axis *rows = &params->rows;
   const tp_resize_axis *columns = &params->columns;
   for (int32_t i = 0; i < count; i++) {
@@ -105,7 +106,7 @@ static void sum_weighted(const tp_resize_bilinear_backward_params *params, const
         break;
       }
       const int32_t weight = weight_of(at_x, x);
-      const int16_t *source = d_output + (oy * columns->output + ox) * params->channels + c;
+      const tp_mantissa *source = d_output + (oy * columns->output + ox) * params->channels + c;
       for (int32_t i = 0; i < count; i++) {
         sum[i] += tp_round_shift_s32(source[i], s.narrow) * weight;
       }
@@ -117,33 +118,32 @@ static void sum_weighted(const tp_resize_bilinear_backward_params *params, const
   }
 }
 
-void tp_resize_bilinear_backward_s16(const tp_resize_bilinear_backward_params *params, const tp_bfp16 *d_output,
-                                     tp_bfp16 *d_input) {
+void tp_resize_bilinear_backward_s16(const tp_resize_bilinear_backward_params *params, const tp_bfp *d_output,
+                                     tp_bfp *d_input) {
   const shifts s = find_shifts(params, d_output->peak);
-  const int16_t *source = d_output->mantissa;
-  int16_t *target = d_input->mantissa;
-  int32_t peak = 0;
-  for (int32_t n = 0; n < params->batch; n++) {
-    int32_t begin_y = 0;
-    for (int32_t y = 0; y < params->rows.input; y++) {
-      begin_y = first_output(&params->rows, y, begin_y);
-      int32_t begin_x = 0;
-      for (int32_t x = 0; x < params->columns.input; x++) {
-        begin_x = first_output(&params->columns, x, begin_x);
-        for (int32_t c = 0; c < params->channels; c += BLOCK) {
-          int32_t acc[BLOCK];
-          const int32_t count = tp_min_s32(BLOCK, params->channels - c);
-          sum_weighted(params, source, s, y, x, begin_y, begin_x, c, count, acc);
-          for (int32_t i = 0; i < count; i++) {
-            const int32_t scaled = tp_round_shift_s32(acc[i], s.last);
-            *target++ = (int16_t)scaled;
-            peak = tp_max_s32(peak, tp_abs_s32(scaled));
+  tp_narrowing to = tp_narrow_within(s.bound);
+  do {
+    const tp_mantissa *source = d_output->mantissa;
+    tp_mantissa *target = d_input->mantissa;
+    for (int32_t n = 0; n < params->batch; n++) {
+      int32_t begin_y = 0;
+      for (int32_t y = 0; y < params->rows.input; y++) {
+        begin_y = first_output(&params->rows, y, begin_y);
+        int32_t begin_x = 0;
+        for (int32_t x = 0; x < params->columns.input; x++) {
+          begin_x = first_output(&params->columns, x, begin_x);
+          for (int32_t c = 0; c < params->channels; c += BLOCK) {
+            int32_t acc[BLOCK];
+            const int32_t count = tp_min_s32(BLOCK, params->channels - c);
+            sum_weighted(params, source, s, y, x, begin_y, begin_x, c, count, acc);
+            for (int32_t i = 0; i < count; i++) {
+              tp_put_mantissa(&to, acc[i], target++);
+            }
           }
         }
       }
+      source += params->rows.output * params->columns.output * params->channels;
     }
-    source += params->rows.output * params->columns.output * params->channels;
-  }
-  d_input->exponent = d_output->exponent + s.narrow + s.middle + s.last - 20;
-  d_input->peak = peak;
+  } while (tp_next_pass(&to));
+  tp_finish(&to, d_output->exponent + s.narrow + s.middle - 20, d_input);
 }

@@ -1,6 +1,7 @@
 #include "tinypeft/tp_kernels_softmax.h"
 
 #include "tinypeft/tp_arithmetic.h"
+#include "tinypeft/tp_narrowing.h"
 
 /* Fixed point Qm.n holds m integer and n fractional bits: Q5.26 differences, Q0.31 exponentials, Q12.19 their sum. */
 #define SUM_INTEGER_BITS 12
@@ -80,29 +81,27 @@ static int32_t floor_divide(int64_t sum, int32_t count) {
   return (int32_t)(quotient - (quotient * count > sum ? 1 : 0));
 }
 
-void tp_softmax_backward_s16(const tp_softmax_backward_params *params, const tp_bfp16 *d_output, const int8_t *output,
-                             tp_bfp16 *d_input) {
-  const int32_t shift = tp_narrow_shift((int64_t)d_output->peak * LARGEST);
-  int32_t peak = 0;
-  for (int32_t row = 0; row < params->rows; row++) {
-    const int16_t *gradient = d_output->mantissa + row * params->depth;
-    const int8_t *y = output + row * params->depth;
-    int16_t *target = d_input->mantissa + row * params->depth;
-    int32_t total = 0;
-    int64_t sum = 0;
-    for (int32_t i = 0; i < params->depth; i++) {
-      const int32_t p = y[i] - INT8_MIN;
-      total += p;
-      sum += gradient[i] * p;
+void tp_softmax_backward_s16(const tp_softmax_backward_params *params, const tp_bfp *d_output, const int8_t *output,
+                             tp_bfp *d_input) {
+  tp_narrowing to = tp_narrow_within((int64_t)d_output->peak * LARGEST);
+  do {
+    for (int32_t row = 0; row < params->rows; row++) {
+      const tp_mantissa *gradient = d_output->mantissa + row * params->depth;
+      const int8_t *y = output + row * params->depth;
+      tp_mantissa *target = d_input->mantissa + row * params->depth;
+      int32_t total = 0;
+      int64_t sum = 0;
+      for (int32_t i = 0; i < params->depth; i++) {
+        const int32_t p = y[i] - INT8_MIN;
+        total += p;
+        sum += gradient[i] * p;
+      }
+      const int32_t mean = floor_divide(sum * (1 << MEAN_BITS), tp_max_s32(total, 1));
+      for (int32_t i = 0; i < params->depth; i++) {
+        const int32_t centred = gradient[i] * (1 << MEAN_BITS) - mean;
+        tp_put_mantissa(&to, (y[i] - INT8_MIN) * centred, &target[i]);
+      }
     }
-    const int32_t mean = floor_divide(sum * (1 << MEAN_BITS), tp_max_s32(total, 1));
-    for (int32_t i = 0; i < params->depth; i++) {
-      const int32_t centred = gradient[i] * (1 << MEAN_BITS) - mean;
-      const int32_t scaled = tp_round_shift_s32((y[i] - INT8_MIN) * centred, shift);
-      target[i] = (int16_t)scaled;
-      peak = tp_max_s32(peak, tp_abs_s32(scaled));
-    }
-  }
-  d_input->exponent = d_output->exponent + shift - 8 - MEAN_BITS;
-  d_input->peak = peak;
+  } while (tp_next_pass(&to));
+  tp_finish(&to, d_output->exponent - 8 - MEAN_BITS, d_input);
 }

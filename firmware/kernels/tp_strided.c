@@ -33,15 +33,15 @@ void tp_strided_copy_s8(const tp_strided *params, const int8_t *input, int8_t *o
   }
 }
 
-void tp_strided_copy_s16(const tp_strided *params, const tp_bfp16 *d_output, tp_bfp16 *d_input) {
+void tp_strided_copy_s16(const tp_strided *params, const tp_bfp *d_output, tp_bfp *d_input) {
   int32_t index[TP_RANK_MAX] = {0};
   const int32_t count = params->extent[params->rank - 1];
   const int32_t stride = params->stride[params->rank - 1];
-  int16_t *target = d_input->mantissa;
+  tp_mantissa *target = d_input->mantissa;
   int32_t peak = 0;
   for (int32_t place = params->offset; place >= 0; place = next_run(params, index, place)) {
     for (int32_t i = 0; i < count; i++) {
-      const int16_t mantissa = d_output->mantissa[place + i * stride];
+      const tp_mantissa mantissa = d_output->mantissa[place + i * stride];
       peak = tp_max_s32(peak, tp_abs_s32(mantissa));
       *target++ = mantissa;
     }
@@ -67,11 +67,11 @@ void tp_pad_s8(const tp_strided_fill_params *params, const int8_t *input, int8_t
   }
 }
 
-void tp_strided_scatter_s16(const tp_strided_fill_params *params, const tp_bfp16 *d_output, tp_bfp16 *d_input) {
+void tp_strided_scatter_s16(const tp_strided_fill_params *params, const tp_bfp *d_output, tp_bfp *d_input) {
   int32_t index[TP_RANK_MAX] = {0};
   const int32_t count = params->inner.extent[params->inner.rank - 1];
   const int32_t stride = params->inner.stride[params->inner.rank - 1];
-  const int16_t *source = d_output->mantissa;
+  const tp_mantissa *source = d_output->mantissa;
   memset(d_input->mantissa, 0, (size_t)params->size * sizeof *d_input->mantissa);
   for (int32_t place = params->inner.offset; place >= 0; place = next_run(&params->inner, index, place)) {
     for (int32_t i = 0; i < count; i++) {

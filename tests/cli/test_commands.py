@@ -14,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from invocation import invoke, refused, succeeded
-from projects import TRAINABLE, Built
+from projects import CONFIGURATIONS, TRAINABLE, Built
 from safetensors.numpy import load_file
 
+from tinypeft.adapters.lora_options import layer_rank
+from tinypeft.device import Device
 from tinypeft.frontend.lowering import LOWERINGS
 from tinypeft.frontend.unsupported import UNSUPPORTED
 from tinypeft.interpreter import run_graph
 from tinypeft.ops import OPS
+from tinypeft.schedule import Schedule
 from tinypeft.state import unpack_adapter
 
 
@@ -34,8 +37,9 @@ def test_run(plain: Built, data: str) -> None:
     predicted = np.array([int(logits.argmax()) for _, logits in results])
     accuracy = float(np.mean(predicted == dataset.y))
     digest = hashlib.sha256(outputs.tobytes()).hexdigest()
-    measured = {"outputs_sha256": digest, "accuracy": accuracy, "mean_squared_error": None}
-    assert report == {**measured, "instructions_per_inference": None, "ran_on": "host"}
+    measured = {"outputs_sha256": digest, "accuracy": accuracy, "instructions_per_inference": None}
+    measured["mean_squared_error"] = None
+    assert report == {**measured, "ran_on": "host"}
     unlabelled = succeeded("run", plain.directory, "--data", data.removesuffix(":y"), "--limit", "3")
     assert unlabelled["accuracy"] is None
     assert unlabelled["outputs_sha256"] == hashlib.sha256(outputs[:3].tobytes()).hexdigest()
@@ -51,7 +55,10 @@ def test_test(plain: Built, data: str) -> None:
 QUICK = ("batches", "no_saved_module", "float_edges", "conv_mean", "autoencoder")
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRAINABLE])
+LORA = [name for name in TRAINABLE if set(CONFIGURATIONS[name][1].kinds) <= {"lora", "modules_to_save"}]
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LORA])
 def test_train_and_run_again(project: Callable[[str], Built], tmp_path: Path, name: str) -> None:
     """The files hold what the device learned: PEFT's names and shapes, a package that gives the accuracy reported."""
     built = project(name)
@@ -81,7 +88,7 @@ def test_train_and_run_again(project: Callable[[str], Built], tmp_path: Path, na
     assert set(tensors) == {f"base_model.model.{p.peft_name}" for p in built.model.parameters}
     for key, array in tensors.items():
         layer, part = re.fullmatch(r"base_model\.model\.(\w+)\.(lora_[AB]\.weight|weight|bias)", key).groups()
-        out, r = layers[layer].output.shape[-1], built.model.adapter.r
+        out, r = layers[layer].output.shape[-1], layer_rank(built.model.adapter, layer)
         filters = layers[layer].inputs["filter"].shape
         conv = layers[layer].kind == "CONV_2D"
         shapes = {
@@ -120,6 +127,33 @@ def test_the_files_masters_are_what_the_package_quantises(plain: Built, data: st
     run_graph(plain.model.requantize, {}, state)
     for p in plain.model.parameters:
         assert (state[p.quantized.name] == package[p.quantized.name]).all(), p.name
+
+
+@pytest.mark.parametrize("name", ["plain", "clipped"])
+def test_a_schedule_counts_updates(
+    project: Callable[[str], Built], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The device is given the rate of each update, which all samples of a batch share; the files tell the schedule."""
+    built = project(name)
+    data, given = built.save_samples(tmp_path / "data.npz", 28), []
+    step, update = Device.train_step, Device.update
+    monkeypatch.setattr(Device, "train_step", lambda d, x, y, r, **o: (given.append(r), step(d, x, y, r, **o))[1])
+    monkeypatch.setattr(Device, "update", lambda d, r, **o: (given.append(("update", r)), update(d, r, **o))[1])
+    options = ["--schedule", "cosine", "--warmup", "0.25", "--final-fraction", "0.1", "--lr", "0.01"]
+    arguments = ["train", built.directory, "--data", data, "--train-split", "0.5", "--epochs", "2"]
+    report = succeeded(*arguments, *options, "-o", tmp_path / "adapter")
+    samples, batch = report["steps"] // 2, built.model.training_config.batch_size
+    updates = [list(range(i, min(i + batch, samples))) for i in range(0, samples, batch)] * 2
+    schedule = Schedule(0.01, "cosine", round(0.25 * len(updates)), len(updates), 0.1)
+    expected: list = []
+    for number, members in enumerate(updates):
+        rate = float(schedule.rate(number))
+        expected += [rate] * len(members) + ([("update", rate)] if batch > 1 else [])
+    assert given == expected and len(updates) > 4
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["tinypeft"]
+    assert Schedule(**config["schedule"]) == schedule
+    assert succeeded(*arguments, "--lr", "0.01")["adapter_sha256"] != report["adapter_sha256"]
+    refused(invoke(*arguments, "--warmup", "1.5"), "the warm-up is 1.5")
 
 
 def test_commands_for_people(plain: Built, data: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from invocation import generate, generate_refused, succeeded
 
+from tinypeft.errors import OutputError
 from tinypeft.generate import open_project
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
@@ -98,3 +99,18 @@ def test_a_damaged_keras_file(keras_file: Path, tmp_path: Path, damage: str) -> 
 def test_a_keras_model_needs_calibration(keras_file: Path, tmp_path: Path) -> None:
     message = "is quantised with samples of its input, and none are given"
     generate_refused(generate(keras_file, tmp_path / "p"), tmp_path / "p", message, "--calibration F.npz:KEY")
+
+
+def test_loftq_starts_from_the_float_weights(keras_file: Path, tmp_path: Path) -> None:
+    """The factors travel with the project, and a fresh adapter on the device is the interpreter's."""
+    arguments = ("--calibration", samples(tmp_path, GOOD), "--init-lora-weights", "loftq", "--r", "2")
+    result = generate(keras_file, tmp_path / "p", *arguments, board="host")
+    assert result.exit_code == 0, result.output
+    model = open_project(tmp_path / "p").model
+    state = model.fresh_state(0)
+    assert all(state[p.master.name].any() for p in model.parameters if ".lora_" in p.peft_name)
+    report = succeeded("test", tmp_path / "p", "--data", samples(tmp_path, GOOD), "--limit", "2")
+    assert report["parity"]
+    (tmp_path / "p" / "model" / "loftq.safetensors").unlink()
+    with pytest.raises(OutputError, match="loftq"):
+        open_project(tmp_path / "p")

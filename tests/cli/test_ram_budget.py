@@ -10,6 +10,8 @@ from invocation import generate, generate_refused
 from projects import save_model
 from small_models import learning_rate, load, samples
 
+from tinypeft.cli.byte_size import ByteSize
+from tinypeft.cli.compile_options import compile_settings
 from tinypeft.data import Dataset
 from tinypeft.emulators import EMULATORS
 from tinypeft.generate import open_project
@@ -56,6 +58,22 @@ def test_a_project_within_a_budget(tmp_path: Path, full: dict) -> None:
     assert parity.parity and parity.steps_compared == 6
 
 
+@pytest.mark.parametrize(("written", "size"), [("12KB", 12000), ("12KiB", 12288), ("0.5MiB", 524288), ("9000", 9000)])
+def test_a_budget_has_a_unit(tmp_path: Path, written: str, size: int) -> None:
+    config = tmp_path / "tinypeft.toml"
+    config.write_text(f'[model]\npath = "m.tflite"\n[board]\nram_budget = "{written}"\n')
+    assert compile_settings(str(config), {}).memory.ram_budget == size
+    flag = ByteSize().convert(written, None, None)
+    assert compile_settings(None, {"model": "m.tflite", "ram_budget": flag}).memory.ram_budget == size
+
+
+def test_a_unit_that_is_none_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "tinypeft.toml"
+    config.write_text('[board]\nram_budget = "40 apples"\n')
+    result = generate(save_model("residual", tmp_path), tmp_path / "p", "--config", str(config))
+    generate_refused(result, tmp_path / "p", "ram_budget: '40 apples' is no size such as 40KB, 40KiB or 65536", code=2)
+
+
 def test_people_are_told_what_it_costs(tmp_path: Path, full: dict) -> None:
     budget = full["ram_bytes"]["total"] - 600
     result = generate(save_model("residual", tmp_path), tmp_path / "p", "--ram-budget", str(budget))
@@ -69,7 +87,7 @@ def test_too_small_a_budget_is_refused(tmp_path: Path) -> None:
     generate_refused(result, tmp_path / "p", message, r"--ram-budget \d+")
 
 
-@pytest.mark.parametrize("value", ["0", "-5", "many"])
+@pytest.mark.parametrize("value", ["0", "-5", "many", "40 apples", "0.5"])
 def test_a_budget_is_a_positive_number(tmp_path: Path, value: str) -> None:
     result = generate(save_model("residual", tmp_path), tmp_path / "p", "--ram-budget", value)
     generate_refused(result, tmp_path / "p", "Invalid value for '--ram-budget'", code=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,14 @@ STEPS = 5
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The kernels with sanitizers."""
-    return compile_library(tmp_path_factory.mktemp("sanitized"), SANITIZERS)
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[Path]]:
+    """(bits of gradients) -> the kernels with sanitizers."""
+
+    @functools.cache
+    def library(bits: int) -> list[Path]:
+        return compile_library(tmp_path_factory.mktemp("sanitized"), [*SANITIZERS, f"-DTP_GRADIENT_BITS={bits}"])
+
+    return library
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +33,13 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_under_the_sanitizers(
-    project: Callable[[str], Built], sanitized: list[Path], tmp_path: Path, name: str
+    project: Callable[[str], Built], sanitized: Callable[[int], list[Path]], tmp_path: Path, name: str
 ) -> None:
     """Inference, training, export and load without a report; outputs, losses and all state as interpreted."""
     built = project(name)
-    lines, expected = run_program(built, tmp_path, sanitized, SANITIZERS, STEPS), expected_lines(built, STEPS)
+    bits = built.model.training_config.grad_bits
+    flags = [*SANITIZERS, f"-DTP_GRADIENT_BITS={bits}"]
+    lines, expected = run_program(built, tmp_path, sanitized(bits), flags, STEPS), expected_lines(built, STEPS)
     assert len(expected) >= STEPS
     for number, (line, wanted) in enumerate(zip(lines, expected, strict=True)):
         assert line == wanted, f"line {number}"

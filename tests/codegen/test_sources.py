@@ -28,7 +28,8 @@ def test_compiles_without_a_warning(project: Callable[[str], Built], tmp_path: P
     directory = project(name).directory
     sources = sorted((directory / "src").glob("*.c"))
     assert len(sources) == 3
-    for defines in ([], ["-DTP_NO_TRACE"]):
+    bits = f"-DTP_GRADIENT_BITS={CONFIGURATIONS[name][2].grad_bits}"
+    for defines in ([bits], [bits, "-DTP_NO_TRACE"]):
         command = [compiler, *STRICT, *COMPILERS[compiler], *defines, "-Ifirmware/include", "-Isrc", "-c"]
         run = subprocess.run(
             [*command, *map(str, sources)], cwd=_objects(tmp_path, directory), capture_output=True, text=True

@@ -36,6 +36,7 @@ CASES = {
     "plain": ("plain", []),
     "residual": ("residual", ["--momentum", "0.9"]),
     "batches": ("softmax_end", ["--batch-size", "4", "--momentum", "0.5"]),
+    "adam8": ("plain", ["--optimizer", "adam8", "--weight-decay", "0.01"]),
 }
 
 
@@ -52,7 +53,7 @@ def test_every_board(tmp_path: Path, board: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["residual", "batches"])
+@pytest.mark.parametrize("case", ["residual", "batches", "adam8"])
 @pytest.mark.parametrize("board", ["raspberry_pi_pico", "mps2_an385", "nucleo_h743zi", "nucleo_l552ze_q", "mps3_an547"])
 def test_every_core(tmp_path: Path, board: str, case: str) -> None:
     """Larger graphs, whole training runs: the adapter is the host twin's."""
@@ -62,7 +63,7 @@ def test_every_core(tmp_path: Path, board: str, case: str) -> None:
     rate = "0.002" if name == "residual" else "0.05"
     report = invoke("test", project, "--on", "qemu", "--data", data, "--limit", 10, "--train-steps", 40, "--lr", rate)
     assert report["parity"] is True and report["steps_compared"] == 40
-    training = ["--data", data, "--epochs", 4, "--lr", rate]
+    training = ["--data", data, "--epochs", 4, "--lr", rate, "--schedule", "cosine", "--warmup", "0.1"]
     trained, twin = invoke("train", project, "--on", "qemu", *training), invoke("train", project, *training)
     assert trained["adapter_sha256"] == twin["adapter_sha256"] and trained["loss_per_epoch"] == twin["loss_per_epoch"]
     assert trained["guards_intact"] is True and 0 < trained["stack_high_water"] <= 4096 - MARGIN

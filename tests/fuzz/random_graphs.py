@@ -21,6 +21,12 @@ LARGEST_INPUT = 1500
 #: The most of a tensor that is joined with others to an output without being pooled
 LARGEST_END = 600
 
+#: settings of the optimisers that training draws one of
+OPTIMIZERS: list[dict[str, Any]] = [
+    *({}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}),
+    *({"optimizer": "adam"}, {"optimizer": "adam8"}),
+]
+
 
 def draw_graph(choices: Choices) -> Case:
     """A random graph; one in three is a classifier with adapters, to be trained for two steps."""
@@ -43,8 +49,15 @@ def draw_graph(choices: Choices) -> Case:
             y = grower.softmax(y)
         else:
             y = grower.add(shaped(y, grower.like("view", y, y.shape)))
-    training = TrainingConfig(momentum=choices.choose([0.0, 0.9]), batch_size=choices.choose([1, 1, 2]))
+    training = _training(choices)
     return replace(case, tflite=grower.build(), adapter=_adapter(choices), training=training, steps=2)
+
+
+def _training(choices: Choices) -> TrainingConfig:
+    """Every optimiser, sample by sample or in batches, whose gradient may be clipped."""
+    optimizer: dict[str, Any] = choices.choose(OPTIMIZERS)
+    batch: dict[str, Any] = choices.choose([{}, {}, {"batch_size": 2}, {"batch_size": 2, "clip_norm": 0.1}])
+    return TrainingConfig(**optimizer, **batch, weight_decay=choices.choose([0.0, 0.01]))
 
 
 def _adapter(choices: Choices) -> AdapterConfig:

@@ -56,9 +56,11 @@ def test_every_kind_of_operator_makes_a_file() -> None:
 
 
 def trained_case() -> Case:
-    """A graph with adapters."""
+    """A graph with adapters, trained by SGD."""
     seeds = (np.random.default_rng(seed) for seed in range(100))
-    return next(case for case in map(draw_graph, map(RandomChoices, seeds)) if case.steps)
+    return next(
+        case for case in map(draw_graph, map(RandomChoices, seeds)) if case.steps and case.training.optimizer == "sgd"
+    )
 
 
 def test_a_wrong_bit_of_a_training_step_is_found(toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch) -> None:

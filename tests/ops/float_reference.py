@@ -9,12 +9,17 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import bottleneck_reference
 import elementwise_reference
 import layout_reference
 import numpy as np
+import sparse_reference
 
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import output_range
+
+#: Operators that pass -128 and 127 on as they are, or whose clamp is told otherwise.
+UNCLAMPED = ("RESHAPE", "INPUT_OFFSET")
 
 
 def real(tensor: Tensor, q: np.ndarray) -> np.ndarray:
@@ -57,7 +62,8 @@ class Reference:
         d_output = self.gradients.get(op.output.name)
         if d_output is None:
             return
-        if op.output.dtype == "int8" and op.kind not in (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED):
+        unclamped = (*layout_reference.LAYOUT, *elementwise_reference.UNCLAMPED, *UNCLAMPED)
+        if op.output.dtype == "int8" and op.kind not in unclamped and not _keeps_range(op):
             low, high = output_range(op)
             q = self.values[op.output.name]
             d_output = np.where((q > low) & (q < high), d_output, 0.0)
@@ -67,6 +73,18 @@ class Reference:
                 self.add(op.inputs[name], gradient)
             return
         getattr(self, f"_{op.kind.lower()}")(op, d_output)
+
+    def _channels(self, op: Operation, d: np.ndarray) -> np.ndarray:
+        """The gradient of the accumulators; adds those of what is trained a channel: output = factor * (sum + bias)."""
+        axes = tuple(range(d.ndim - 1))
+        if "factors" in op.attributes:
+            factor = self.values[op.attributes["factors"].factor.name].astype(np.float64)
+            sums = real(op.output, self.values[op.output.name]).reshape(d.shape) / factor
+            self.add(op.inputs["multiplier"], (d * sums).sum(axes))
+            d = d * factor
+        if "trained_bias" in op.attributes:
+            self.add(op.inputs["bias"], d.sum(axes))
+        return d
 
     def _weighted(self, op: Operation, d: np.ndarray, taps: list[Any]) -> None:
         """A layer that is a matrix product for each of its taps: (input slice, output slice, filter slice)."""
@@ -83,49 +101,77 @@ class Reference:
         if "hidden" in op.inputs:
             self._lora(op, d, x, d_x, taps)
         self.add(op.inputs["input"], d_x)
-        if "retrained" in op.attributes:
+        if op.inputs["filter"].data is None:
             self.add(op.inputs["filter"], d_w)
             self.add(op.inputs["bias"], d.reshape(-1, d.shape[-1]).sum(0))
 
     def _lora(self, op: Operation, d: np.ndarray, x: np.ndarray, d_x: np.ndarray, taps: list[Any]) -> None:
         state, lora_a = op.attributes["lora"], self.lora_a[op.inputs["hidden"].name]
-        a_scale, shift = float(self.values[state.a_scale.name][0]), int(self.values[state.hidden_shift.name][0])
+        units, shift = self.values[state.gradient_unit.name], int(self.values[state.hidden_shift.name][0])
+        a_scale = float(units[1]) / 2.0**shift
         a = self.values[lora_a.name] * a_scale
         factor = state.b_unit.astype(np.float64) * a_scale * 2.0**shift
         shifts = self.values[op.inputs["lora_shift"].name].astype(np.float64)
         b = self.values[op.inputs["lora_B"].name] / (factor * 2.0**shifts)[:, None]
-        scale = state.b_unit.astype(np.float64) * op.inputs["filter"].scale  # alpha / r
-        hidden = np.zeros((*d.shape[:-1], len(a)))
-        for of_x, of_y, of_w in taps:
-            hidden[of_y] += x[of_x] @ a[of_w].T
-        d_scaled = d * scale
-        d_hidden = d_scaled @ b
-        d_a = np.zeros(a.shape)
-        for of_x, of_y, of_w in taps:
-            d_x[of_x] += d_hidden[of_y] @ a[of_w]
-            axes = range(x[of_x].ndim - 1)
-            d_a[of_w] += np.tensordot(d_hidden[of_y], x[of_x], (axes, axes))
+        scale = state.b_unit.astype(np.float64)  # alpha / r, or the scaling of a bottleneck
+        if "filter" in op.inputs:
+            scale = scale * op.inputs["filter"].scale
+        name = op.inputs["hidden"].name
+        value, slope = bottleneck_reference.hidden_of(x, a, taps, d.shape[:-1]), np.ones(1)
+        if name in self.functions:
+            function, before = self.functions[name]
+            unit = float(units[1]) * float(op.inputs["input"].scale[0])  # type: ignore[index]
+            slope = function[1](self.values[before.name].reshape(value.shape) * unit)
+            value = self.values[name].reshape(value.shape) * unit
+        through, d_a, d_b = bottleneck_reference.gradients(d, x, a, b, scale, value, slope, taps)
+        d_x += through
         self.add(lora_a, d_a)
-        self.add(op.inputs["lora_B"], d_scaled.reshape(-1, d.shape[-1]).T @ hidden.reshape(-1, len(a)))
+        self.add(op.inputs["lora_B"], d_b)
 
     @property
     def lora_a(self) -> dict[str, Tensor]:
         """hidden -> A, filled by LORA_DOWN's place in the forward pass."""
         return self.values["lora_A of hidden"]
 
+    @property
+    def functions(self) -> dict[str, Any]:
+        """Result of a HIDDEN_ACTIVATION -> ((the function, its slope), the tensor in front of it)."""
+        return self.values["functions of hidden"]
+
     def _conv_2d(self, op: Operation, d: np.ndarray) -> None:
-        self._weighted(op, d, _taps(op))
+        self._weighted(op, self._channels(op, d), _taps(op))
 
     def _fully_connected(self, op: Operation, d: np.ndarray) -> None:
-        self._weighted(op, d.reshape(-1, d.shape[-1]), [(slice(None), slice(None), slice(None))])
+        d = self._channels(op, d.reshape(-1, d.shape[-1]))
+        self._weighted(op, d, [(slice(None), slice(None), slice(None))])
 
     _dense_logits = _fully_connected
+
+    def _sparse_rows(self, op: Operation, d: np.ndarray) -> None:
+        for name, gradient in sparse_reference.gradients(op, self.values, self.real(op, "input"), d).items():
+            self.add(op.inputs[name], gradient)
+
+    def _replace_channels(self, op: Operation, d: np.ndarray) -> None:
+        for name, gradient in sparse_reference.replacing_gradients(op, d).items():
+            self.add(op.inputs[name], gradient)
 
     def _lora_down(self, op: Operation, d: np.ndarray) -> None:
         raise AssertionError("its gradients are those of the layer that it belongs to")
 
+    def _residual_up(self, op: Operation, d: np.ndarray) -> None:
+        x = self.real(op, "input")
+        d_x = d.copy()
+        position = (..., slice(None))
+        self._lora(op, d, x, d_x, [(position, position, slice(None))])
+        self.add(op.inputs["input"], d_x)
+
+    def _input_offset(self, op: Operation, d: np.ndarray) -> None:
+        x, offset = (self.values[op.inputs[name].name] for name in ("input", "offset"))
+        passed = np.where(bottleneck_reference.offset_inside(x, offset), d, 0.0)
+        self.add(op.inputs["offset"], passed if offset.size == x.size else passed.reshape(-1, len(offset)).sum(0))
+
     def _depthwise_conv_2d(self, op: Operation, d: np.ndarray) -> None:
-        x, w = self.real(op, "input"), self.real(op, "filter")
+        x, w, d = self.real(op, "input"), self.real(op, "filter"), self._channels(op, d)
         d_x = np.zeros_like(x)
         for of_x, of_y, (_, ky, kx) in _taps(op):
             d_x[of_x] += (d[of_y] * w[0, ky, kx]).reshape(*d_x[of_x].shape, -1).sum(-1)
@@ -137,7 +183,7 @@ class Reference:
         self.add(op.inputs["input"], op.attributes["beta"] * p * (d - mean))
 
     def _transpose_conv(self, op: Operation, d: np.ndarray) -> None:
-        x, w = op.inputs["input"], self.real(op, "filter")
+        x, w, d = op.inputs["input"], self.real(op, "filter"), self._channels(op, d)
         d_x = np.zeros(x.shape)
         for of_y, of_x, (_, ky, kx) in _taps(op):  # the window goes from output to input
             d_x[of_x] += d[of_y] @ w[:, ky, kx]
@@ -173,7 +219,7 @@ class Reference:
     def _pass(self, op: Operation, d: np.ndarray) -> None:
         self.add(op.inputs["input"], d)
 
-    _reshape = _quantize = _output_logits = _pass
+    _reshape = _quantize = _dequantize = _output_logits = _pass
 
     def _pool(self, op: Operation, d: np.ndarray, largest: bool) -> None:
         x, w = self.real(op, "input"), op.attributes["window"]
@@ -193,6 +239,11 @@ class Reference:
 
     def _average_pool_2d(self, op: Operation, d: np.ndarray) -> None:
         self._pool(op, d, False)
+
+
+def _keeps_range(op: Operation) -> bool:
+    """Whether it cannot leave the range of int8: a reshape, or a pool without an activation."""
+    return op.kind == "RESHAPE" or ("POOL" in op.kind and op.attributes["activation"] == "NONE")
 
 
 def _without_groups(w: np.ndarray, channels: int) -> np.ndarray:

@@ -51,13 +51,13 @@ class RecordingBuilder:
     def gradient(self, of: Tensor) -> Tensor:
         return Tensor(f"d_{of.name}{len(self.operations)}", of.shape, "bfp16", Purpose.GRADIENT)
 
-    def float_gradient(self, of: Tensor) -> Tensor:
-        return Tensor(f"d_{of.name}{len(self.operations)}", of.shape, "float32", Purpose.GRADIENT)
+    def parameter_gradient(self, of: Tensor) -> Tensor:
+        return Tensor(f"d_{of.name}{len(self.operations)}", of.shape, "bfp32", Purpose.GRADIENT)
 
     def needs(self, tensor: Tensor | None) -> bool:
         return tensor is not None and tensor.data is None and tensor.dtype == "int8"
 
-    def through_output(self, op: Operation, d_output: Tensor, **channel_scale: Any) -> Tensor:
+    def through_output(self, op: Operation, d_output: Tensor, clamp: bool = True, **channel_scale: Any) -> Tensor:
         self.masked = True
         d_acc = self.gradient(op.output)
         operands = {"d_output": d_output, "output": op.output}

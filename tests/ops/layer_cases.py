@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from cases import random_int8, random_zero_point
+from cases import random_int8
 from kernel_harness import block_float
 from weighted_cases import WEIGHTED_CASES, constants
 
@@ -21,6 +21,10 @@ from tinypeft.ops.window import Window
 Case = tuple[Operation, dict[str, Value]]
 PEAKS = (0, 1, 2, 3, 100, 16384, 32766, 32767)
 MASTER_STYLES = ("normal", "rows apart", "zero", "tiny", "huge", "not finite", "one element")
+
+
+#: learning rates, of which some overflow
+RATES = (0.0, 1e-4, 0.02, 1e3, 1e30, np.inf)
 
 
 def tensor(
@@ -60,28 +64,43 @@ def masters(rng: np.random.Generator, shape: tuple[int, ...], style: str, scale:
     return values
 
 
-def lora_operations(base: Operation, rank: int, alpha: float = 8.0) -> dict[str, Operation]:
-    """LORA_QUANTIZE, LORA_RESTORE, LORA_DOWN and the layer `base` with the addend; they share their tensors."""
+def lora_operations(base: Operation, rank: int, alpha: float = 8.0, bits: int = 8) -> dict[str, Operation]:
+    """LORA_QUANTIZE, LORA_RESTORE, LORA_DOWN and the layer `base` with the addend; they share their tensors.
+
+    With 4 `bits` the former two are those of packed A and B, and two UNPACK_INT4 come between.
+    """
     window: Window = base.attributes.get("window") or dense_window(base)
     down = Window(**{**window.fields(), "output_c": rank})
     a_shape = (rank, *base.inputs["filter"].shape[1:-1], window.input_c)
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "master_A": (a_shape, "float32"), "master_B": ((window.output_c, rank), "float32"), "lora_A": (a_shape, "int8"),
         "hidden_shift": ((1,), "int8"), "lora_B": ((window.output_c, rank), "int8"), "l1": ((2,), "int32"),
-        "lora_shift": ((window.output_c,), "int8"), "a_scale": ((1,), "float32"),
+        "lora_shift": ((window.output_c,), "int8"), "a_scale": ((1,), "float32"), "gradient_unit": ((2,), "float32"),
     }  # fmt: skip
     t = {name: tensor(f"{base.name}_{name}", *shape) for name, shape in shapes.items()}
     t["hidden"] = tensor(f"{base.name}_hidden", down.output_shape, "int16")
+    suffix, unpacked = "", dict(t)
+    if bits == 4:
+        suffix = "_INT4"
+        for name, short in (("lora_A", "a_multiplier"), ("lora_B", "b_multiplier")):
+            t[name] = tensor(f"{base.name}_{name}_packed", t[name].shape, "int4")
+            t[short] = tensor(f"{base.name}_{short}", t[name].shape[:1], "int8")
     attributes = {
         "input_range": input_range(base.inputs["input"]),
         "acc_bound": accumulator_bound(base),
         "b_unit": (np.float32(alpha / rank) / filter_scales(base)).astype(np.float32),
     }
     made = {}
-    for kind in ("LORA_QUANTIZE", "LORA_RESTORE"):
+    for kind in (f"LORA_QUANTIZE{suffix}", f"LORA_RESTORE{suffix}"):
         op = OPS[kind]
         inputs, outputs = {n: t[n] for n in op.operands}, {n: t[n] for n in op.results}
         made[kind] = Operation(op, f"{base.name}_{kind.lower()}", inputs, outputs, attributes)
+    for name, short in (("lora_A", "a_multiplier"), ("lora_B", "b_multiplier")) if bits == 4 else ():
+        operands = {"packed": t[name], "multiplier": t[short]}
+        made[f"UNPACK_INT4 {name}"] = Operation(
+            OPS["UNPACK_INT4"], f"{base.name}_{name}_unpack", operands, {"output": unpacked[name]}
+        )
+    t = unpacked
     operands = {"input": base.inputs["input"], "lora_A": t["lora_A"], "hidden_shift": t["hidden_shift"]}
     made["LORA_DOWN"] = Operation(
         OPS["LORA_DOWN"], f"{base.name}_down", operands, {"hidden": t["hidden"]}, {"window": down}
@@ -111,8 +130,26 @@ def lora_case(rng: np.random.Generator, name: str, kind: str) -> dict[str, Case]
     return {kind: (op, {n: values[n] for n in op.inputs}) for kind, op in made.items()}
 
 
-def lora_backward(rng: np.random.Generator, name: str, kind: str) -> Case:
-    """LORA_BACKWARD_HIDDEN or LORA_BACKWARD_B; now and then wide, so that mantissas are narrowed."""
+def lora_int4_case(rng: np.random.Generator, name: str, kind: str) -> dict[str, Case]:
+    """The same of a LoRA in 4 bits, up to the int8 of A."""
+    base = WEIGHTED_CASES[kind](rng).operation(name)
+    made = lora_operations(base, int(rng.integers(1, 7)), float(rng.choice([8.0, 1e-3, 1e6])), bits=4)
+    values: dict[str, Value] = {
+        n: masters(rng, t.shape, str(rng.choice(MASTER_STYLES))) for n, t in made["LORA_QUANTIZE_INT4"].inputs.items()
+    }
+    cases: dict[str, Case] = {}
+    for step in ("LORA_QUANTIZE_INT4", "LORA_RESTORE_INT4", "UNPACK_INT4 lora_A"):
+        op = made[step]
+        if step.startswith("UNPACK"):
+            values |= {"packed": values["lora_A"], "multiplier": values["a_multiplier"]}
+        cases[step] = op, {n: values[n] for n in op.inputs}
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = op.op.evaluate(op, values) | values  # what is restored does not replace where it came from
+    return cases
+
+
+def lora_backward(rng: np.random.Generator, name: str) -> Case:
+    """LORA_BACKWARD_HIDDEN; now and then wide, so that mantissas are narrowed."""
     rank, positions = int(rng.integers(1, 7)), int(rng.integers(1, 12))
     channels = int(rng.choice([1, 3, 10, 2000]))
     lora_b = random_int8(rng, (channels, rank)).clip(-127, 127)
@@ -124,24 +161,10 @@ def lora_backward(rng: np.random.Generator, name: str, kind: str) -> Case:
         "lora_shift": (tensor("k", (channels,), "int8"), shifts.astype(np.int8)),
         "hidden_shift": (tensor("h", (1,), "int8"), rng.integers(0, 18, 1).astype(np.int8)),
         "l1": (tensor("n", (2,), "int32"), np.array([1, np.abs(lora_b.astype(int)).sum(0).max()], np.int32)),
-        "hidden": (
-            tensor("hidden", (1, positions, 1, rank), "int16"),
-            rng.integers(-32767, 32768, (1, positions, 1, rank)),
-        ),
-        "a_scale": (tensor("a", (1,), "float32"), np.exp(rng.normal(-5, 3, 1)).astype(np.float32)),
     }
-    every["hidden"] = every["hidden"][0], every["hidden"][1].astype(np.int16)
-    op = OPS[kind]
-    attributes = {
-        "rank": rank, "input_scale": np.float32(0.05), "b_unit": np.exp(rng.normal(3, 2, channels)).astype(np.float32)
-    }  # fmt: skip
-    result = (
-        tensor("d", (1, positions, 1, rank), "bfp16")
-        if kind.endswith("HIDDEN")
-        else tensor("d", (channels, rank), "float32")
-    )
-    inputs = {n: every[n][0] for n in op.operands}
-    return Operation(op, name, inputs, {op.results[0]: result}, attributes), {n: every[n][1] for n in op.operands}
+    result = {"d_hidden": tensor("d", (1, positions, 1, rank), "bfp16")}
+    op = Operation(OPS["LORA_BACKWARD_HIDDEN"], name, {n: t for n, (t, _) in every.items()}, result)
+    return op, {n: value for n, (_, value) in every.items()}
 
 
 def retrained_operations(base: Operation) -> dict[str, Operation]:
@@ -151,10 +174,10 @@ def retrained_operations(base: Operation) -> dict[str, Operation]:
         "master_filter": "float32", "master_bias": "float32", "logit_range": "int32",
         "filter": "int8", "bias": "int32",
         "multiplier": "int32", "shift": "int32", "output_shift": "int8", "logit_scale": "float32",
-        "fold_multiplier": "int16", "fold_exponent": "int32", "l1": "int32",
+        "fold_multiplier": "int16", "fold_exponent": "int32", "row_changed": "int8", "growth": "int8",
     }  # fmt: skip
     extents = dict.fromkeys(dtypes, channels) | {"master_filter": shape, "filter": shape, "logit_range": (2,)}
-    extents |= dict.fromkeys(("output_shift", "fold_exponent", "l1"), (1,))
+    extents |= dict.fromkeys(("output_shift", "fold_exponent"), (1,))
     t = {n: tensor(f"{base.name}_{n}", extents[n], dtype) for n, dtype in dtypes.items()}
     t["filter"].scale = filter_scales(base)
     multiplier, shift = multipliers(base)
@@ -168,7 +191,8 @@ def retrained_operations(base: Operation) -> dict[str, Operation]:
     made = {}
     for kind in ("DENSE_QUANTIZE", "DENSE_RESTORE"):
         op = OPS[kind]
-        inputs, outputs = {n: t[n] for n in op.operands}, {n: t[n] for n in op.results}
+        inputs = {n: t[n] for n in (*op.operands, *op.optional) if n != "source"}
+        outputs = {n: t[n] for n in op.results}
         made[kind] = Operation(op, f"{base.name}_{kind.lower()}", inputs, outputs, attributes)
     inputs = {"input": base.inputs["input"], **{n: t[n] for n in ("filter", "bias", "multiplier", "shift")}}
     made["layer"] = Operation(base.op, f"{base.name}_layer", inputs, dict(base.outputs), dict(base.attributes))
@@ -201,9 +225,41 @@ def retrained_case(rng: np.random.Generator, name: str) -> dict[str, Case]:
     }
     steps = np.array([-rng.random() * reach, rng.random() * reach]) * 2.0 ** -exponent_for(base.output)
     values["logit_range"] = np.clip(steps, -(1 << 31), (1 << 31) - 1).astype(np.int32)
+    states = {
+        "row_changed": rng.integers(1, 3, len(values["master_filter"])).astype(np.int8),
+        "growth": rng.integers(0, 9, len(values["master_filter"])).astype(np.int8),
+    }
+    values |= states
     values |= quantize.op.evaluate(quantize, values)
     values |= {"input": random_int8(rng, base.inputs["input"].shape), "scale": values["logit_scale"]}
+    values |= states
     return {kind: (op, {n: values[n] for n in op.inputs}) for kind, op in made.items()}
+
+
+def retrain_case(rng: np.random.Generator, name: str) -> Case:
+    """DENSE_RETRAIN of a layer as it was quantised before: what it leaves out must be there; now and then WRITTEN."""
+    case = retrained_case(rng, name)
+    quantize, before = case["DENSE_QUANTIZE"]
+    rows, size = before["master_filter"].shape
+    before = before | {"row_changed": np.full(rows, 2, np.int8)}
+    before["master_filter"] = np.nan_to_num(before["master_filter"]).clip(-(2.0**20), 2.0**20).astype(np.float32)
+    values: dict[str, Value] = before | quantize.op.evaluate(quantize, before)
+    x = tensor(f"{name}_x", (1, size), "int8", zero_point=int(rng.integers(-128, 128)))
+    source = random_int8(rng, x.shape)
+    source[rng.random(x.shape) < rng.choice([0.0, 0.5, 1.0])] = x.zero_point
+    values |= {"source": source, "d_output": gradient(rng, (1, rows)), "learning_rate": np.float32(rng.choice(RATES))}
+    values["row_changed"] = rng.choice([0, 0, 1, 2], rows).astype(np.int8)
+    given = {
+        "d_output": tensor(f"{name}_d", (1, rows), "bfp16"), "source": x,
+        "learning_rate": Tensor("learning_rate", (), "float32", Purpose.ARGUMENT),
+    }  # fmt: skip
+    masters = quantize.inputs["master_filter"]
+    # the outputs are operands of this case too: memory that holds what there was
+    inputs = {**given, **quantize.inputs, **quantize.outputs}
+    outputs = {"master_filter": masters, **quantize.outputs}
+    attributes = {**quantize.attributes, "scale": np.float32(np.exp(rng.normal(-3, 2)))}
+    op = Operation(OPS["DENSE_RETRAIN"], name, inputs, outputs, attributes)
+    return op, {n: values[n] for n in inputs}
 
 
 def logits_case(rng: np.random.Generator, name: str) -> Case:
@@ -290,22 +346,6 @@ def transpose_conv_backward_input(rng: np.random.Generator, name: str) -> Case:
     outputs = {"d_input": tensor(f"{name}_d_input", window.output_shape, "bfp16")}
     op = Operation(OPS["TRANSPOSE_CONV_BACKWARD_INPUT"], name, inputs, outputs, {"window": window})
     return op, {"d_acc": gradient(rng, d_acc.shape), "filter": data}
-
-
-def conv_backward_filter(rng: np.random.Generator, name: str) -> Case:
-    """CONV_2D_BACKWARD_FILTER, with a divisor now and then."""
-    base = WEIGHTED_CASES["CONV_2D"](rng).operation()
-    window: Window = base.attributes["window"]
-    x, zero_point = tensor("x", window.input_shape, "int8"), random_zero_point(rng)
-    inputs = {"d_output": tensor(f"{name}_d", window.output_shape, "bfp16"), "input": x}
-    values: dict[str, Value] = {"d_output": gradient(rng, window.output_shape), "input": random_int8(rng, x.shape)}
-    if rng.random() < 0.5:
-        inputs["divisor"] = tensor("divisor", (1,), "float32")
-        values["divisor"] = np.exp(rng.normal(-6, 4, 1)).astype(np.float32)
-    shape = (window.output_c, window.kernel_h, window.kernel_w, window.input_c)
-    d_filter = tensor(f"{name}_d_filter", shape, "float32")
-    attributes = {"window": window, "zero_point": zero_point, "input_scale": np.float32(np.exp(rng.normal(-3, 2)))}
-    return Operation(OPS["CONV_2D_BACKWARD_FILTER"], name, inputs, {"d_filter": d_filter}, attributes), values
 
 
 def narrows(op: Operation, values: dict[str, Value]) -> bool:

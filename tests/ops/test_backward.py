@@ -8,7 +8,7 @@ import pytest
 from cases import CASES, pool, random_inputs
 from elementwise_reference import FORMULAS
 from gradients import backward
-from kernel_harness import assert_equal, block_float, compare_kernel, compile_operations
+from kernel_harness import assert_equal, block_float, compare_kernel, compile_operations, in_8_bits
 
 from tinypeft.arithmetic import requantize_double
 from tinypeft.ir import Operation
@@ -109,8 +109,9 @@ def test_vjp_approximates_the_float_gradient(kind: str) -> None:
     assert compared > COUNT / 5
 
 
+@pytest.mark.parametrize("bits", [16, 8])
 @pytest.mark.parametrize("kind", DIFFERENTIABLE)
-def test_backward_kernel_equals_evaluate(kind: str) -> None:
+def test_backward_kernel_equals_evaluate(kind: str, bits: int) -> None:
     steps = [
         (step, operands)
         for op, values, d_output in _cases(kind, COUNT, 4)
@@ -124,6 +125,8 @@ def test_backward_kernel_equals_evaluate(kind: str) -> None:
     assert len(steps) >= (COUNT / 4 if kind in ("ADD", "SUB") else COUNT)
     for step, _ in steps:
         assert step.op.check(step) is None
+    if bits == 8:
+        steps = [(step, in_8_bits(step, operands)) for step, operands in steps]
     for compiled, (_, operands) in zip(compile_operations([step for step, _ in steps]), steps, strict=True):
         compare_kernel(compiled, operands)
 

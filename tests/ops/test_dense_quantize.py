@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cases import random_int8
+from kernel_harness import compile_operations
 from layer_cases import classifier, retrained_operations
 from tflite_builder import Node, fully_connected, int8_tensor, int32_constant
 
@@ -12,6 +13,7 @@ from tinypeft.adapters import ADAPTERS
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.base import Value
+from tinypeft.ops.update_rows import WRITTEN
 from tinypeft.ops.weighted import filter_scales, input_scale, multipliers
 
 
@@ -38,7 +40,11 @@ def _fresh(op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         initialize = Operation(OPS["INITIALIZE_FROM_BASE"], "i", {"weights": op.inputs[operand]}, {"master": master})
         initialize.attributes["unit"] = unit
         result[f"master_{operand}"] = initialize.op.evaluate(initialize, {"weights": values[operand]})["master"]
-    return result | {"logit_range": np.zeros(2, np.int32)}
+    return result | {"logit_range": np.zeros(2, np.int32), **_new(len(scales))}
+
+
+def _new(rows: int) -> dict[str, Value]:
+    return {"row_changed": np.full(rows, WRITTEN, np.int8), "growth": np.full(rows, 3, np.int8)}
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -57,8 +63,8 @@ def test_a_fresh_copy_is_the_base_layer(per_channel: bool) -> None:
         x = {"input": random_int8(rng, base.inputs["input"].shape)}
         retrained = layer.op.evaluate(layer, x | quantized)["output"]
         np.testing.assert_array_equal(retrained, base.op.evaluate(base, x | values)["output"], f"{base}")
-        again = quantize.op.evaluate(quantize, restore.op.evaluate(restore, quantized))
-        for name in ("filter", "bias", "multiplier", "shift", "output_shift", "l1"):
+        again = quantize.op.evaluate(quantize, quantized | restore.op.evaluate(restore, quantized))
+        for name in ("filter", "bias", "multiplier", "shift", "output_shift"):
             np.testing.assert_array_equal(again[name], quantized[name], f"{base}: {name} after a restore")
 
 
@@ -74,9 +80,14 @@ def test_larger_masters_grow_the_scale_of_their_channel() -> None:
         weights = (rng.uniform(-127, 127, shape) * (scales * growth)[:, None]).astype(np.float32)
         bias = rng.normal(0, 3, shape[0]).astype(np.float32)
         masters = {"master_filter": weights, "master_bias": bias, "logit_range": np.zeros(2, np.int32)}
+        masters |= _new(len(weights))
         quantized = quantize.op.evaluate(quantize, masters)
-        step = np.maximum(np.abs(weights).max(1) / 127, scales)
-        np.testing.assert_allclose(quantized["logit_scale"], input_scale(base) * step, rtol=2e-6)
+        grown = np.floor(weights / scales[:, None] + 0.5)
+        grown = (grown < -128).any(1) | (grown > 127).any(1)
+        step = quantized["logit_scale"] / input_scale(base)
+        np.testing.assert_array_equal(quantized["growth"] > 0, grown)
+        assert (step[grown] <= 1.2 * np.abs(weights[grown]).max(1) / 127).all()
+        np.testing.assert_allclose(step, scales * 2.0 ** (quantized["growth"] / 4), rtol=1e-6)
         restored = restore.op.evaluate(restore, quantized)
         assert (np.abs(restored["master_filter"] - weights).max(1) <= 0.5001 * step).all()
         limited = np.abs(quantized["bias"]) == 1 << 30
@@ -119,13 +130,28 @@ def test_the_output_scale_follows_the_logits() -> None:
     assert set(seen) >= {0, 1, 2, 3, 7, 8}
 
 
+def test_channels_that_have_not_changed_are_left_out() -> None:
+    """The kernel leaves them as they are."""
+    rng = np.random.default_rng(4)
+    base, values = _base(rng, True)
+    quantize = retrained_operations(base)["DENSE_QUANTIZE"]
+    masters = _fresh(base, values)
+    masters["master_filter"] = (masters["master_filter"] * np.float32(1.7)).astype(np.float32)
+    compiled, expected = compile_operations([quantize])[0], quantize.op.evaluate(quantize, masters)
+    kept = np.arange(len(masters["row_changed"])) % 2 == 1
+    results = compiled.run(masters | {"row_changed": np.where(kept, 0, 1).astype(np.int8)})
+    np.testing.assert_array_equal(results["filter"][~kept], expected["filter"][~kept])
+    assert not results["row_changed"].any()
+    assert kept.any() and (results["filter"][kept] != expected["filter"][kept]).any()  # memory as it was
+
+
 def test_layers_too_wide_to_retrain_are_refused() -> None:
     def wide(inputs: int) -> Node:
         x, y = int8_tensor("x", (1, inputs), 0.1, -128), int8_tensor("y", (1, 1), 1.0)
         weights = int8_tensor("w", (1, inputs), 0.1, 0, np.zeros((1, inputs)))
         return fully_connected(x, weights, int32_constant("b", [0], 0.01), y)
 
-    widest = (0x7FFFFE00 - (1 << 30)) // (127 * 255)
+    widest = (0x7FFFFE00 - (1 << 30)) // (128 * 255)
     kind = ADAPTERS["modules_to_save"]
     assert kind.refuses(wide(widest).operation()) is None
     assert "inputs" in str(kind.refuses(wide(widest + 1).operation()))

@@ -16,12 +16,14 @@ SOURCES = sorted(path.name for path in (FIRMWARE / "kernels").glob("*.c"))
 COMPILERS = {"gcc": [], "clang": [], "arm-none-eabi-gcc": ["-mcpu=cortex-m4", "-mthumb"]}
 
 
+@pytest.mark.parametrize("bits", [16, 8])
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("source", SOURCES)
-def test_compiles_without_a_warning(source: str, compiler: str) -> None:
+def test_compiles_without_a_warning(source: str, compiler: str, bits: int) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     command = [compiler, *WARNINGS, *COMPILERS[compiler], "-O2", f"-I{FIRMWARE / 'include'}", "-c", "-o", "/dev/null"]
+    command.append(f"-DTP_GRADIENT_BITS={bits}")
     result = subprocess.run([*command, str(FIRMWARE / "kernels" / source)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 

@@ -6,41 +6,60 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from bottleneck_cases import BOTTLENECK_CASES
 from cases import random_int8
+from channel_cases import channel_case, quantizer_case, trained_logits_case
 from layer_cases import (
     Case,
-    conv_backward_filter,
     conv_backward_input,
     depthwise_backward_input,
     gradient,
     logits_case,
     lora_backward,
     lora_case,
+    lora_int4_case,
+    retrain_case,
     retrained_case,
     tensor,
     transpose_conv_backward_input,
 )
+from sparse_cases import SPARSE_CASES
 
+from tinypeft.arithmetic import limit_float
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
+from tinypeft.ops.adam8 import block_shape
 from tinypeft.ops.base import Value
 from tinypeft.ops.output_logits import exponent_for, logits_tensor
+from tinypeft.ops.parameter_gradient import ParameterGradient
 
 KERNEL_CASES: dict[str, Callable[[np.random.Generator, str], Case]] = {
-    "CONV_2D": lambda rng, name: lora_case(rng, name, "CONV_2D")["layer"],
+    "CONV_2D": lambda rng, name: _one_of(rng, lora_case, channel_case)(rng, name, "CONV_2D")["layer"],
+    "DEPTHWISE_CONV_2D": lambda rng, name: channel_case(rng, name, "DEPTHWISE_CONV_2D")["layer"],
+    "TRANSPOSE_CONV": lambda rng, name: channel_case(rng, name, "TRANSPOSE_CONV")["layer"],
     "FULLY_CONNECTED": lambda rng, name: (
-        retrained_case(rng, name)["layer"] if rng.random() < 0.5 else lora_case(rng, name, "FULLY_CONNECTED")["layer"]
+        retrained_case(rng, name)["layer"]
+        if rng.random() < 0.3
+        else _one_of(rng, lora_case, channel_case)(rng, name, "FULLY_CONNECTED")["layer"]
     ),
-    "DENSE_LOGITS": logits_case,
-    "LORA_BACKWARD_HIDDEN": lambda rng, name: lora_backward(rng, name, "LORA_BACKWARD_HIDDEN"),
-    "LORA_BACKWARD_B": lambda rng, name: lora_backward(rng, name, "LORA_BACKWARD_B"),
+    "DENSE_LOGITS": lambda rng, name: _one_of(rng, logits_case, logits_case, trained_logits_case)(rng, name),
+    "LORA_BACKWARD_HIDDEN": lora_backward,
+    "DENSE_RETRAIN": retrain_case,
     "DENSE_QUANTIZE": lambda rng, name: retrained_case(rng, name)["DENSE_QUANTIZE"],
     "DENSE_RESTORE": lambda rng, name: retrained_case(rng, name)["DENSE_RESTORE"],
     "CONV_2D_BACKWARD_INPUT": conv_backward_input,
     "DEPTHWISE_CONV_2D_BACKWARD_INPUT": depthwise_backward_input,
-    "CONV_2D_BACKWARD_FILTER": conv_backward_filter,
     "TRANSPOSE_CONV_BACKWARD_INPUT": transpose_conv_backward_input,
+    **SPARSE_CASES,
 }
+
+
+def _one_of(rng: np.random.Generator, *makes: Any) -> Any:
+    return makes[int(rng.integers(len(makes)))]
+
+
+#: kind -> (rng, name, shape) -> the case of an optimiser's operation
+OPTIMIZER_CASES: dict[str, Callable[[np.random.Generator, str, tuple[int, ...]], Case]] = {}
 
 
 def case(make: Callable[[np.random.Generator, str], Case]) -> Callable[[np.random.Generator, str], Case]:
@@ -54,7 +73,21 @@ def _lora(kind: str) -> Callable[[np.random.Generator, str], Case]:
     return lambda rng, name: lora_case(rng, name, str(rng.choice(layers)))[kind]
 
 
+def _channel(kind: str) -> Callable[[np.random.Generator, str], Case]:
+    return lambda rng, name: quantizer_case(rng, name, kind)
+
+
+KERNEL_CASES |= {kind: _channel(kind) for kind in ("BITFIT_QUANTIZE", "BITFIT_RESTORE", "IA3_QUANTIZE", "IA3_RESTORE")}
+
+
+def _lora_int4(kind: str) -> Callable[[np.random.Generator, str], Case]:
+    return lambda rng, name: lora_int4_case(rng, name, str(rng.choice(("CONV_2D", "FULLY_CONNECTED"))))[kind]
+
+
+KERNEL_CASES |= {kind: _lora_int4(kind) for kind in ("LORA_QUANTIZE_INT4", "LORA_RESTORE_INT4")}
+KERNEL_CASES["UNPACK_INT4"] = _lora_int4("UNPACK_INT4 lora_A")
 KERNEL_CASES |= {kind: _lora(kind) for kind in ("LORA_DOWN", "LORA_QUANTIZE", "LORA_RESTORE")}
+KERNEL_CASES |= {kind: make for kind, make in BOTTLENECK_CASES.items() if not isinstance(OPS[kind], ParameterGradient)}
 
 
 def _shape(rng: np.random.Generator) -> tuple[int, ...]:
@@ -69,14 +102,6 @@ def _floats(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         specials = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], shape)
         values = np.where(rng.random(shape) < 0.2, specials, np.clip(values, -3e38, 3e38))
     return values.astype(np.float32)
-
-
-@case
-def bias_backward(rng: np.random.Generator, name: str) -> Case:
-    """A sum over positions."""
-    shape = _shape(rng)
-    inputs, outputs = {"d_output": tensor("d", shape, "bfp16")}, {"d_bias": tensor("b", shape[-1:], "float32")}
-    return Operation(OPS["BIAS_BACKWARD"], name, inputs, outputs), {"d_output": gradient(rng, shape)}
 
 
 @case
@@ -212,49 +237,102 @@ def output_logits(rng: np.random.Generator, name: str) -> Case:
     return op, {"input": random_int8(rng, shape)}
 
 
-@case
-def sgd(rng: np.random.Generator, name: str) -> Case:
-    """With and without momentum; masters, gradients and rates that overflow."""
-    shape = (int(rng.integers(1, 60)),)
+def optimizer_case(make: Callable[[np.random.Generator, str, tuple[int, ...]], Case]) -> Any:
+    """Decorator: an optimiser's case of a given shape into OPTIMIZER_CASES, of any shape into KERNEL_CASES."""
+    kind = make.__name__.upper()
+    OPTIMIZER_CASES[kind] = make
+
+    def any_shape(rng: np.random.Generator, name: str) -> Case:
+        columns = int(rng.choice([1, 2, 4, 7, 63, 64, 65, 128, 150]))
+        return make(rng, name, (int(rng.integers(1, 5)), columns)[int(rng.random() < 0.2) :])
+
+    KERNEL_CASES[kind] = any_shape
+    return make
+
+
+def update_case(
+    rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], states: dict[str, Tensor], attributes: dict
+) -> Case:
+    """An update by `kind`: masters, gradients and rates of any size; `states` get none of their own values here."""
     master = tensor("master", shape, "float32", Purpose.MASTER)
     rate = Tensor("rate", (), "float32", Purpose.ARGUMENT)
-    inputs = {"gradient": tensor("g", shape, "float32"), "learning_rate": rate, "master": master}
-    outputs, values = {"master": master}, {"gradient": _floats(rng, shape), "master": _floats(rng, shape)}
+    inputs = {"gradient": tensor("g", shape, "float32"), "learning_rate": rate, "master": master, **states}
+    outputs = {n: inputs[n] for n in OPS[kind].results if n in inputs}
+    values: dict[str, Value] = {"gradient": _floats(rng, shape), "master": _floats(rng, shape)}
     values["learning_rate"] = np.float32(rng.choice([0.0, 1e-4, 0.02, 1e30, np.inf, -0.5]))
-    attributes = {"momentum": 0.0}
-    if rng.random() < 0.5:
-        velocity = tensor("velocity", shape, "float32", Purpose.OPTIMIZER_STATE)
-        inputs["velocity"] = outputs["velocity"] = velocity
-        values["velocity"], attributes["momentum"] = _floats(rng, shape), float(rng.choice([0.5, 0.9, 0.99]))
-    return Operation(OPS["SGD"], name, inputs, outputs, attributes), values
+    attributes |= {"weight_decay": float(rng.choice([0.0, 0.01, 1e6]))}
+    return Operation(OPS[kind], name, inputs, outputs, attributes), values
 
 
-def _finite(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 whose sums are no NaN, of which IEEE 754 leaves the bits open."""
-    return np.nan_to_num(_floats(rng, shape), posinf=1e38, neginf=-1e38).clip(-1e38, 1e38)
+def _state(name: str, shape: tuple[int, ...], dtype: str = "float32") -> Tensor:
+    return tensor(name, shape, dtype, Purpose.OPTIMIZER_STATE)
+
+
+@optimizer_case
+def sgd(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Case:
+    """With and without momentum, Nesterov's too, and weight decay; masters, gradients and rates that overflow."""
+    attributes, states = {"momentum": 0.0, "nesterov": False}, {}
+    if rng.random() < 0.6:
+        states["velocity"] = _state("velocity", shape)
+        attributes = {"momentum": float(rng.choice([0.5, 0.9, 0.99])), "nesterov": bool(rng.random() < 0.5)}
+    op, values = update_case(rng, name, "SGD", shape, states, attributes)
+    return op, values | {n: _floats(rng, shape) for n in states}
+
+
+def _betas(rng: np.random.Generator) -> dict[str, float]:
+    betas = {"beta_1": float(rng.choice([0.0, 0.9, 0.99])), "beta_2": float(rng.choice([0.0, 0.999, 0.9999]))}
+    return {**betas, "epsilon": float(rng.choice([1e-30, 1e-8, 1e-7, 1e-3]))}
+
+
+def _powers(rng: np.random.Generator, betas: dict[str, float]) -> np.ndarray:
+    step = float(rng.choice([1, 2, 10, 1000, 1e6]))
+    return np.array([betas["beta_1"], betas["beta_2"]], np.float32) ** np.float32(step)
 
 
 @case
-def accumulate_gradient(rng: np.random.Generator, name: str) -> Case:
-    """Sums of any size."""
-    shape = _shape(rng)
-    total = tensor("sum", shape, "float32", Purpose.OPTIMIZER_STATE)
-    inputs = {"gradient": tensor("g", shape, "float32"), "sum": total}
-    values = {"gradient": _finite(rng, shape), "sum": _finite(rng, shape)}
-    return Operation(OPS["ACCUMULATE_GRADIENT"], name, inputs, {"sum": total}), values
+def adam_step(rng: np.random.Generator, name: str) -> Case:
+    """Any power, down to 0."""
+    betas, powers = _betas(rng), _state("adam_powers", (2,))
+    op = Operation(OPS["ADAM_STEP"], name, {"adam_powers": powers}, {"adam_powers": powers}, betas)
+    return op, {"adam_powers": _powers(rng, betas)}
+
+
+@optimizer_case
+def adam(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Case:
+    """Moments within their limits, at any step."""
+    attributes = _betas(rng)
+    states = {n: _state(n, shape) for n in ("first_moment", "second_moment")}
+    op, values = update_case(rng, name, "ADAM", shape, states | {"adam_powers": _state("powers", (2,))}, attributes)
+    values |= {n: limit_float(_floats(rng, shape)) for n in states}
+    values["second_moment"] = np.abs(values["second_moment"])
+    return op, values | {"adam_powers": _powers(rng, attributes)}
+
+
+@optimizer_case
+def adam8(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Case:
+    """Rows shorter than a block, of several, and with a part of one at the end; scales of any size, 0 too."""
+    attributes = _betas(rng)
+    scales = block_shape(shape)
+    states = {"first_moment": _state("first", shape, "int8"), "second_moment": _state("second", shape, "uint8")}
+    states |= {n: _state(n, scales) for n in ("first_scale", "second_scale")}
+    op, values = update_case(rng, name, "ADAM8", shape, states | {"adam_powers": _state("powers", (2,))}, attributes)
+    values["first_moment"] = rng.integers(-127, 128, shape).astype(np.int8)
+    values["second_moment"] = rng.integers(0, 256, shape).astype(np.uint8)
+    for n, largest in (("first_scale", 2**20 / 127), ("second_scale", 2**10 / 255)):
+        values[n] = limit_float(np.abs(_floats(rng, scales)), np.float32(largest))
+    return op, values | {"adam_powers": _powers(rng, attributes)}
 
 
 @case
-def take_mean(rng: np.random.Generator, name: str) -> Case:
-    """A count of zero gives zero."""
-    shape = _shape(rng)
-    total = tensor("sum", shape, "float32", Purpose.OPTIMIZER_STATE)
-    inputs = {"count": Tensor("count", (), "int32", Purpose.ARGUMENT), "sum": total}
-    outputs = {"mean": tensor("mean", shape, "float32"), "sum": total}
-    return Operation(OPS["TAKE_MEAN"], name, inputs, outputs), {
-        "count": np.int32(rng.choice([0, 1, 2, 3, 7, 100000, -1])),
-        "sum": _finite(rng, shape),
-    }
+def clip_factor(rng: np.random.Generator, name: str) -> Case:
+    """Norms within the limit and beyond it, sums that overflow, sizes around that of a part."""
+    shapes = [(int(n), int(rng.integers(1, 4))) for n in rng.choice([1, 3, 85, 128, 256, 257, 600], rng.integers(1, 4))]
+    sums = {f"sum{i}": _state(f"sum{i}", shape) for i, shape in enumerate(shapes)}
+    inputs = {"count": Tensor("count", (), "int32", Purpose.ARGUMENT), **sums}
+    attributes = {"clip_norm": float(rng.choice([1e-3, 1.0, 30.0, 1e6]))}
+    op = Operation(OPS["CLIP_FACTOR"], name, inputs, {"factor": tensor("factor", (1,), "float32")}, attributes)
+    counts = np.int32(rng.choice([0, 1, 4, 1000, -1]))
+    return op, {"count": counts, **{n: _floats(rng, t.shape) for n, t in sums.items()}}
 
 
 @case
@@ -269,12 +347,35 @@ def initialize_uniform(rng: np.random.Generator, name: str) -> Case:
 
 
 @case
+def initialize_normal(rng: np.random.Generator, name: str) -> Case:
+    """Any seed, deviations large and small."""
+    op, values = initialize_uniform(rng, name)
+    attributes = {"stream": op.attributes["stream"], "deviation": float(np.float32(rng.choice([1.0, 0.25, 1e-3])))}
+    return Operation(OPS["INITIALIZE_NORMAL"], name, op.inputs, op.outputs, attributes), values
+
+
+@case
+def initialize_from_table(rng: np.random.Generator, name: str) -> Case:
+    """Any table."""
+    table = rng.normal(0, 1, _shape(rng)).astype(np.float32)
+    master = tensor("master", table.shape, "float32", Purpose.MASTER)
+    return Operation(OPS["INITIALIZE_FROM_TABLE"], name, {}, {"master": master}, {"table": table}), {}
+
+
+@case
 def initialize_constant(rng: np.random.Generator, name: str) -> Case:
     """Zero and others, of both types."""
     state = tensor("state", _shape(rng), str(rng.choice(["float32", "int32"])), Purpose.OPTIMIZER_STATE)
     values = [0.0, 1.0, -0.3] if state.dtype == "float32" else [0.0, 1.0, -7.0]
     op = Operation(OPS["INITIALIZE_CONSTANT"], name, {}, {"state": state}, {"value": float(rng.choice(values))})
     return op, {}
+
+
+@case
+def initialize_zero(rng: np.random.Generator, name: str) -> Case:
+    """Of every dtype that states have."""
+    state = _state("state", _shape(rng), str(rng.choice(["float32", "int8", "uint8"])))
+    return Operation(OPS["INITIALIZE_ZERO"], name, {}, {"state": state}), {}
 
 
 @case
@@ -290,3 +391,10 @@ def initialize_from_base(rng: np.random.Generator, name: str) -> Case:
     master = tensor("master", data.shape, "float32", Purpose.MASTER)
     op = Operation(OPS["INITIALIZE_FROM_BASE"], name, {"weights": weights}, {"master": master}, {"unit": unit})
     return op, {"weights": data}
+
+
+@case
+def mark_rows(rng: np.random.Generator, name: str) -> Case:
+    """Every value."""
+    changed = tensor("changed", (int(rng.integers(1, 40)),), "int8", Purpose.OPTIMIZER_STATE)
+    return Operation(OPS["MARK_ROWS"], name, {}, {"row_changed": changed}, {"value": int(rng.integers(3))}), {}

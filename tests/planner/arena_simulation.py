@@ -40,10 +40,10 @@ class Arena:
     def read(self, tensor: Tensor) -> Value:
         raw = self.area(tensor.name, tensor.nbytes).tobytes()
         array = np.frombuffer(raw, DTYPES[tensor.dtype])
-        if tensor.dtype == "bits":
+        if tensor.packed:
             return array
         array = array.reshape(tensor.shape)
-        return BlockFloat(array, self.exponents[id(tensor)]) if tensor.dtype == "bfp16" else array
+        return BlockFloat(array, self.exponents[id(tensor)]) if tensor.block_float else array
 
 
 def simulate(
@@ -105,7 +105,7 @@ def _compute(op: Operation, operands: dict[str, Value], arena: Arena, state: dic
         name, start = op.op.view(op) or (next(iter(op.inputs)), 0)
         source, result = op.inputs[name], op.output
         assert arena.plan.offset_of(source.name) + start == arena.plan.offset_of(result.name)
-        if source.dtype == "bfp16":
+        if source.block_float:
             arena.exponents[id(result)] = arena.exponents[id(source)]
         return
     results = op.op.evaluate(op, operands)

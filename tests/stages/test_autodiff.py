@@ -27,8 +27,10 @@ def compiled(name: str, training: TrainingConfig | None = None, **config: object
 
 
 def backward_layers(model: CompiledModel) -> set[str]:
+    """Those that pass a gradient on, or take it for an update."""
     assert model.training is not None
-    return {op.layer for op in model.training.operations if "BACKWARD" in op.kind}
+    updates = ("UPDATE_ROWS", "DENSE_RETRAIN")
+    return {op.layer for op in model.training.operations if "BACKWARD" in op.kind or op.kind in updates}
 
 
 @pytest.mark.parametrize(
@@ -120,23 +122,36 @@ def _arguments(graph: Graph, x: np.ndarray, y: int, rate: float = 0.05) -> dict[
     return {graph.inputs[0].name: x, "label": np.int32(y), "learning_rate": np.float32(rate)}
 
 
-def test_an_update_follows_its_gradient_at_once() -> None:
+def test_a_gradient_is_updated_by_where_it_is_computed() -> None:
+    """No gradient of a parameter is ever whole: an update holds the operation that gives its rows."""
     model = compiled("plain", TrainingConfig(momentum=0.5))
     assert model.training is not None
     operations = model.training.operations
-    updates = [op for op in operations if op.kind == "SGD"]
+    updates = [op for op in operations if op.kind == "UPDATE_ROWS"]
     assert {op.outputs["master"].name for op in updates} == {p.master.name for p in model.parameters}
     assert len(updates) == len(model.parameters) and all("velocity" in op.inputs for op in updates)
     for update in updates:
-        gradient = update.inputs["gradient"]
-        written = next(i for i, op in enumerate(operations) if gradient in op.outputs.values())
-        between = operations[written + 1 : operations.index(update)]
-        assert all(op.kind in ("SGD", "LORA_QUANTIZE", "DENSE_QUANTIZE") for op in between), update
+        assert update.attributes["update"].kind == "SGD"
+        gradient = update.attributes["gradient"].output
+        assert not any(gradient in [*op.inputs.values(), *op.outputs.values()] for op in operations), update
     quantizers = sorted(op.kind for op in operations if op.kind.endswith("_QUANTIZE"))
     assert quantizers == ["DENSE_QUANTIZE", "LORA_QUANTIZE", "LORA_QUANTIZE"]
 
 
-@pytest.mark.parametrize("training", [TrainingConfig(), TrainingConfig(momentum=0.9, batch_size=4)])
+def test_a_dense_layer_of_one_position_is_retrained_in_one_operation() -> None:
+    """Where plain SGD updates it; whatever else changes the masters needs all rows."""
+    kinds = {}
+    for training in (TrainingConfig(), TrainingConfig(momentum=0.5), TrainingConfig(batch_size=2)):
+        graph = compiled("plain", training).training
+        assert graph is not None
+        kinds[training.momentum, training.batch_size] = [op.kind for op in graph.operations]
+    assert kinds[0.0, 1].count("DENSE_RETRAIN") == 1 and "DENSE_QUANTIZE" not in kinds[0.0, 1]
+    assert "DENSE_RETRAIN" not in kinds[0.5, 1] and "DENSE_RETRAIN" not in kinds[0.0, 2]
+
+
+@pytest.mark.parametrize(
+    "training", [TrainingConfig(), TrainingConfig(momentum=0.9, batch_size=4), TrainingConfig("adam8")]
+)
 def test_a_fresh_and_a_loaded_adapter_define_all_state(training: TrainingConfig) -> None:
     """Nothing of an earlier adapter's training is left: velocities and sums start at zero as well."""
     for name in MODELS:
@@ -155,6 +170,11 @@ def test_momentum_and_batches_have_their_states_and_nothing_else_has() -> None:
     assert states(TrainingConfig(momentum=0.9)) == {"_velocity"}
     assert states(TrainingConfig(batch_size=2)) == {"_sum"}
     assert states(TrainingConfig(momentum=0.9, batch_size=2)) == {"_velocity", "_sum"}
+    assert states(TrainingConfig("adam")) == {"_first_moment", "_second_moment"}
+    scales = {"_first_scale", "_second_scale"}
+    assert states(TrainingConfig("adam8")) == {"_first_moment", "_second_moment"} | scales
+    shared = {t.name for t in compiled("mlp", TrainingConfig("adam8")).training_state if "master" not in t.name}
+    assert shared - {t.name for t in compiled("mlp", TrainingConfig()).training_state} == {"adam_powers"}
 
 
 @pytest.mark.parametrize("name", ["plain", "softmax_end"])
@@ -172,9 +192,9 @@ def test_batches_equal_updates_by_the_mean_gradient(name: str) -> None:
         before = {n: state[n].copy() for n in masters}
         weights = {t.name: state[t.name].copy() for t in model.adapter_weights}
 
-        def keep(op, operand, tensor, value, found=gradients):  # the gradient is the operand of its accumulation
-            if operand == "sum" and op.kind == "ACCUMULATE_GRADIENT":
-                found[op.output.name.removesuffix("_sum")].append(value.copy())
+        def keep(op, operand, tensor, value, found=gradients):  # the sum is the master of its update
+            if operand == "master" and op.kind == "UPDATE_ROWS":
+                found[tensor.name.removesuffix("_sum")].append(value.copy())
 
         for i in range(4 * batch, 4 * batch + 4):
             run_graph(model.training, _arguments(model.training, x[i], int(y[i])), state, keep)
@@ -190,24 +210,68 @@ def test_batches_equal_updates_by_the_mean_gradient(name: str) -> None:
             assert not state[f"{n}_sum"].any(), "the sum starts again at zero"
 
 
+@pytest.mark.parametrize("training", [TrainingConfig("adam"), TrainingConfig("adam8", batch_size=4, clip_norm=1.0)])
+def test_what_is_shared_happens_once_before_the_updates(training: TrainingConfig) -> None:
+    model = compiled("plain", training)
+    assert model.training is not None
+    graph = model.update or model.training
+    kinds = [op.kind for op in graph.operations]
+    updates = [
+        i
+        for i, op in enumerate(graph.operations)
+        if op.kind.startswith("UPDATE") and op.attributes["update"].kind in ("ADAM", "ADAM8")
+    ]
+    assert kinds.count("ADAM_STEP") == 1 and kinds.index("ADAM_STEP") < updates[0]
+    assert len(updates) == len(model.parameters)
+    if model.update:
+        assert "ADAM_STEP" not in [op.kind for op in model.training.operations]
+        assert kinds.count("CLIP_FACTOR") == 1 and kinds.index("CLIP_FACTOR") < kinds.index("UPDATE_FROM_SUMS")
+    state = model.fresh_state(0)
+    steps = 3 * training.batch_size
+    for number, (x, y) in enumerate(zip(*_xy("plain", steps), strict=True)):
+        run_graph(model.training, _arguments(model.training, x, int(y)), state)
+        if model.update and (number + 1) % training.batch_size == 0:
+            run_graph(model.update, {"learning_rate": np.float32(0.01), "count": np.int32(4)}, state)
+    np.testing.assert_allclose(state["adam_powers"], [0.9**3, 0.999**3], rtol=1e-6)
+    assert (model.fresh_state(0)["adam_powers"] == 1).all()
+
+
+def test_the_norm_of_the_mean_gradient_is_clipped() -> None:
+    """SGD by the clipped gradient moves all masters together by rate * clip_norm, in the gradient's direction."""
+    x, y = _xy("plain", 2)
+    moves = {}
+    for clip_norm in (0.0, 0.05, 1e5):
+        model = compiled("plain", TrainingConfig(batch_size=2, clip_norm=clip_norm))
+        assert model.training is not None and model.update is not None
+        state = model.fresh_state(0)
+        before = {p.master.name: state[p.master.name] for p in model.parameters}
+        for sample, label in zip(x, y, strict=True):
+            run_graph(model.training, _arguments(model.training, sample, int(label)), state)
+        run_graph(model.update, {"learning_rate": np.float32(1.0), "count": np.int32(2)}, state)
+        moves[clip_norm] = np.concatenate([(before[n] - state[n]).reshape(-1) for n in before]).astype(np.float64)
+    norm = np.linalg.norm(moves[0.0])
+    assert norm > 0.1, "clipping changes something"
+    np.testing.assert_allclose(np.linalg.norm(moves[0.05]), 0.05, rtol=1e-4)
+    np.testing.assert_allclose(moves[0.05], moves[0.0] * (0.05 / norm), rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(moves[1e5], moves[0.0])
+
+
 def test_the_sums_are_of_the_single_gradients() -> None:
-    """The same samples one by one, without momentum: master - rate * gradient tells each gradient."""
-    alone, batch = compiled("mlp"), compiled("mlp", TrainingConfig(batch_size=3))
-    assert alone.training is not None and batch.training is not None
-    x, y = _xy("mlp", 3)
-    sums = batch.fresh_state(0)
+    """What a sample alone adds to a sum of zero is its gradient; float32 sums of them, in order, are the batch's."""
+    model = compiled("mlp", TrainingConfig(batch_size=3))
+    assert model.training is not None
+    together = model.fresh_state(0)
     totals: dict[str, np.ndarray] = {}
-    for sample, label in zip(x, y, strict=True):
-        run_graph(batch.training, _arguments(batch.training, sample, int(label)), sums)
-
-        def add(op, operand, tensor, value):
-            if tensor.dtype == "float32" and tensor.purpose is Purpose.GRADIENT:
-                name = f"{tensor.name.removeprefix('d_')}"
-                totals[name] = totals.get(name, np.zeros_like(value)) + value
-
-        run_graph(alone.training, _arguments(alone.training, sample, int(label)), alone.fresh_state(0), add)
-    found = sorted(v.tobytes() for n, v in sums.items() if n.endswith("_sum"))
-    assert found == sorted(v.tobytes() for v in totals.values()) and len(found) == len(alone.parameters)
+    for sample, label in zip(*_xy("mlp", 3), strict=True):
+        alone = model.fresh_state(0)
+        for state in (together, alone):
+            run_graph(model.training, _arguments(model.training, sample, int(label)), state)
+        for name in (n for n in alone if n.endswith("_sum")):
+            assert alone[name].any(), name
+            totals[name] = totals.get(name, np.zeros_like(alone[name])) + alone[name]
+    assert len(totals) == len(model.parameters)
+    for name, total in totals.items():
+        assert together[name].tobytes() == total.tobytes(), name
 
 
 def test_training_lowers_the_loss() -> None:
@@ -228,12 +292,25 @@ def test_training_lowers_the_loss() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": "adam"}, "there is no optimizer adam"),
+        ({"optimizer": "adagrad"}, "there is no optimizer adagrad"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"grad_bits": 12}, "grad_bits is 12"),
         ({"batch_size": 70000}, "batch_size is 70000"),
         ({"momentum": 1.0}, "momentum is 1"),
         ({"momentum": -0.1}, "momentum is -0.1"),
         ({"momentum": float("nan")}, "momentum is nan"),
+        ({"momentum": 1 - 1e-9}, "momentum is 1, it must be at least 0 and below 1"),
+        ({"nesterov": True}, "nesterov is on, but momentum is 0"),
+        ({"optimizer": "adam", "beta_1": -0.1}, "beta_1 is -0.1"),
+        ({"optimizer": "adam8", "beta_2": 1.0}, "beta_2 is 1"),
+        ({"optimizer": "adam", "epsilon": 0.0}, "epsilon is 0"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+        ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"clip_norm": float("inf"), "batch_size": 2}, "clip_norm is inf"),
+        ({"clip_norm": 1.0}, "clip_norm is 1, but with batch_size 1"),
+        ({"optimizer": "adam", "momentum": 0.5}, "momentum is 0.5, but adam has none"),
+        ({"optimizer": "adam8", "nesterov": True}, "nesterov is True, but adam8 has none"),
+        ({"epsilon": 1e-3}, "epsilon is 0.001, but sgd has none"),
         ({"loss": "hinge"}, "there is no loss hinge"),
         ({"target": "vector"}, "softmax_cross_entropy cannot be computed against the target vector, only label"),
         ({"loss": "mean_squared_error"}, "mean_squared_error cannot .* target label, only vector or input"),
@@ -311,3 +388,20 @@ def test_an_operator_without_a_gradient_is_named(monkeypatch: pytest.MonkeyPatch
     assert caught.value.hint
     above = AdapterConfig(target_modules=())
     assert compile_model("middle", source.fingerprint, source.graph, above, TrainingConfig()).training is not None
+
+
+def test_gradients_of_8_bits_take_half_the_memory() -> None:
+    """All that the arena holds of gradients is bfp8; what is computed forward is the same."""
+    source = load("residual")
+    wide, narrow = (
+        compile_model("m", source.fingerprint, source.graph, AdapterConfig(r=2), TrainingConfig(grad_bits=bits))
+        for bits in (16, 8)
+    )
+    sizes = []
+    for model, dtype in ((wide, "bfp16"), (narrow, "bfp8")):
+        assert model.training is not None
+        gradients = [t for t in model.training.tensors() if t.in_arena and t.purpose is Purpose.GRADIENT]
+        assert gradients and {t.dtype for t in gradients} == {dtype}
+        sizes.append({t.name: t.nbytes for t in gradients})
+    assert sizes[0] == {name: 2 * nbytes for name, nbytes in sizes[1].items()}
+    assert narrow.arena.plans["training"].arena_bytes < wide.arena.plans["training"].arena_bytes

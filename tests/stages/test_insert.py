@@ -114,13 +114,17 @@ def test_parameters_have_pefts_names_and_shapes() -> None:
         ({"target_modules": "(("}, "is no regular expression", "escape"),
         ({"target_modules": (), "modules_to_save": ()}, "nothing would be trained", "--target-modules"),
         ({"modules_to_save": ("hed",)}, "names hed, which is no layer of the model", "did you mean head"),
-        ({"modules_to_save": ("stem",)}, "names stem, which is a CONV_2D; only dense layers", "candidates: head"),
+        (
+            {"modules_to_save": ("dw",)},
+            "names dw, which is a DEPTHWISE_CONV_2D; only dense layers and convolutions can be retrained",
+            "candidates: stem, pointwise, head",
+        ),
+        ({"modules_to_save": ("pool",)}, "names pool, which is a MEAN; only dense layers", "candidates: stem"),
         ({"r": 0}, "r is 0, the limits are 1 and 256", "--r 4"),
         ({"r": 257}, "r is 257", "--r 4"),
         ({"lora_alpha": 0.0}, "lora_alpha is 0, it must be positive", "--lora-alpha 8"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan", "--lora-alpha 8"),
-        ({"adapter": "dora"}, "there is no adapter kind dora", "lora, none"),
-        ({"adapter": "modules_to_save"}, "there is no adapter kind modules_to_save", "lora, none"),
+        ({"adapter": "dora"}, "there is no adapter kind dora", ", none"),
     ],
 )
 def test_refusals(config: dict, message: str, hint: str) -> None:
@@ -137,14 +141,12 @@ def test_a_classifier_without_a_bias_starts_with_zeros() -> None:
     assert initializer.kind == "INITIALIZE_CONSTANT" and initializer.attributes["value"] == 0.0
 
 
-def test_only_the_last_dense_layer_can_be_saved() -> None:
-    with pytest.raises(AdapterError, match="names first, which has a fused activation; only a linear classifier"):
-        insert("mlp", modules_to_save=("first",))
-    graph = insert("mlp", modules_to_save=("head", "head"))
-    assert adapted(graph) == (["first", "second"], ["head"])
+def test_any_dense_layer_and_convolution_can_be_saved() -> None:
+    assert adapted(insert("mlp", modules_to_save=("head", "head"))) == (["first", "second"], ["head"])
+    assert adapted(insert("mlp", modules_to_save=("first",))) == (["second", "head"], ["first"])
+    assert adapted(insert(modules_to_save=("stem", "head"))) == (["pointwise"], ["stem", "head"])
 
 
 def test_a_model_without_a_dense_layer_has_no_saved_module_by_default() -> None:
     assert adapted(insert("conv_mean")) == (["stem", "classes"], [])
-    with pytest.raises(AdapterError, match="names stem, which is a CONV_2D"):
-        insert("conv_mean", modules_to_save=("stem",))
+    assert adapted(insert("conv_mean", modules_to_save=("classes",))) == (["stem"], ["classes"])

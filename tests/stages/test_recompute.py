@@ -10,6 +10,7 @@ from small_models import MODELS, learning_rate, load, samples
 
 from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
+from tinypeft.data import quantize
 from tinypeft.errors import FitError
 from tinypeft.frontend import load_tflite
 from tinypeft.interpreter import run_graph
@@ -19,6 +20,7 @@ from tinypeft.planner import live_buffers, lower_bound
 from tinypeft.stages.autodiff import TrainingConfig
 from tinypeft.stages.recompute import RamBudget, Recomputed, recompute
 from tinypeft.stages.schedule import schedule_quickly
+from tinypeft.state import pack_adapter
 
 TRAININGS = {"sgd": TrainingConfig(), "batches": TrainingConfig(momentum=0.9, batch_size=2)}
 
@@ -188,6 +190,36 @@ def test_compiling_keeps_to_a_budget_and_trains_the_same() -> None:
     assert trained(model, model.training, "residual") == trained(full, full.training, "residual")
     generous = compiled("residual", TrainingConfig(), RamBudget(full.arena.arena_bytes + state))
     assert generous.recomputed is None
+
+
+@pytest.mark.slow
+def test_a_speech_model_in_an_arena_of_40_kb_learns_the_same(shared_data: Path) -> None:
+    """A budget is of all RAM: here an arena of 40,000 B, the adapter and its masters, and no stack."""
+    path = shared_data / "fsdd_loso" / "nicolas.tflite"
+    source = load_tflite("nicolas", path.read_bytes(), {})
+    with np.load(path.with_suffix(".npz")) as data:
+        x, y = data["x"][:40:10], data["y"][:40:10]
+    packages, arenas, state_bytes = [], [], 0
+    for arena in (None, 40_000):
+        budget = None if arena is None else RamBudget(arena + state_bytes)
+        model = compile_model(
+            "nicolas", source.fingerprint, source.graph, AdapterConfig(), TrainingConfig(), budget=budget
+        )
+        state_bytes = model.adapter_bytes + model.training_bytes
+        assert model.training is not None
+        state = model.fresh_state(0)
+        for sample, label in zip(quantize(x, source.graph.inputs[0]), y, strict=True):
+            sample = sample.reshape(source.graph.inputs[0].shape)
+            arguments = {
+                source.graph.inputs[0].name: sample,
+                "label": np.int32(label),
+                "learning_rate": np.float32(0.02),
+            }
+            run_graph(model.training, arguments, state)
+        packages.append(pack_adapter(model, state))
+        arenas.append(model.arena.arena_bytes)
+    assert arenas[1] <= 40_000 < arenas[0]
+    assert packages[0] == packages[1]
 
 
 def test_a_budget_that_cannot_be_met_is_refused_with_what_can() -> None:

@@ -44,7 +44,7 @@ def _compute_twice(graph: Graph) -> None:
 
 
 def _lose_operand(graph: Graph) -> None:
-    del graph.operations[_index(graph, "SGD")].inputs["gradient"]
+    del graph.operations[_index(graph, "UPDATE_ROWS")].inputs["d_output"]
 
 
 def _invent_operand(graph: Graph) -> None:
@@ -61,7 +61,7 @@ def _rename(graph: Graph) -> None:
 
 
 def _retype(graph: Graph) -> None:
-    graph.operations[_index(graph, "CONV_2D")].output.dtype = "int4"
+    graph.operations[_index(graph, "CONV_2D")].output.dtype = "int5"
 
 
 def _lose_output(graph: Graph) -> None:
@@ -80,11 +80,11 @@ def _shrink_data(graph: Graph) -> None:
         (_drop, r"late: .*CONV_2D\(.* reads stem_hidden before it is computed"),
         (_repeat, "late: two operations of training are called stem_lora_down"),
         (_compute_twice, r"late: dw: DEPTHWISE_CONV_2D.* computes stem_out a second time"),
-        (_lose_operand, r"late: .*SGD.* lacks \['gradient'\]"),
+        (_lose_operand, r"late: .*UPDATE_ROWS.* lacks \['d_output'\]"),
         (_invent_operand, r"late: stem: CONV_2D.* unknown operands \['nonsense'\]"),
         (_reshape, r"late: stem: CONV_2D.* gives \(1, 4, 4, 7\), its rule says \(1, 4, 4, 6\)"),
         (_rename, "late: two tensors of training are called input"),
-        (_retype, "late: stem_out has unknown dtype int4"),
+        (_retype, "late: stem_out has unknown dtype int5"),
         (_lose_output, "late: output elsewhere of training is never computed"),
         (_shrink_data, "late: dw_kernel holds data of shape"),
     ],

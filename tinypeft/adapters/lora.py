@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, Parameter, register
+from tinypeft.adapters.base import (
+    AdapterConfig,
+    AdapterKind,
+    Insertion,
+    MergedLayer,
+    Parameter,
+    add_in_accumulator,
+    register,
+)
+from tinypeft.adapters.loftq import starting_masters
+from tinypeft.adapters.lora_options import (
+    INIT_LORA_WEIGHTS,
+    LORA_BITS,
+    OPTIONS,
+    check_options,
+    layer_rank,
+    layer_scaling,
+)
 from tinypeft.arithmetic import ACCUMULATOR_MAX
+from tinypeft.errors import AdapterError
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.fully_connected import dense_window
@@ -15,9 +35,11 @@ from tinypeft.ops.window import Window
 
 @register
 class Lora(AdapterKind):
-    """A starts uniform with variance 1/fan_in, B at zero, so that a fresh adapter leaves the base as it is."""
+    """B starts at zero, so that a fresh adapter leaves the base as it is; but for loftq, whose module says why."""
 
     name = "lora"
+    peft_type = "LORA"
+    options = OPTIONS
 
     def refuses(self, operation: Operation) -> str | None:
         if operation.kind in ("CONV_2D", "FULLY_CONNECTED"):
@@ -33,43 +55,94 @@ class Lora(AdapterKind):
             return "is a transposed convolution, to whose accumulators no LoRA can add"
         return f"is a {operation.kind}, which has no matrix to adapt"
 
-    def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> list[Operation]:
+    def check(self, targets: Sequence[Operation], config: AdapterConfig) -> None:
+        check_options(config, [operation.layer for operation in targets])
+
+    def insert(self, operation: Operation, config: AdapterConfig, insertion: Insertion) -> None:
         name, x, window = operation.name, operation.inputs["input"], _window(operation)
-        down = Window(**{**window.fields(), "output_c": config.r})
-        a_shape = _a_shape(operation, config.r)
-        fan_in = int(np.prod(a_shape[1:]))
+        rank, bits = layer_rank(config, operation.layer), config.option(LORA_BITS)
+        down = Window(**{**window.fields(), "output_c": rank})
+        a_shape, b_shape = _a_shape(operation, rank), (window.output_c, rank)
+        packed = "int8" if bits == 8 else "int4"
         master_a = insertion.state(f"{name}_lora_A_master", a_shape, "float32", Purpose.MASTER)
-        master_b = insertion.state(f"{name}_lora_B_master", (window.output_c, config.r), "float32", Purpose.MASTER)
-        lora_a = insertion.weight(f"{name}_lora_A", a_shape, "int8")
-        lora_b = insertion.weight(f"{name}_lora_B", master_b.shape, "int8")
+        master_b = insertion.state(f"{name}_lora_B_master", b_shape, "float32", Purpose.MASTER)
+        lora_a = insertion.weight(f"{name}_lora_A", a_shape, packed)
+        lora_b = insertion.weight(f"{name}_lora_B", b_shape, packed)
         hidden_shift = insertion.weight(f"{name}_hidden_shift", (1,), "int8")
-        lora_shift = insertion.weight(f"{name}_lora_shift", (window.output_c,), "int8")
+        lora_shift = insertion.weight(f"{name}_lora_shift", b_shape[:1], "int8")
         a_scale = insertion.weight(f"{name}_lora_A_scale", (1,), "float32")
         l1 = insertion.state(f"{name}_lora_l1", (2,), "int32", Purpose.OPTIMIZER_STATE)
-        b_unit = (np.float32(config.lora_alpha / config.r) / filter_scales(operation)).astype(np.float32)
+        scaling = layer_scaling(config, operation.layer)
+        b_unit = (np.float32(scaling) / filter_scales(operation)).astype(np.float32)
 
-        insertion.uniform(master_a, float(np.float32(np.sqrt(3.0 / fan_in))))
-        insertion.constant(master_b)
-        outputs = dict(
-            zip(OPS["LORA_QUANTIZE"].results, (lora_a, hidden_shift, lora_b, lora_shift, a_scale, l1), strict=True)
-        )
+        self._initialize(operation, config, insertion, master_a, master_b)
+        gradient_unit = insertion.state(f"{name}_gradient_unit", (2,), "float32", Purpose.OPTIMIZER_STATE)
+        results = [lora_a, hidden_shift, lora_b, lora_shift, a_scale, l1, gradient_unit]
+        kinds = "LORA_QUANTIZE", "LORA_RESTORE"
+        if bits == 4:
+            multipliers = [insertion.weight(f"{t.name}_multiplier", t.shape[:1], "int8") for t in (lora_a, lora_b)]
+            results += multipliers
+            kinds = "LORA_QUANTIZE_INT4", "LORA_RESTORE_INT4"
+        outputs = dict(zip(OPS[kinds[0]].results, results, strict=True))
         attributes = {
             "input_range": input_range(x),
             "acc_bound": accumulator_bound(operation),
             "b_unit": b_unit,
         }
         masters = {"master_A": master_a, "master_B": master_b}
-        insertion.quantize(operation, ("LORA_QUANTIZE", "LORA_RESTORE"), masters, outputs, attributes)
+        insertion.quantize(operation, kinds, masters, outputs, attributes)
+        if bits == 4:
+            lora_a, lora_b = (
+                self._unpacked(operation, insertion, t, m) for t, m in zip((lora_a, lora_b), multipliers, strict=True)
+            )
 
         hidden = Tensor(f"{name}_hidden", down.output_shape, "int16", Purpose.ACTIVATION)
-        operation.inputs |= {"hidden": hidden, "lora_B": lora_b, "lora_shift": lora_shift}
-        operation.attributes["lora"] = LoraState(hidden_shift, a_scale, l1, b_unit)
+        add_in_accumulator(operation, self.name, {"hidden": hidden, "lora_B": lora_b, "lora_shift": lora_shift})
+        operation.attributes["lora"] = LoraState(hidden_shift, l1, gradient_unit, b_unit)
         insertion.adapted.parameters += self._parameters(operation, master_a, lora_a, master_b, lora_b)
         operands = {"input": x, "lora_A": lora_a, "hidden_shift": hidden_shift}
-        attributes = {"window": down, "a_scale": a_scale, "l1": l1}
-        return [
+        attributes = {"window": down, "gradient_unit": gradient_unit, "l1": l1}
+        insertion.before.append(
             Operation(OPS["LORA_DOWN"], f"{name}_lora_down", operands, {"hidden": hidden}, attributes, operation.layer)
-        ]
+        )
+
+    def merge(
+        self, operation: Operation, config: AdapterConfig, state: dict[str, np.ndarray], layer: MergedLayer
+    ) -> None:
+        a = state[f"{operation.name}_lora_A_master"].astype(np.float64)
+        b = state[f"{operation.name}_lora_B_master"].astype(np.float64)
+        product = (b @ a.reshape(len(a), -1)).reshape(len(b), *a.shape[1:])
+        if product.shape != layer.filter.shape:
+            raise AdapterError(f"{operation.layer} has groups: its LoRA reads all channels, the layer those of one")
+        layer.filter += product * layer_scaling(config, operation.layer)
+
+    @staticmethod
+    def _initialize(
+        operation: Operation, config: AdapterConfig, insertion: Insertion, master_a: Tensor, master_b: Tensor
+    ) -> None:
+        fan_in, start = int(np.prod(master_a.shape[1:])), config.option(INIT_LORA_WEIGHTS)
+        if start == "loftq":
+            a, b = starting_masters(operation, master_a.shape[0])
+            insertion.table(master_a, a.reshape(master_a.shape))
+            insertion.table(master_b, b / np.float32(layer_scaling(config, operation.layer)))
+            return
+        if start == "gaussian":
+            insertion.normal(master_a, 1.0 / master_a.shape[0])
+        else:
+            insertion.uniform(master_a, float(np.float32(np.sqrt((3.0 if start == "uniform" else 1.0) / fan_in))))
+        insertion.constant(master_b)
+
+    @staticmethod
+    def _unpacked(operation: Operation, insertion: Insertion, packed: Tensor, multiplier: Tensor) -> Tensor:
+        """What the layer reads of a matrix in 4 bits: made right in front of it."""
+        unpacked = Tensor(f"{packed.name}_unpacked", packed.shape, "int8", Purpose.ACTIVATION)
+        operands = {"packed": packed, "multiplier": multiplier}
+        insertion.before.append(
+            Operation(
+                OPS["UNPACK_INT4"], f"{packed.name}_unpack", operands, {"output": unpacked}, layer=operation.layer
+            )
+        )
+        return unpacked
 
     @staticmethod
     def _parameters(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from tinypeft.analysis.memory_map import MemoryMap, lifetime, memory_map
 from tinypeft.analysis.operations import PHASES
 from tinypeft.analysis.report import Analysis, BufferFacts, GraphFacts, MemoryUse, OperationFacts, TensorFacts
 from tinypeft.analysis.wording import PHASE_TITLES, basis_note, described, proof, scope
-from tinypeft.errors import OutputError
+from tinypeft.files import write_file
 from tinypeft.resources import template
 
 _PURPOSES = ("activation", "gradient", "mask", "scratch")
@@ -105,29 +102,7 @@ def render_page(analysis: Analysis) -> str:
 
 def write_page(path: Path | str, analysis: Analysis) -> None:
     """Write the page to the file `path`, or on any failure nothing. Raises OutputError."""
-    target = Path(path)
-    content = render_page(analysis).encode()
-    stage: str | None = None
-    try:
-        # Beside the target, so that both are on one file system and a rename suffices.
-        handle, stage = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.chmod(stage, 0o666 & ~_umask())
-        os.replace(stage, target)
-    except OSError as error:
-        if stage is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(stage)
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}", "choose another file, in a folder that exists"
-        ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_file(path, render_page(analysis))
 
 
 def _cards(analysis: Analysis) -> list[Card]:

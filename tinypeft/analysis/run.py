@@ -16,8 +16,7 @@ from tinypeft.boards import Board
 from tinypeft.codegen import GeneratedSources, generate_sources
 from tinypeft.compiler import CompiledModel
 from tinypeft.fitting import Way, fits, ways_to_fit
-from tinypeft.frontend import load_model
-from tinypeft.generate import compile_for, recipe, sources_for
+from tinypeft.generate import compile_for, load_source, recipe, sources_for
 from tinypeft.memory import MemoryConfig
 from tinypeft.project import ElfSizes, build_firmware, measure, write_project
 from tinypeft.stages.autodiff import TrainingConfig
@@ -41,7 +40,7 @@ def analyse_file(
     them; where it does not fit it cannot be linked, and a note says that the estimate stands.
     """
     memory = memory or MemoryConfig()
-    source = load_model(path, calibration, progress)
+    source, _ = load_source(path, calibration, adapter, progress)
     progress("compiling")
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
     sources = generate_sources(model) if board is None else sources_for(model, board, memory)
@@ -86,6 +85,7 @@ def _built(
             model_name=model.name,
             sources=sources.files,
             kernels=sources.kernels,
+            defines=sources.defines,
             stack_bytes=stack_bytes,
             weights_region=weights.name if weights else "",
             manifest={},

@@ -12,6 +12,8 @@ PHASE_TITLES = {
     "backward": "Backward",
     "update": "Update",
 }
+#: setting of training that is named where it is not 0 -> its name
+_SETTINGS = {"weight_decay": "weight decay", "clip_norm": "gradients clipped to norm"}
 
 
 def proof(graph: GraphFacts) -> str:
@@ -42,7 +44,11 @@ def described(configuration: Configuration) -> str:
         if saved is not None:
             parts.append(f"retrained: {', '.join(saved) or 'none'}")
         momentum = f" with momentum {training['momentum']:g}" if training["momentum"] else ""
-        parts.append(f"{training['optimizer']}{momentum}, batch {training['batch_size']}")
+        nesterov = " (Nesterov)" if training.get("nesterov") else ""
+        parts.append(f"{training['optimizer']}{momentum}{nesterov}, batch {training['batch_size']}")
+        parts += [f"{name} {training[key]:g}" for key, name in _SETTINGS.items() if training.get(key)]
+        if training.get("grad_bits", 16) != 16:
+            parts.append(f"gradients of {training['grad_bits']} bits")
         if training["loss"] != "softmax_cross_entropy":
             parts.append(f"{training['loss']} against the {training['target']}")
     if memory["ram_budget"]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import click
 import numpy as np
 
-from tinypeft.adapters import AdapterConfig
+from tinypeft.adapters import ADAPTERS, AdapterConfig, Option
+from tinypeft.cli.byte_size import ByteSize, parse_bytes
 from tinypeft.config import load_config
 from tinypeft.data import load_array
 from tinypeft.fitting import DEFAULT_STACK
@@ -26,12 +27,6 @@ _DEFAULTS: dict[str, Any] = {
     "adapter.kind": "lora",
     "adapter.r": 4,
     "adapter.lora_alpha": 8.0,
-    "training.optimizer": "sgd",
-    "training.momentum": 0.0,
-    "training.batch_size": 1,
-    "training.loss": "softmax_cross_entropy",
-    "training.label_smoothing": 0.0,
-    "training.class_weights": (),
     "board.stack_bytes": DEFAULT_STACK,
 }
 #: parameter of a command -> key of tinypeft.toml
@@ -44,13 +39,8 @@ _KEYS = {
     "lora_alpha": "adapter.lora_alpha",
     "target_modules": "adapter.target_modules",
     "modules_to_save": "adapter.modules_to_save",
-    "optimizer": "training.optimizer",
-    "momentum": "training.momentum",
-    "batch_size": "training.batch_size",
-    "loss": "training.loss",
-    "label_smoothing": "training.label_smoothing",
-    "class_weights": "training.class_weights",
-    "target": "training.target",
+    "targets": "adapter.targets",
+    **{field.name: f"training.{field.name}" for field in fields(TrainingConfig)},
     "stack_bytes": "board.stack_bytes",
     "arena_regions": "board.arena_regions",
     "weights_region": "board.weights_region",
@@ -58,14 +48,22 @@ _KEYS = {
     "samples": "board.samples",
     "output": "output.directory",
 }
+_ADAPTER_OPTIONS = {option.name: option for kind in ADAPTERS.values() for option in kind.options}
+_KEYS |= {name: f"adapter.{name}" for name in _ADAPTER_OPTIONS}
 #: The options that a command may require, as its messages call them
 _NAMES = {"model.path": "MODEL", "board.name": "--board", "output.directory": "--output"}
 
-_OPTIONS = (
+_MODEL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", required=False),
     click.option("--board", help="The board to build for; `tinypeft boards` lists them."),
     click.option("--calibration", metavar="F.npz:KEY", help="Samples of the input, to quantise a .keras or .h5."),
-    click.option("--adapter", metavar="KIND", help="lora (the default), or none to infer only."),
+)
+_ADAPTER_FLAGS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--adapter",
+        metavar="KIND[+KIND…]",
+        help=f"One or more of {', '.join(ADAPTERS)}; or none to infer only. Default lora.",
+    ),
     click.option("--r", "rank", type=int, help="LoRA's rank. Default 4."),
     click.option("--lora-alpha", type=float, help="LoRA's output is scaled by lora_alpha / r. Default 8."),
     click.option(
@@ -74,13 +72,33 @@ _OPTIONS = (
         help="Layers to adapt: must match the whole name. Default: all but depthwise.",
     ),
     click.option(
-        "--modules-to-save",
-        metavar="NAME",
-        help="The classifier to retrain, or `none`. Default: the last dense layer; none for mean_squared_error.",
+        "--targets",
+        metavar="KIND=REGEX",
+        multiple=True,
+        help="Layers for one of several kinds, instead of --target-modules; may be repeated.",
     ),
+    click.option(
+        "--modules-to-save",
+        metavar="NAME,…",
+        help="The layers to retrain whole, or `none`. Default: the classifier; none for mean_squared_error.",
+    ),
+)
+_TRAINING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), help="Default sgd."),
     click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="SGD's momentum. Default 0."),
+    click.option("--nesterov/--no-nesterov", default=None, help="SGD steps by gradient + momentum * velocity."),
+    click.option("--weight-decay", type=float, help="Of SGD joins the gradient, of Adam is decoupled. Default 0."),
+    click.option("--beta-1", type=float, help="How much of its first moment Adam keeps. Default 0.9."),
+    click.option("--beta-2", type=float, help="How much of its second moment Adam keeps. Default 0.999."),
+    click.option("--epsilon", type=float, help="Joins the root of Adam's second moment. Default 1e-7."),
     click.option("--batch-size", type=click.IntRange(1, 65535), help="Samples averaged before an update. Default 1."),
+    click.option("--clip-norm", type=float, help="Largest norm of a batch's whole gradient. Default 0: any."),
+    click.option(
+        "--latents/--no-latents",
+        default=None,
+        help="Let a device keep what the layers in front of the first adapter give for a sample, and train from that.",
+    ),
+    click.option("--grad-bits", type=int, help="16, or 8: gradients of half the size, computed twice. Default 16."),
     click.option("--loss", type=click.Choice(sorted(LOSSES)), help="Default softmax_cross_entropy."),
     click.option("--target", type=click.Choice(TARGETS), help="What the loss compares with. Default: its first."),
     click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Of labels. Default 0."),
@@ -93,12 +111,6 @@ _OPTIONS = (
     ),
     click.option("--weights-region", metavar="FLASH", help="The flash for weights. Default: that of the code."),
     click.option(
-        "--ram-budget",
-        metavar="BYTES",
-        type=click.IntRange(1),
-        help="All RAM the firmware may take: training runs operations again instead of keeping their results.",
-    ),
-    click.option(
         "--samples",
         metavar="N",
         type=click.IntRange(0, MAX_SAMPLES),
@@ -106,6 +118,26 @@ _OPTIONS = (
     ),
     click.option("--config", metavar="tinypeft.toml", help="A file with these options; flags override it."),
 )
+
+
+def _click_option(option: Option) -> Callable[[_Command], _Command]:
+    """The flag of a setting that one or several adapter kinds declare."""
+    kinds = ", ".join(kind.name for kind in ADAPTERS.values() if option in kind.options)
+    text = f"{kinds}: {option.help} Default {option.default}."
+    if isinstance(option.default, bool):
+        return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=text)
+    choice = click.Choice(option.choices) if option.choices else type(option.default)
+    return click.option(option.flag, option.name, type=choice, help=text)
+
+
+_RAM_BUDGET = click.option(
+    "--ram-budget",
+    metavar="SIZE",
+    type=ByteSize(),
+    help="All RAM the firmware may take, such as 40KB, 40KiB or 65536; stack and runtime count. Training runs "
+    "operations again instead of keeping their results.",
+)
+_KIND_OPTIONS = tuple(_click_option(option) for option in _ADAPTER_OPTIONS.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +156,16 @@ class CompileSettings:
 
 def compile_options(command: _Command) -> _Command:
     """Decorator: MODEL and the options of its compilation, passed to the command as `config` and others."""
-    for option in reversed(_OPTIONS):
+    return _decorated(command, (*_MODEL_OPTIONS, *_ADAPTER_FLAGS, *_TRAINING_OPTIONS, _RAM_BUDGET, *_KIND_OPTIONS))
+
+
+def training_options(command: _Command) -> _Command:
+    """Decorator: the same without adapters and the RAM budget, for a command that chooses those."""
+    return _decorated(command, (*_MODEL_OPTIONS, *_TRAINING_OPTIONS))
+
+
+def _decorated(command: _Command, options: tuple[Callable[[Any], Any], ...]) -> _Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -134,7 +175,7 @@ def compile_settings(config: str | None, flags: dict[str, Any], *required: str) 
 
     Raises UsageError where a key of `required`, such as "board.name", is nowhere, or the stack is no size of one.
     """
-    given = {_KEYS[name]: value for name, value in flags.items() if value is not None}
+    given = {_KEYS[name]: value for name, value in flags.items() if value is not None and value != ()}
     values: dict[str, Any] = _DEFAULTS | (load_config(config) if config else {}) | given
     for key in required:
         if key not in values:
@@ -155,22 +196,20 @@ def compile_settings(config: str | None, flags: dict[str, Any], *required: str) 
 
 
 def _training(values: dict[str, Any]) -> TrainingConfig:
-    loss, weights = values["training.loss"], values["training.class_weights"]
-    if isinstance(weights, str):
+    given: dict[str, Any] = {}
+    for field in fields(TrainingConfig):
+        value = values.get(f"training.{field.name}", field.default)
+        given[field.name] = float(value) if field.type == "float" else value
+    if isinstance(given["class_weights"], str):
         try:
-            weights = [float(weight) for weight in weights.split(",")]
+            given["class_weights"] = [float(weight) for weight in given["class_weights"].split(",")]
         except ValueError:
-            raise click.UsageError(f"--class-weights {weights} is no list of numbers such as 1,2,0.5.") from None
-    targets = LOSSES[loss].targets if loss in LOSSES else TARGETS
-    return TrainingConfig(
-        values["training.optimizer"],
-        float(values["training.momentum"]),
-        values["training.batch_size"],
-        loss,
-        float(values["training.label_smoothing"]),
-        tuple(float(weight) for weight in weights),
-        values.get("training.target", targets[0]),
-    )
+            text = given["class_weights"]
+            raise click.UsageError(f"--class-weights {text} is no list of numbers such as 1,2,0.5.") from None
+    given["class_weights"] = tuple(float(weight) for weight in given["class_weights"])
+    if "training.target" not in values and given["loss"] in LOSSES:
+        given["target"] = LOSSES[given["loss"]].targets[0]
+    return TrainingConfig(**given)
 
 
 def _memory(values: dict[str, Any]) -> MemoryConfig:
@@ -178,6 +217,11 @@ def _memory(values: dict[str, Any]) -> MemoryConfig:
     if isinstance(regions, str):
         regions = [name.strip() for name in regions.split(",")]
     budget = values.get("board.ram_budget", 0)
+    if isinstance(budget, str):
+        try:
+            budget = parse_bytes(budget)
+        except ValueError as error:
+            raise click.UsageError(f"ram_budget: {error}.") from None
     if budget < 0:
         raise click.UsageError(f"The RAM budget of {budget} bytes is negative.")
     samples = values.get("board.samples", 0)
@@ -191,11 +235,24 @@ def _adapter(values: dict[str, Any]) -> AdapterConfig:
     if isinstance(targets, list):
         targets = tuple(targets)
     if isinstance(saved, str):
-        saved = [] if saved == "none" else [saved]
+        saved = [] if saved == "none" else [name.strip() for name in saved.split(",")]
+    kinds = values["adapter.kind"]
     return AdapterConfig(
-        values["adapter.kind"],
+        kinds if isinstance(kinds, str) else "+".join(kinds),
         values["adapter.r"],
         float(values["adapter.lora_alpha"]),
         targets,
         None if saved is None else tuple(saved),
+        _targets(values.get("adapter.targets", {})),
+        tuple((name, values[f"adapter.{name}"]) for name in _ADAPTER_OPTIONS if f"adapter.{name}" in values),
     )
+
+
+def _targets(given: dict[str, Any] | tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...] | str], ...]:
+    """(kind, layers) from a section of the file, or from flags KIND=REGEX."""
+    if isinstance(given, tuple):
+        for text in given:
+            if "=" not in text:
+                raise click.UsageError(f"--targets takes KIND=REGEX, such as bitfit=conv.*; {text!r} has no '='.")
+        given = dict(text.split("=", 1) for text in given)
+    return tuple((kind, tuple(names) if isinstance(names, list) else str(names)) for kind, names in given.items())

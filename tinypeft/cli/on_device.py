@@ -9,16 +9,14 @@ from typing import Any, TypeVar
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tinypeft.boards import board_on, describe_twin
+from tinypeft import running
 from tinypeft.cli.output import progress_console
-from tinypeft.data import Dataset, VectorForm, load_dataset
+from tinypeft.data import Dataset, load_dataset
 from tinypeft.device import Device
-from tinypeft.device.protocol import Info
 from tinypeft.emulators import EMULATORS, find_emulator
-from tinypeft.emulators.base import FIRMWARE, NOTHING, TWIN
-from tinypeft.errors import DeviceError, ToolError
-from tinypeft.generate import Project, build_for_emulator, open_project
-from tinypeft.project import build_twin
+from tinypeft.errors import ToolError
+from tinypeft.generate import Project, open_project
+from tinypeft.personalise import target_form
 
 _FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
@@ -61,9 +59,7 @@ def open_samples(directory: str, data: str, *, labels: bool, limit: int | None =
     """
     project = open_project(directory)
     model = project.model
-    classes, vectors = max(model.output.shape[-1:], default=1), None
-    if model.target is not None and model.target.shape:
-        vectors = VectorForm(model.target.size, *model.loss.bounds)
+    classes, vectors = target_form(model)
     alone = model.training is not None and model.target is None
     if alone and data.lower().rpartition(".npz")[2].count(":") > 1:
         raise click.UsageError(f"{model.name} is trained to give its input: --data {data} needs no Y; write F.npz:X.")
@@ -77,48 +73,14 @@ def open_samples(directory: str, data: str, *, labels: bool, limit: int | None =
 
 @contextlib.contextmanager
 def running_device(project: Project, on: str, *, count_instructions: bool) -> Iterator[Device]:
-    """The built project, running; on a serial port whatever was flashed, which must be this project's firmware."""
-    emulator = find_emulator(on)
-    if (reason := emulator.missing()) is not None:
-        raise ToolError(f"{on} cannot run here: {reason}", "tinypeft doctor lists what is installed; try --on host")
-    folder, board = project.directory, project.board
-    if emulator.builds == FIRMWARE:
-        if board_on(board, emulator.name) is not board:
-            progress_console().print(f"{emulator.name} has no {board.name}: runs on {describe_twin(board)}")
-    elif emulator.builds != TWIN:
-        emulator.settings(board)
-    with progress_console().status("building"):
-        if emulator.builds == TWIN:
-            build_twin(folder)
-        elif emulator.builds == FIRMWARE:
-            folder, board = build_for_emulator(folder, board, emulator.name)
-    with emulator.open(folder, board, count_instructions=count_instructions) as device:
-        _check_firmware(project, device.info(), on)
-        if emulator.builds == NOTHING and device.info().adapter_bytes:
-            device.reset_adapter(0)  # as its start-up does; it may have learnt since
+    """The same as `running.running_device`, its building shown."""
+    with contextlib.ExitStack() as stack:
+        with progress_console().status("building"):
+            opened = running.running_device(
+                project, on, count_instructions=count_instructions, tell=progress_console().print
+            )
+            device = stack.enter_context(opened)
         yield device
-
-
-def ran_on(project: Project, on: str) -> str:
-    """The name of the board that `--on` runs: the project's, its twin's in an emulator that lacks it, or "host"."""
-    emulator = find_emulator(on)
-    if emulator.builds == TWIN:
-        return "host"
-    return board_on(project.board, emulator.name).name if emulator.builds == FIRMWARE else project.board.name
-
-
-def _check_firmware(project: Project, info: Info, on: str) -> None:
-    """Raise DeviceError unless the device runs this project's model, with its adapter."""
-    model = project.model
-    found = (info.name, info.fingerprint, info.adapter_bytes, info.training_bytes)
-    if found == (model.name, model.fingerprint, model.adapter_bytes, model.training_bytes):
-        return
-    raise DeviceError(
-        f"{on} runs the firmware of another project: model {info.name} ({info.fingerprint.hex()[:12]}), "
-        f"{info.adapter_bytes:,} B of adapter, {info.training_bytes:,} B to train it; {project.directory} is "
-        f"{model.name} ({model.fingerprint.hex()[:12]}), {model.adapter_bytes:,} B and {model.training_bytes:,} B",
-        f"flash this project: tinypeft flash {project.directory}",
-    )
 
 
 @contextlib.contextmanager

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from tinypeft.adapter_files import read_package
-from tinypeft.cli.on_device import device_options, open_samples, progress_bars, ran_on, running_device
+from tinypeft.adapter_files import read_adapter
+from tinypeft.cli.on_device import device_options, open_samples, progress_bars, running_device
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.personalise import infer_all, quality
-from tinypeft.state import unpack_adapter
+from tinypeft.running import ran_on
 
 
 @click.command("run")
 @device_options
 @click.option("--limit", type=click.IntRange(1), help="Only the first N samples.")
-@click.option("--adapter", metavar="ADAPTER_DIR", help="An adapter that `tinypeft train` wrote; else a fresh one.")
+@click.option("--adapter", metavar="ADAPTER_DIR", help="An adapter of `tinypeft train` or of PEFT; else a fresh one.")
 @json_option
 def command(directory: str, on: str, data: str, limit: int | None, adapter: str | None, as_json: bool) -> None:
     """Run the project DIRECTORY on samples: outputs, and how good they are where labels or targets are given."""
     project, dataset = open_samples(directory, data, labels=False, limit=limit)
-    package = read_package(Path(adapter)) if adapter is not None else None
-    if package is not None:
-        unpack_adapter(project.model, package)
+    package = read_adapter(adapter, project.model).package if adapter is not None else None
     with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
         if package is not None:
             device.load_adapter(package)

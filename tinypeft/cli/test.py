@@ -6,17 +6,18 @@ from dataclasses import asdict
 
 import click
 
+from tinypeft.adapter_files import read_adapter
 from tinypeft.cli.on_device import (
     check_learning_rate,
     device_options,
     open_samples,
     progress_bars,
-    ran_on,
     running_device,
 )
 from tinypeft.cli.output import console, json_option, print_json
 from tinypeft.errors import AdapterError
 from tinypeft.parity import Divergence, check_parity
+from tinypeft.running import ran_on
 
 
 @click.command("test")
@@ -27,6 +28,7 @@ from tinypeft.parity import Divergence, check_parity
     "--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate of those steps."
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the fresh adapter.")
+@click.option("--adapter", metavar="ADAPTER_DIR", help="Compare with this adapter, which LiteRT has not.")
 @json_option
 def command(
     directory: str,
@@ -36,6 +38,7 @@ def command(
     train_steps: int,
     learning_rate: float,
     seed: int,
+    adapter: str | None,
     as_json: bool,
 ) -> None:
     """Compare the project DIRECTORY with the host to the bit: every layer, every training step.
@@ -46,6 +49,7 @@ def command(
     project, dataset = open_samples(directory, data, labels=train_steps > 0, limit=limit)
     if train_steps and project.model.training is None:
         raise AdapterError(f"{project.model.name} was generated without adapters", "leave out --train-steps")
+    package = read_adapter(adapter, project.model).package if adapter is not None else None
     with running_device(project, on, count_instructions=False) as device, progress_bars() as show:
         report = check_parity(
             project.model,
@@ -56,6 +60,7 @@ def command(
             train_steps=train_steps,
             learning_rate=learning_rate,
             seed=seed,
+            adapter=package,
             progress=show,
         )
         intact = device.stats().guards_intact
@@ -68,7 +73,7 @@ def command(
         where = on if board == on else f"{on} ({board})"
         compared = f"{report.layers_compared:,} outputs of layers, {report.steps_compared} training steps compared"
         out.print(
-            f"[bold green]parity[/]: LiteRT = interpreter = {where}; {compared}"
+            f"[bold green]parity[/]: {'' if adapter else 'LiteRT = '}interpreter = {where}; {compared}"
             if parity
             else f"[bold red]no parity[/]; {compared}"
         )

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
-import numpy as np
 from rich.table import Table
 
-from tinypeft.adapter_files import check_adapter_folder, write_adapter
+from tinypeft.adapter_files import check_adapter_folder, read_adapter, write_adapter
 from tinypeft.cli.on_device import (
     check_learning_rate,
     device_options,
     open_samples,
     progress_bars,
-    ran_on,
     running_device,
 )
 from tinypeft.cli.output import console, json_option, print_json
-from tinypeft.data import Dataset, choose_fraction, choose_share, choose_shots
+from tinypeft.data import choose_split
 from tinypeft.device.fit import End, FitResult, Score
 from tinypeft.errors import AdapterError
 from tinypeft.fit import FitConfig
 from tinypeft.learners import ONE_Q16
-from tinypeft.personalise import Trained, train_adapter
+from tinypeft.personalise import Trained, train_adapter, update_count
+from tinypeft.running import ran_on
+from tinypeft.schedule import KINDS, scheduled
 
 DEFAULT_HOLD_BACK = 0.2
 
@@ -34,9 +35,17 @@ DEFAULT_HOLD_BACK = 0.2
 @click.option("--train-split", type=float, metavar="F", help="Train on this share of each class. Default 0.5.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate.")
+@click.option("--schedule", type=click.Choice(KINDS), default="constant", show_default=True, help="How the rate falls.")
+@click.option(
+    "--warmup", type=float, default=0.0, metavar="F", help="Updates in which the rate rises: their share, or number."
+)
+@click.option(
+    "--final-fraction", type=float, default=0.0, show_default=True, metavar="F", help="The last rate over the highest."
+)
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split, adapter and order."
 )
+@click.option("--adapter", metavar="ADAPTER_DIR", help="Go on from this adapter of `tinypeft train` or of PEFT.")
 @click.option(
     "--guard/--no-guard",
     default=True,
@@ -67,7 +76,11 @@ def command(
     train_split: float | None,
     epochs: int,
     learning_rate: float,
+    schedule: str,
+    warmup: float,
+    final_fraction: float,
     seed: int,
+    adapter: str | None,
     guard: bool,
     hold_back: float | None,
     patience: int,
@@ -75,7 +88,7 @@ def command(
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Train a fresh adapter of the project DIRECTORY on some samples; how good it is is measured on the others."""
+    """Train an adapter of the project DIRECTORY on some samples; how good it is is measured on the others."""
     if shots is not None and train_split is not None:
         raise click.UsageError("--shots and --train-split exclude each other.")
     check_learning_rate(learning_rate)
@@ -85,7 +98,12 @@ def command(
         raise AdapterError(f"{project.model.name} was generated without adapters", "generate it with --adapter lora")
     if output is not None:
         check_adapter_folder(output)
-    split = _split(dataset, shots, 0.5 if train_split is None else train_split, seed)
+    start = read_adapter(adapter, project.model).package if adapter is not None else None
+    if shots is not None and (dataset.y is None or dataset.y.ndim > 1):
+        raise click.UsageError("--shots counts samples of a class, and this loss has none; use --train-split.")
+    split = choose_split(dataset, shots, train_split, seed)
+    updates = update_count(project.model, len(split[0]), epochs)
+    rates = scheduled(learning_rate, schedule, warmup, final_fraction, updates)
     with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
         trained = train_adapter(
             project.model,
@@ -94,15 +112,16 @@ def command(
             dataset.y,
             *split,
             epochs=epochs,
-            learning_rate=learning_rate,
+            learning_rate=rates,
             seed=seed,
+            start=start,
             progress=show,
             fit_config=FitConfig(epochs, learning_rate, seed, **guards) if guards is not None else None,
             on_device=on_device,
         )
     if output is not None:
-        how = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "steps": trained.steps}
-        write_adapter(output, project.model, trained.state, trained.package, how)
+        how = {"epochs": epochs, "learning_rate": learning_rate, "schedule": asdict(rates), "seed": seed}
+        write_adapter(output, project.model, trained.state, trained.package, {**how, "steps": trained.steps})
     if as_json:
         print_json(
             {
@@ -149,15 +168,6 @@ def _facts(result: FitResult) -> dict[str, Any]:
     names = ("learned", "held_back", "epochs", "steps", "updates", "undone", "kept", "epoch")
     facts = {name: getattr(result, name) for name in names}
     return {**facts, "end": result.end.name.lower(), "before": score(result.before), "after": score(result.after)}
-
-
-def _split(dataset: Dataset, shots: int | None, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(train indices, test indices), class by class where there are classes."""
-    if dataset.y is not None and dataset.y.ndim == 1:
-        return choose_shots(dataset.y, shots, seed) if shots else choose_fraction(dataset.y, fraction, seed)
-    if shots:
-        raise click.UsageError("--shots counts samples of a class, and this loss has none; use --train-split.")
-    return choose_share(len(dataset), fraction, seed)
 
 
 def _print(trained: Trained, on: str, output: str | None) -> None:

@@ -7,11 +7,14 @@ from typing import Any
 
 from tinypeft.codegen.tables import CTYPES, Constants, number, wrapped
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
-from tinypeft.ops import CArray
+from tinypeft.ops import CArray, CPointers
 from tinypeft.ops.weighted import lora_rank
 from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
-_SHORT = {"int8": "s8", "int16": "s16", "int32": "s32", "float32": "f32", "bits": "bits", "bfp16": "bfp16"}
+_SHORT = {
+    **{"int8": "s8", "uint8": "u8", "int16": "s16", "int32": "s32"},
+    **{"float32": "f32", "bits": "bits", "int4": "s4", "bfp16": "bfp16", "bfp8": "bfp8"},
+}
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,15 @@ class Step:
 
 @dataclass(frozen=True)
 class GraphFunction:
-    """The body of one graph's function; `inputs` declares the tensors that the caller filled."""
+    """The body of one graph's function; `inputs` declares the tensors that the caller filled.
+
+    in_arena  whether anything of it lies there: a tensor, or a kernel's scratch
+    """
 
     name: str
     inputs: list[str]
     steps: list[Step]
+    in_arena: bool
 
 
 def graph_function(graph: Graph, arena: ArenaPlan, constants: Constants) -> GraphFunction:
@@ -41,7 +48,7 @@ def graph_function(graph: Graph, arena: ArenaPlan, constants: Constants) -> Grap
     for position, operation in enumerate(graph.operations):
         steps.append(writer.step(position, operation, index))
         index += len(operation.outputs)
-    return GraphFunction(graph.name, inputs, steps)
+    return GraphFunction(graph.name, inputs, steps, bool(arena.plans[graph.name].buffers))
 
 
 def part_name(arena: ArenaPlan, part: ArenaPart) -> str:
@@ -66,10 +73,10 @@ class _Writer:
         self.graph, self.arena, self.constants = graph, arena, constants
 
     def declare(self, tensor: Tensor) -> str:
-        """The local that points at an arena tensor; bfp16 is a struct around the pointer."""
+        """The local that points at an arena tensor; of mantissas it is a struct around the pointer."""
         place = f"(void *)({place_of(self.arena, self.graph, tensor.name)})"
-        if tensor.dtype == "bfp16":
-            return f"tp_bfp16 {tensor.name} = {{.mantissa = {place}}};"
+        if tensor.block_float:
+            return f"tp_bfp {tensor.name} = {{.mantissa = {place}}};"
         return f"{CTYPES[tensor.dtype]} *const {tensor.name} = {place};"
 
     def step(self, position: int, operation: Operation, index: int) -> Step:
@@ -93,7 +100,7 @@ class _Writer:
     def _view(self, operation: Operation) -> str | None:
         """A view of a gradient copies the exponent; one of an array needs no statement."""
         source = next(iter(operation.inputs.values()))
-        if source.dtype != "bfp16":
+        if not source.block_float:
             return None
         return f"{operation.output.name} = {source.name};"
 
@@ -102,6 +109,10 @@ class _Writer:
             return self.constants.array(argument, f"{operation.name}_{argument.name}")
         if isinstance(argument, Tensor):
             return self._reference(argument)
+        if isinstance(argument, CPointers):
+            if not argument.tensors:
+                return "NULL"
+            return f"(void *const[]){{{', '.join(self._reference(tensor) for tensor in argument.tensors)}}}"
         if isinstance(argument, tuple):
             pointers = ", ".join(self._reference(tensor) for tensor in argument)
             return f"(const {CTYPES[argument[0].dtype]} *const[]){{{pointers}}}"
@@ -114,10 +125,10 @@ class _Writer:
             return f"m->adapter->{tensor.name}"
         if tensor.persistent:
             return f"m->training->{tensor.name}"
-        return f"&{tensor.name}" if tensor.dtype == "bfp16" else tensor.name
+        return f"&{tensor.name}" if tensor.block_float else tensor.name
 
     def _trace(self, index: int, tensor: Tensor) -> str:
-        if tensor.dtype == "bfp16":
+        if tensor.block_float:
             return f"trace(m, {index}, {tensor.name}.mantissa, {tensor.nbytes}, {tensor.name}.exponent);"
         return f"trace(m, {index}, {self._reference(tensor)}, {tensor.nbytes}, 0);"
 
@@ -128,7 +139,7 @@ def _comment(position: int, operation: Operation) -> str:
     results = ", ".join(_describe(t) for t in operation.outputs.values() if t.in_arena) or "state"
     layer = f" of {operation.layer}" if operation.layer and operation.layer != operation.name else ""
     rank = lora_rank(operation) if "hidden" in operation.inputs else 0
-    lora = f" + lora(r={rank})" if rank else ""
+    lora = f" + {operation.attributes.get('addend', 'lora')}(r={rank})" if rank else ""
     return f"op {position}: {operation.kind}{lora}{layer}: {shown or 'state'} -> {results}"
 
 

@@ -21,12 +21,13 @@ _TEMPLATES = ("model.h", "model.c", "model_params.h", "model_weights.h", "model_
 class GeneratedSources:
     """`files`: name under src/ -> text. `kernels`: C files under firmware/kernels/ that they call.
 
-    `flash_tables`: bytes of constant tables.
+    `flash_tables`: bytes of constant tables. `defines`: macros, NAME=VALUE, of all files of a build, kernels included.
     """
 
     files: dict[str, str]
     kernels: list[str]
     flash_tables: int
+    defines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def generate_sources(
     """
     constants = Constants(model.name)
     functions = {g.name: graph_function(g, model.arena, constants) for g in model.graphs}
-    kernels = sorted({op.op.source for g in model.graphs for op in g.operations if runs(op)})
+    kernels = sorted({s for g in model.graphs for op in g.operations if runs(op) for s in op.op.sources(op)})
     parts = _arena_parts(model, ram_bytes)
     values = {
         "name": model.name,
@@ -89,9 +90,17 @@ def generate_sources(
         "store": model.store,
         "masters": [t for t in model.training_state if t.purpose is Purpose.MASTER],
         "batch_size": model.training_config.batch_size,
+        "latents": _latents(model),
+        "gradient_bits": model.training_config.grad_bits,
     }
     files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
-    return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables))
+    return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables), _defines(model))
+
+
+def _defines(model: CompiledModel) -> tuple[str, ...]:
+    """What the firmware's headers do not assume of themselves."""
+    bits = model.training_config.grad_bits
+    return () if model.training is None or bits == 16 else (f"TP_GRADIENT_BITS={bits}",)
 
 
 def _logit_exponent(model: CompiledModel) -> int:
@@ -114,6 +123,27 @@ def _target_check(target: Tensor | None, classes: str) -> str:
     return f" || {target.name} == NULL" if target.shape else f" || {target.name} < 0 || {target.name} >= {classes}"
 
 
+@dataclass(frozen=True)
+class LatentSource:
+    """A latent in C: where it lies among a sample's, and in the arena behind `encode` and in front of training."""
+
+    text: str
+    offset: int
+    nbytes: int
+    encoded: str
+    trained: str
+
+
+def _latents(model: CompiledModel) -> list[LatentSource]:
+    sources: list[LatentSource] = []
+    for tensor in model.latent.latents if model.latent is not None else []:
+        offset = sum(source.nbytes for source in sources)
+        text = f"{tensor.name} ({','.join(map(str, tensor.shape))}) {tensor.dtype}"
+        places = (place_of(model.arena, graph, tensor.name) for graph in ("encode", "latent_training"))
+        sources.append(LatentSource(text, offset, tensor.nbytes, *places))
+    return sources
+
+
 def _arena_parts(model: CompiledModel, ram_bytes: Mapping[str, int] | None) -> list[ArenaPartSource]:
     known = ram_bytes or {}
     ordinary = (next(iter(known), ""), WHOLE)
@@ -133,7 +163,7 @@ def layout_crc(tensors: list[Tensor]) -> int:
 
 def _members(tensors: list[Tensor]) -> list[tuple[str, str, int, str]]:
     """(C type, name, elements, shape) of the struct members."""
-    return [(CTYPES[t.dtype], t.name, t.size, ",".join(map(str, t.shape))) for t in tensors]
+    return [(CTYPES[t.dtype], t.name, t.nbytes if t.packed else t.size, ",".join(map(str, t.shape))) for t in tensors]
 
 
 def _output_shift(model: CompiledModel) -> str | None:

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 
 from tinypeft.ir import Operation, Tensor
-from tinypeft.ops import CArray, KernelCall
+from tinypeft.ops import CArray, CFunction, CStruct, KernelCall
 
 CTYPES = {
     "int8": "int8_t",
+    "uint8": "uint8_t",
     "int16": "int16_t",
     "int32": "int32_t",
     "float32": "float",
     "bits": "uint8_t",
+    "int4": "uint8_t",
     "bfp16": "int16_t",
+    "bfp8": "int8_t",
 }
 _VALUES_PER_LINE = {"int8_t": 24, "int16_t": 16, "int32_t": 10, "float": 8}
 
@@ -65,7 +68,15 @@ class Constants:
         """The name of the parameter struct of a call."""
         name = f"{operation.name}_params"
         if name not in self.structs:
-            self.structs[name] = ParamsStruct(call.params, name, self._initializer(call.fields, operation.name))
+            text = self._initializer(call.fields, operation.name)  # structs that it points to come first
+            self.structs[name] = ParamsStruct(call.params, name, text)
+        return name
+
+    def struct(self, struct: CStruct, owner: str) -> str:
+        """The name of a struct that is pointed to."""
+        name = f"{owner}_{struct.name}_params"
+        if name not in self.structs:
+            self.structs[name] = ParamsStruct(struct.ctype, name, self._initializer(struct.fields, owner))
         return name
 
     def _table(self, ctype: str, name: str, values: np.ndarray, comment: str) -> str:
@@ -87,6 +98,10 @@ class Constants:
                 text = self._initializer(value, owner, 4 + len(name))
             elif isinstance(value, CArray):
                 text = self.array(value, f"{owner}_{name}")
+            elif isinstance(value, CFunction):
+                text = value.name
+            elif isinstance(value, CStruct):
+                text = f"&{self.struct(value, owner)}"
             else:
                 text = number(value)
             parts.append(f".{name} = {text}")

@@ -4,5 +4,6 @@ from tinypeft.device.client import Device
 from tinypeft.device.crc import trace_crc32
 from tinypeft.device.link import Transport
 from tinypeft.device.protocol import Dump, Info, Run, Stats, TraceRecord
+from tinypeft.device.runner import Runner
 
-__all__ = ["Device", "Dump", "Info", "Run", "Stats", "TraceRecord", "Transport", "trace_crc32"]
+__all__ = ["Device", "Dump", "Info", "Run", "Runner", "Stats", "TraceRecord", "Transport", "trace_crc32"]

@@ -38,10 +38,14 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted model: its bytes, and its Keras layers in order, name -> class name."""
+    """A converted model: its bytes, and its Keras layers in order, name -> class name.
+
+    `float_tflite`: the same not quantised, where that was asked for.
+    """
 
     tflite: bytes
     keras_layers: dict[str, str]
+    float_tflite: bytes | None = None
 
 
 def convert_keras(path: str | Path, calibration: np.ndarray, progress: Progress | None = None) -> bytes:
@@ -49,8 +53,10 @@ def convert_keras(path: str | Path, calibration: np.ndarray, progress: Progress 
     return convert(path, calibration, progress).tflite
 
 
-def convert(path: str | Path, calibration: np.ndarray, progress: Progress | None = None) -> Conversion:
-    """Quantise a .keras or .h5 model of Keras 3 to int8 throughout, batch size 1.
+def convert(
+    path: str | Path, calibration: np.ndarray, progress: Progress | None = None, with_float: bool = False
+) -> Conversion:
+    """Quantise a .keras or .h5 model of Keras 3 to int8 throughout, batch size 1; `with_float` converts it once more.
 
     `calibration` (N, ...) are samples as the model's input takes them; they set the scales of the activations. The same
     input gives the same bytes. ModelError: a damaged file, several inputs or outputs, layers that LiteRT does not have;
@@ -63,8 +69,9 @@ def convert(path: str | Path, calibration: np.ndarray, progress: Progress | None
         raise no_tensorflow()
     with tempfile.TemporaryDirectory(prefix="tinypeft-") as folder:
         np.save(Path(folder, "calibration.npy"), calibration.astype(np.float32))
-        answer = _run(path, Path(folder), progress or (lambda step: None))
-        return Conversion(Path(folder, "model.tflite").read_bytes(), answer["layers"])
+        answer = _run(path, Path(folder), ["float"] if with_float else [], progress or (lambda step: None))
+        floating = Path(folder, "float.tflite").read_bytes() if with_float else None
+        return Conversion(Path(folder, "model.tflite").read_bytes(), answer["layers"], floating)
 
 
 def _check_file(path: Path) -> None:
@@ -114,9 +121,10 @@ def tensorflow_command(module: str, *arguments: str) -> tuple[list[str], dict[st
     return [sys.executable, "-P", "-m", module, *arguments], {**os.environ, **_ENVIRONMENT, "PYTHONPATH": search_path}
 
 
-def _run(path: Path, folder: Path, progress: Progress) -> dict[str, Any]:
+def _run(path: Path, folder: Path, wanted: list[str], progress: Progress) -> dict[str, Any]:
     """Run the process on `folder`; its answer, or the error that it reports."""
-    command, environment = tensorflow_command("tinypeft.frontend.keras_process", str(path.absolute()), str(folder))
+    arguments = str(path.absolute()), str(folder), *wanted
+    command, environment = tensorflow_command("tinypeft.frontend.keras_process", *arguments)
     answer: dict[str, Any] = {}
     with (
         Path(folder, "log").open("wb") as log,

@@ -1,7 +1,8 @@
-"""The process that converts a Keras model: `python -m tinypeft.frontend.keras_process MODEL FOLDER`.
+"""The process that converts a Keras model: `python -m tinypeft.frontend.keras_process MODEL FOLDER [float]`.
 
-Takes FOLDER/calibration.npy, writes FOLDER/model.tflite. On stdout, a JSON object a line: {"step"} as it proceeds, at
-the end {"layers": {name: class}}, {"error", "message", "hint"} or {"missing"}. What the libraries print goes to stderr.
+Takes FOLDER/calibration.npy, writes FOLDER/model.tflite and, with `float`, FOLDER/float.tflite, which is not quantised.
+On stdout, a JSON object a line: {"step"} as it proceeds, at the end {"layers": {name: class}}, {"error", "message",
+"hint"} or {"missing"}. What the libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _EXPORT_HINT = "save the model again, with Keras 3 and its own layers only: mode
 _CONTROL_FLOW = re.compile("(Stateless)?(While|If|Case)|TensorList.*|CudnnRNN.*")
 
 
-def main(model_path: str, folder: str) -> None:
+def main(model_path: str, folder: str, *wanted: str) -> None:
     """Convert and answer."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
         os.dup2(2, 1)
@@ -43,12 +44,18 @@ def main(model_path: str, folder: str) -> None:
             send({"missing": str(error)})
             return
         try:
-            send({"layers": _convert(Path(model_path), Path(folder), lambda step: send({"step": step}))})
+            send(
+                {
+                    "layers": _convert(
+                        Path(model_path), Path(folder), "float" in wanted, lambda step: send({"step": step})
+                    )
+                }
+            )
         except TinypeftError as error:
             send({"error": type(error).__name__, "message": error.message, "hint": error.hint})
 
 
-def _convert(path: Path, folder: Path, step: Callable[[str], None]) -> dict[str, str]:
+def _convert(path: Path, folder: Path, with_float: bool, step: Callable[[str], None]) -> dict[str, str]:
     step(f"loading {path.name}")
     model = _load(path)
     sample_shape = _check(model, path)
@@ -63,6 +70,8 @@ def _convert(path: Path, folder: Path, step: Callable[[str], None]) -> dict[str,
     step(f"quantising {path.name} with {len(samples)} samples")
     try:
         tflite = _quantise(function, samples)
+        if with_float:
+            (folder / "float.tflite").write_bytes(_converter(function).convert())
     except Exception as error:  # the converter raises anything, of many lines
         _refuse(sorted(set(re.findall(r"\btf\.(\w+)", str(error))) & set(owners)), path, owners, layers)
         message = f"{path} cannot be converted to int8: {_first_line(error)}"
@@ -129,10 +138,16 @@ def _keep_names(layer: Any, scope: str) -> None:
         object.__setattr__(layer, "_open_name_scope", lambda: tf.name_scope(scope))
 
 
+def _converter(function: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.lite.TFLiteConverter.from_concrete_functions([function])
+
+
 def _quantise(function: Any, samples: np.ndarray) -> bytes:
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    converter = _converter(function)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

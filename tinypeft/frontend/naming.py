@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 #: operator -> last path elements of the TensorFlow operations that it is made from
 _ENDINGS = {
@@ -78,6 +78,20 @@ def find_layer(
             if layer := _owner(path, known):
                 return layer
     return None
+
+
+def find_folded_layer(kind: str, layer: str, taken: Iterable[str], classes: Mapping[str, str]) -> str:
+    """The layer with the weights of an operator of `kind` that the converter named `layer`.
+
+    At a model's end a dense layer's own name is lost where a BatchNormalization is folded into it: it is the nearest
+    Dense in front that no operator is named after. `taken` are the layers of all operators; `classes` layer -> Keras
+    class, in the model's order, perhaps empty.
+    """
+    if kind != "FULLY_CONNECTED" or classes.get(layer) != "BatchNormalization":
+        return layer
+    names, taken = list(classes), set(taken)
+    in_front = [name for name in names[: names.index(layer)] if classes[name] == "Dense" and name not in taken]
+    return in_front[-1] if in_front else layer
 
 
 def _paths(name: str) -> list[list[str]]:

@@ -12,7 +12,7 @@ from tinypeft.frontend.flatfile import FileModel, FileOperator, FileTensor
 from tinypeft.frontend.float_functions import fold_float_functions
 from tinypeft.frontend.folding import fold
 from tinypeft.frontend.lowering import LOWERINGS, Lowered
-from tinypeft.frontend.naming import UniqueNames, find_layer
+from tinypeft.frontend.naming import UniqueNames, find_folded_layer, find_layer
 from tinypeft.frontend.unsupported import UNSUPPORTED
 from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
 from tinypeft.ops import OPS
@@ -62,7 +62,11 @@ class _Reader:
 
     def read(self) -> Graph:
         operators = self.model.operators
-        layers = [self.layer_of(operator) for operator in operators]
+        named = [self.layer_of(operator) for operator in operators]
+        layers = [
+            find_folded_layer(operator.kind, layer, named, self.classes)
+            for operator, layer in zip(operators, named, strict=True)
+        ]
         self.refuse_unsupported(layers)
         mixed = any(
             t is not None and t.raw is None and t.type == "INT8" for o in operators for t in [*o.inputs, *o.outputs]

@@ -13,16 +13,24 @@ import numpy as np
 if TYPE_CHECKING:
     from tinypeft.ops.base import Op
 
-#: dtype -> NumPy dtype of one element. `bits` packs eight elements a byte; `bfp16` is block
-#: floating point: int16 mantissas that share one exponent, value = mantissa * 2**exponent.
+#: dtype -> NumPy dtype of one element. `bits` packs eight elements a byte, `int4` two, the first in the low nibble; a
+#: value of these is its bytes, without a shape. `bfp16` is block floating point: int16
+#: mantissas that share one exponent, value = mantissa * 2**exponent; so are `bfp8` and `bfp32`, which no memory ever
+#: holds.
 DTYPES: dict[str, type] = {
     "int8": np.int8,
+    "uint8": np.uint8,
     "int16": np.int16,
     "int32": np.int32,
     "float32": np.float32,
     "bits": np.uint8,
+    "int4": np.uint8,
+    "bfp8": np.int8,
     "bfp16": np.int16,
+    "bfp32": np.int32,
 }
+#: dtype -> elements a byte, of those that are packed
+PACKED = {"bits": 8, "int4": 2}
 
 
 class Purpose(StrEnum):
@@ -66,9 +74,19 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes of storage."""
-        if self.dtype == "bits":
-            return (self.size + 7) // 8
+        if self.packed:
+            return -(-self.size // PACKED[self.dtype])
         return self.size * np.dtype(DTYPES[self.dtype]).itemsize
+
+    @property
+    def packed(self) -> bool:
+        """Whether several elements share a byte."""
+        return self.dtype in PACKED
+
+    @property
+    def block_float(self) -> bool:
+        """Whether its elements are mantissas that share one exponent."""
+        return self.dtype.startswith("bfp")
 
     @property
     def in_arena(self) -> bool:

@@ -1,50 +1,28 @@
-"""ACCUMULATE_GRADIENT and TAKE_MEAN: batches larger than one sample by summing float32 gradients."""
+"""ACCUMULATE_GRADIENT: batches larger than one sample, by summing float32 gradients."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tinypeft.ir import Operation
-from tinypeft.ops.base import KernelCall, Op, Value, register
+from tinypeft.ops.base import Op, RowFunction, Value, register
 
 
 @register
 class AccumulateGradient(Op):
-    """sum += gradient."""
+    """master += gradient, where `master` is the sum; called by UPDATE_ROWS as an optimiser is."""
 
     name = "ACCUMULATE_GRADIENT"
-    operands = ("gradient", "sum")
-    results = ("sum",)
+    operands = ("gradient", "master")
+    results = ("master",)
     source = "tp_optimizer.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"sum": op.inputs["gradient"].shape}
+        return {"master": op.inputs["gradient"].shape}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        return {"sum": values["sum"] + values["gradient"]}
+        with np.errstate(over="ignore", invalid="ignore"):
+            return {"master": values["master"] + values["gradient"]}
 
-    def call(self, op: Operation) -> KernelCall:
-        arguments = [op.inputs["gradient"], op.inputs["sum"]]
-        return KernelCall("tp_accumulate_f32", "tp_accumulate_params", {"size": op.output.size}, arguments)
-
-
-@register
-class TakeMean(Op):
-    """mean = sum / count (0 where count is 0), then sum = 0."""
-
-    name = "TAKE_MEAN"
-    operands = ("count", "sum")
-    results = ("mean", "sum")
-    source = "tp_optimizer.c"
-
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys(self.results, op.inputs["sum"].shape)
-
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        count, total = int(values["count"]), values["sum"]
-        mean = total / np.float32(count) if count > 0 else np.zeros_like(total)
-        return {"mean": mean, "sum": np.zeros_like(total)}
-
-    def call(self, op: Operation) -> KernelCall:
-        arguments = [op.inputs["count"], op.inputs["sum"], op.outputs["mean"]]
-        return KernelCall("tp_take_mean_f32", "tp_accumulate_params", {"size": op.output.size}, arguments)
+    def row_function(self, op: Operation) -> RowFunction:
+        return RowFunction("tp_accumulate_f32")

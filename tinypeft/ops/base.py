@@ -23,7 +23,7 @@ def register(cls: type[Op]) -> type[Op]:
 
 @dataclass(frozen=True)
 class BlockFloat:
-    """A bfp16 value: int16 mantissas that share one exponent, value = mantissa * 2**exponent."""
+    """A bfp16, bfp8 or bfp32 value: mantissas that share one exponent, value = mantissa * 2**exponent."""
 
     mantissa: np.ndarray
     exponent: int
@@ -31,14 +31,14 @@ class BlockFloat:
     @property
     def peak(self) -> int:
         """The largest |mantissa|."""
-        return int(np.abs(self.mantissa.astype(np.int32)).max(initial=0))
+        return int(np.abs(self.mantissa.astype(np.int64)).max(initial=0))
 
     def to_float(self) -> np.ndarray:
         """The real values, float64."""
         return self.mantissa * 2.0**self.exponent
 
 
-#: A tensor's value in the interpreter: an array of its NumPy dtype, or BlockFloat for bfp16.
+#: A tensor's value in the interpreter: an array of its NumPy dtype, or BlockFloat for bfp16 and its like.
 Value = Any
 
 
@@ -52,14 +52,55 @@ class CArray:
 
 
 @dataclass(frozen=True)
+class RowFunction:
+    """A C function that takes a row of a parameter at a time, and the `static const` struct that it is given.
+
+    `states`: what it updates beside the master, in the order in which it expects them.
+    """
+
+    name: str
+    params: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+    states: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class CFunction:
+    """The name of a C function, as a pointer to it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CStruct:
+    """A `static const` struct of its own, as a pointer to it; `name` completes the operation's name to its own."""
+
+    ctype: str
+    fields: dict[str, Any]
+    name: str
+
+    @staticmethod
+    def of(function: RowFunction, name: str) -> CStruct | None:
+        """What a function is given; None where that is nothing."""
+        return CStruct(function.params, function.fields, name) if function.params else None
+
+
+@dataclass(frozen=True)
+class CPointers:
+    """An array of pointers to tensors of any type, which the call may write."""
+
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class KernelCall:
     """The C call that computes an operation: `function(&params, arguments..., scratch)`.
 
-    `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, a dict for a nested
-    struct; empty params, no struct. An argument is a Tensor (passed as a pointer; bfp16 as a pointer to its tp_bfp16;
-    purpose ARGUMENT by value), a tuple of arrays of one dtype (passed as an array of pointers), a CArray (a pointer to
-    the table), None (a null pointer) or a literal number. The scratch pointer is passed last where the operator asks
-    for scratch bytes.
+    `fields` fill a `static const` struct of type `params`: numbers, CArray for pointers to tables, CStruct and
+    CFunction for pointers to those, a dict for a nested struct; empty params, no struct. An argument is a Tensor
+    (passed as a pointer; a gradient as a pointer to its tp_bfp; purpose ARGUMENT by value), a tuple of arrays of one
+    dtype (passed as an array of pointers), a CArray (a pointer to the table), CPointers, None (a null pointer) or a
+    literal number. The scratch pointer is passed last where the operator asks for scratch bytes.
     """
 
     function: str
@@ -83,19 +124,19 @@ class Builder(Protocol):
         ...
 
     def gradient(self, of: Tensor) -> Tensor:
-        """A fresh bfp16 gradient tensor for `of`."""
+        """A fresh gradient tensor for `of`, bfp16 or bfp8."""
         ...
 
-    def float_gradient(self, of: Tensor) -> Tensor:
-        """A fresh float32 gradient tensor for the master behind the adapter weight `of`."""
+    def parameter_gradient(self, of: Tensor) -> Tensor:
+        """A fresh bfp32 gradient tensor for the master behind the adapter weight `of`; see ParameterGradient."""
         ...
 
     def needs(self, tensor: Tensor | None) -> bool:
         """Whether any trained parameter lies at or below `tensor`, so that its gradient is wanted."""
         ...
 
-    def through_output(self, op: Operation, d_output: Tensor, **channel_scale: Any) -> Tensor:
-        """The gradient in front of `op`'s requantisation and clamp (see REQUANTIZE_BACKWARD).
+    def through_output(self, op: Operation, d_output: Tensor, clamp: bool = True, **channel_scale: Any) -> Tensor:
+        """The gradient in front of `op`'s requantisation and, unless told not to, its clamp (see REQUANTIZE_BACKWARD).
 
         `channel_scale`: constant float32 scales per channel; or `multiplier` and `exponent`: tensors that hold them.
         """
@@ -126,6 +167,10 @@ class Op:
         """Whether `operand` is the name of one of its operands."""
         stem = bool(self.variadic) and operand.startswith(self.variadic) and operand[len(self.variadic) :].isdecimal()
         return stem or operand in self.operands or operand in self.optional
+
+    def gives(self, result: str) -> bool:
+        """Whether `result` is the name of one of its outputs."""
+        return result in self.results
 
     def from_tflite(
         self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
@@ -188,6 +233,20 @@ class Op:
     def scratch_bytes(self, op: Operation) -> int:
         """Bytes of scratch the kernel needs."""
         return 0
+
+    def sources(self, op: Operation) -> tuple[str, ...]:
+        """The C files under firmware/kernels/ that `op` needs."""
+        return (self.source,)
+
+    def row_function(self, op: Operation) -> RowFunction:
+        """The C function of a gradient or an optimiser, which UPDATE_ROWS calls: a tp_gradient_function or
+        tp_optimizer_function. An optimiser's `evaluate` equals calls of it for rows after each other, to the bit.
+        """
+        raise NotImplementedError
+
+    def skips_zero(self, op: Operation) -> bool:
+        """Of an optimiser: whether a gradient of zero changes neither the master nor a state."""
+        return False
 
     def call(self, op: Operation) -> KernelCall | None:
         """The C call; None where there is none, as the output is always a `view`."""

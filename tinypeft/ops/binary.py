@@ -23,6 +23,7 @@ from tinypeft.ops.activation import activation_from_tflite, check_activation
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.broadcast import MAX_DIMENSIONS, broadcast_shape, make_broadcast, sum_to
 from tinypeft.ops.constraints import per_tensor, require_int8
+from tinypeft.ops.mantissas import narrowed
 
 
 class Binary(Op):
@@ -154,9 +155,7 @@ class BinaryBackward(Op):
         products = d_output.mantissa.astype(np.int64) * self.factors(op, own, other)
         totals = sum_to(products, op.output.shape)
         bound = d_output.peak * p["largest"] if not _sums(op) else int(np.abs(totals).max())
-        shift = narrow_shift(bound)
-        mantissa = round_half_up_shift(totals, shift).astype(np.int16)
-        return {"d_self": BlockFloat(mantissa, d_output.exponent + p["exponent"] + shift)}
+        return {"d_self": narrowed(op.output, totals, d_output.exponent + p["exponent"], bound)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {} if _sums(op) else {"d_self": ("d_output",)}

@@ -47,7 +47,9 @@ class BinaryCrossEntropy(LossOp):
         )
         loss = saturate_s32((total + count // 2) // count)
         multiplier, power = share(1, count)
-        d_logits = block_float(difference.reshape(op.inputs["logits"].shape), multiplier, power - 31)
+        d_logits = block_float(
+            op.outputs["d_logits"], difference.reshape(op.inputs["logits"].shape), multiplier, power - 31
+        )
         return loss_results(op, values, loss, d_logits)
 
     def scratch_bytes(self, op: Operation) -> int:

@@ -10,24 +10,28 @@ from tinypeft import arithmetic
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, output_range
-from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.mantissas import added, narrowed
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
+    LORA_POSITIONS,
+    LORA_SOURCE,
     accumulate,
     check_requantization,
     column_bytes,
     direct_bias,
-    filter_scales,
     group_count,
     group_fields,
     lora_arguments,
     lora_rank,
+    lora_start_bytes,
     reads_directly,
     requantization,
     requantization_arguments,
     weight_operands,
     weighted_vjp,
+    whole_filters,
 )
 from tinypeft.ops.window import Window, make_window
 
@@ -55,12 +59,12 @@ def conv_fields(op: Operation) -> dict[str, Any]:
 class Conv2D(Op):
     """Convolution of input (1,H,W,Cin) with filter (Cout,KH,KW,Cin/groups), requantisation and clamp.
 
-    A LoRA adds to its accumulators.
+    A LoRA adds to its accumulators. `multiplier` and `shift` are operands where its scales change with training.
     """
 
     name = "CONV_2D"
     operands = ("input", "filter")
-    optional = ("bias", *LORA_OPERANDS)
+    optional = ("bias", "multiplier", "shift", *LORA_OPERANDS)
     source = "tp_conv.c"
     limits = "Weights must be constant, the batch 1."
 
@@ -86,25 +90,29 @@ class Conv2D(Op):
         return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-        d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
-        return weighted_vjp(op, op.attributes["window"], d_output, d_acc, builder)
+        return weighted_vjp(op, op.attributes["window"], d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
         window, filters = op.attributes["window"], op.inputs["filter"]
         direct = reads_directly(window, filters)
         bias = direct_bias(op) if direct else op.inputs.get("bias")
         arguments = [op.inputs["input"], filters, bias, *requantization_arguments(op), *lora_arguments(op), op.output]
-        fields = conv_fields(op) | group_fields(window, filters)
-        return KernelCall("tp_conv_s8", "tp_conv_params", fields, [*arguments, *([None] if direct else [])])
+        fields = conv_fields(op) | group_fields(window, filters) | {"direct": int(direct)}
+        scratch = [] if self.scratch_bytes(op) else [None]
+        return KernelCall("tp_conv_s8", "tp_conv_params", fields, [*arguments, *scratch])
 
     def scratch_bytes(self, op: Operation) -> int:
         window, filters = op.attributes["window"], op.inputs["filter"]
-        return 0 if reads_directly(window, filters) else column_bytes(window, group_count(window, filters))
+        column = 0 if reads_directly(window, filters) else column_bytes(window, group_count(window, filters))
+        return lora_start_bytes(op, LORA_POSITIONS) + column
 
     def behind(self, op: Operation) -> dict[str, int]:
         window, filters = op.attributes["window"], op.inputs["filter"]
         gathered = group_count(window, filters) == 1 and not reads_directly(window, filters)
         return {"input": window_distance(window, gathered)}
+
+    def sources(self, op: Operation) -> tuple[str, ...]:
+        return self.source, LORA_SOURCE
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
@@ -116,7 +124,9 @@ class Conv2D(Op):
 class Conv2DBackwardInput(Op):
     """The gradient of the input: d_acc (1,OH,OW,Cout) and filter to (1,H,W,Cin), plus an addend.
 
-    `l1`, where given, is the run-time norm of a filter that changes; a frozen filter's is a constant.
+    `l1`, where given, is the run-time norm of a filter that changes; else a constant bounds it. With the attribute
+    `first_channel`, int16 (Cout,), ascending, each filter reads its last axis of channels from there on; `l1` is then
+    given.
     """
 
     name = "CONV_2D_BACKWARD_INPUT"
@@ -135,40 +145,41 @@ class Conv2DBackwardInput(Op):
         l1 = int(values["l1"][0]) if "l1" in op.inputs else _filter_l1(op)
         narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
         bound = int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1
-        exponent = d_acc.exponent + narrow + arithmetic.narrow_shift(bound)
-        if addend is not None:
-            exponent = arithmetic.common_exponent(bound, d_acc.exponent + narrow, addend.peak, addend.exponent)
-        groups = group_count(window, op.inputs["filter"])
+        groups, filters = group_count(window, op.inputs["filter"]), values["filter"]
+        if "first_channel" in op.attributes:
+            groups, filters = 1, whole_filters(filters, window, op.attributes["first_channel"])
         mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow).astype(np.float64)
         columns = mantissa.reshape(-1, groups, window.output_c // groups).transpose(1, 0, 2)
-        filters = values["filter"].reshape(groups, window.output_c // groups, -1).astype(np.float64)
+        filters = filters.reshape(groups, window.output_c // groups, -1).astype(np.float64)
         taps = (columns @ filters).reshape(groups, len(columns[0]), -1, window.input_c // groups).transpose(1, 2, 0, 3)
         shape = window.output_h, window.output_w, window.kernel_h, window.kernel_w, window.input_c
         acc = window.scatter(taps.reshape(shape)).astype(np.int64)
-        total = arithmetic.round_half_up_shift(acc, exponent - d_acc.exponent - narrow).reshape(op.output.shape)
+        exponent = d_acc.exponent + narrow
         if addend is not None:
-            total = total + arithmetic.round_half_up_shift(addend.mantissa, exponent - addend.exponent)
-        return {"d_input": BlockFloat(total.astype(np.int16), exponent)}
+            return {"d_input": added(op.output, acc.reshape(op.output.shape), exponent, bound, addend)}
+        return {"d_input": narrowed(op.output, acc, exponent, bound)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         window: Window = op.attributes["window"]
         unit = (window.kernel_h, window.kernel_w, window.stride_h, window.stride_w) == (1, 1, 1, 1)
         same = unit and not window.pad_top and not window.pad_left
-        over_acc = ("d_acc",) if same and window.input_c <= window.output_c and "addend" not in op.inputs else ()
+        same = same and window.input_c <= window.output_c and "first_channel" not in op.attributes
+        over_acc = ("d_acc",) if same and "addend" not in op.inputs else ()
         return {"d_input": ("addend", *over_acc) if "addend" in op.inputs else over_acc}
 
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
-        channels = group_fields(window, op.inputs["filter"])["group_c"]
-        return 2 * window.kernel_h * window.kernel_w * channels
+        return 2 * window.kernel_h * window.kernel_w * _group_fields(op)["group_c"]
 
     def call(self, op: Operation) -> KernelCall:
         window: Window = op.attributes["window"]
         fields = {
             "window": window.fields(),
             "l1": 0 if "l1" in op.inputs else _filter_l1(op),
-            **group_fields(window, op.inputs["filter"]),
+            **_group_fields(op),
         }
+        if "first_channel" in op.attributes:
+            fields["first_channel"] = CArray("int16_t", op.attributes["first_channel"], "first_channel")
         arguments = [op.inputs["d_acc"], op.inputs["filter"], op.inputs.get("l1"), op.inputs.get("addend"), op.output]
         return KernelCall("tp_conv_backward_input_s16", "tp_conv_backward_params", fields, arguments)
 
@@ -177,77 +188,21 @@ class Conv2DBackwardInput(Op):
         return window.output_h * window.output_w * op.inputs["filter"].size
 
 
+def _group_fields(op: Operation) -> dict[str, int]:
+    """filter_c and group_c of the kernel's parameters; the most filters that read the same, where that varies."""
+    filters = op.inputs["filter"]
+    if "first_channel" not in op.attributes:
+        return group_fields(op.attributes["window"], filters)
+    _, counts = np.unique(op.attributes["first_channel"], return_counts=True)
+    return {"filter_c": filters.shape[-1], "group_c": int(counts.max())}
+
+
 def _filter_l1(op: Operation) -> int:
-    """The largest sum of |filter| over one input channel of a frozen filter."""
-    data = op.inputs["filter"].data
-    assert data is not None
+    """The largest sum of |filter| over one input channel; of a trained filter what it can be."""
+    filters = op.inputs["filter"]
+    data = filters.data if filters.data is not None else np.broadcast_to(np.int8(-128), filters.shape)
     groups = group_count(op.attributes["window"], op.inputs["filter"])
     return int(np.abs(data.astype(np.int64)).reshape(groups, -1, data.shape[-1]).sum(1).max())
-
-
-@register
-class Conv2DBackwardFilter(Op):
-    """The gradient of a filter, float32 (Cout,KH,KW,Cin): d_output (OH,OW,Cout) against input (H,W,Cin).
-
-    Sums over positions are exact; then times the input's scale, divided by `divisor` where given.
-    """
-
-    name = "CONV_2D_BACKWARD_FILTER"
-    operands = ("d_output", "input")
-    optional = ("divisor",)
-    results = ("d_filter",)
-    source = "tp_conv_backward.c"
-
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"d_filter": op.output.shape}
-
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        window: Window = op.attributes["window"]
-        x = values["input"].astype(np.float64) - op.attributes["zero_point"]
-        patches = window.patches(x).reshape(window.output_h * window.output_w, -1)
-        d_output: BlockFloat = values["d_output"]
-        total = d_output.mantissa.reshape(-1, window.output_c).astype(np.float64).T @ patches  # exact: below 2**53
-        scale = op.attributes["input_scale"]
-        if "divisor" in op.inputs:
-            scale = scale / values["divisor"][0]
-        gradient = arithmetic.wide_to_float(total.astype(np.int64), d_output.exponent) * np.float32(scale)
-        return {"d_filter": gradient.reshape(op.output.shape)}
-
-    def call(self, op: Operation) -> KernelCall:
-        fields = {
-            "window": op.attributes["window"].fields(),
-            "input_offset": -op.attributes["zero_point"],
-            "input_scale": np.float32(op.attributes["input_scale"]),
-        }
-        arguments = [op.inputs["d_output"], op.inputs["input"], op.inputs.get("divisor"), op.output]
-        return KernelCall("tp_conv_backward_filter_f32", "tp_conv_backward_filter_params", fields, arguments)
-
-    def macs(self, op: Operation) -> int:
-        window: Window = op.attributes["window"]
-        return window.output_h * window.output_w * window.output_c * window.kernel_h * window.kernel_w * window.input_c
-
-
-@register
-class BiasBackward(Op):
-    """The gradient of a bias, float32 (C,): d_output summed over positions."""
-
-    name = "BIAS_BACKWARD"
-    operands = ("d_output",)
-    results = ("d_bias",)
-    source = "tp_conv_backward.c"
-
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"d_bias": op.inputs["d_output"].shape[-1:]}
-
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        d_output: BlockFloat = values["d_output"]
-        total = d_output.mantissa.astype(np.int64).reshape(-1, d_output.mantissa.shape[-1]).sum(0)
-        return {"d_bias": arithmetic.wide_to_float(total, d_output.exponent)}
-
-    def call(self, op: Operation) -> KernelCall:
-        d_output = op.inputs["d_output"]
-        fields = {"positions": d_output.size // d_output.shape[-1], "channels": d_output.shape[-1]}
-        return KernelCall("tp_bias_backward_f32", "tp_bias_backward_params", fields, [d_output, op.output])
 
 
 @register
@@ -263,11 +218,8 @@ class GradientAdd(Op):
         return {"sum": op.inputs["a"].shape}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        a, b = values["a"], values["b"]
-        exponent = arithmetic.common_exponent(a.peak, a.exponent, b.peak, b.exponent)
-        total = arithmetic.round_half_up_shift(a.mantissa, exponent - a.exponent)
-        total = total + arithmetic.round_half_up_shift(b.mantissa, exponent - b.exponent).reshape(total.shape)
-        return {"sum": BlockFloat(total.astype(np.int16), exponent)}
+        a: BlockFloat = values["a"]
+        return {"sum": added(op.output, a.mantissa, a.exponent, a.peak, values["b"])}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"sum": ("a", "b")}

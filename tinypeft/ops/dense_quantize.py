@@ -1,4 +1,4 @@
-"""DENSE_QUANTIZE: masters of a retrained classifier to int8 weights with scales of their own; DENSE_RESTORE: back."""
+"""DENSE_QUANTIZE: masters of a retrained layer to int8 weights with scales of their own; DENSE_RESTORE: back."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from tinypeft import arithmetic
 from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import CArray, KernelCall, Op, Value, register
+from tinypeft.ops.update_rows import CLEAN, WRITTEN
 
 #: largest |bias| in steps of the accumulator
 BIAS_LIMIT = 1 << 30
-#: A channel whose scale exceeds the base layer's by no more than rounding keeps that.
-_SAME_SCALE = F32(1.000001)
+#: A channel's scale is the base's times 2**(growth / 4), as float32: _QUARTERS[growth % 4] * 2**(growth // 4).
+_QUARTERS = np.array([1.0, 1.1892071, 1.4142135, 1.6817929], np.float32)
+GROWTH_MAX = 127
 
 
 @register
 class DenseQuantize(Op):
-    """Quantise a dense layer per output channel, never finer than the base layer, so that a fresh copy equals it.
+    """Quantise a layer per output channel, never finer than the base layer, so that a fresh copy equals it.
 
-    `logit_range` (2,) holds the smallest and largest logit seen, int32 in steps of 2**logit_exponent: the int8 output's
-    scale grows by powers of two until it holds them. The loss reads `logit_scale`, not that scale.
+    The scale of a channel grows in steps of 2**(1/4) where its weights need that, and stays: `growth` int8 (Cout,)
+    keeps how often, until masters are written from outside. So a weight whose master has not changed is what it was,
+    and the kernel leaves out channels that `row_changed` (see UPDATE_ROWS) says are clean. `logit_range` (2,), of a
+    classifier, holds the smallest and largest logit seen, int32 in steps of 2**logit_exponent: the int8 output's scale
+    grows by powers of two, `output_shift`, until it holds them. The loss reads `logit_scale`, not that.
     """
 
     name = "DENSE_QUANTIZE"
-    operands = ("master_filter", "master_bias", "logit_range")
+    operands = ("master_filter", "master_bias", "row_changed", "growth")
+    optional = ("logit_range",)
     results = (
         "filter",
         "bias",
@@ -37,42 +43,60 @@ class DenseQuantize(Op):
         "logit_scale",
         "fold_multiplier",
         "fold_exponent",
-        "l1",
+        "row_changed",
+        "growth",
     )
     source = "tp_dense_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         channels = op.inputs["master_bias"].shape
-        per_channel = ("bias", "multiplier", "shift", "logit_scale", "fold_multiplier")
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(self.results, (1,))
-        return shapes | dict.fromkeys(per_channel, channels) | {"filter": op.inputs["master_filter"].shape}
+        per_channel = ("bias", "multiplier", "shift", "logit_scale", "fold_multiplier", "row_changed", "growth")
+        shapes = dict.fromkeys(per_channel, channels) | {"filter": op.inputs["master_filter"].shape}
+        shapes |= {"fold_exponent": (1,)}
+        return shapes | ({"output_shift": (1,)} if "logit_range" in op.inputs else {})
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         weights = arithmetic.limit_float(values["master_filter"])
         bias = arithmetic.limit_float(values["master_bias"])
-        attributes = op.attributes
+        rows, attributes = weights.reshape(len(weights), -1), op.attributes
         input_scale, output_scale = F32(attributes["input_scale"]), F32(attributes["output_scale"])
-        range_shift = self._range_shift(op, values["logit_range"])
-        base_scale = attributes["filter_scale"]
-        needed = np.abs(weights).max(1) / F32(127.0)
-        grown = needed > base_scale * _SAME_SCALE
-        scale = np.where(grown, needed, base_scale)
-        filters = np.clip(arithmetic.round_to_int(weights / scale[:, None]), -127, 127).astype(np.int8)
+        range_shift = self._range_shift(op, values["logit_range"]) if "logit_range" in op.inputs else 0
+        growth, scale, filters = self._grown(rows, values, attributes["filter_scale"])
         unit = input_scale * scale
         range_scale = output_scale * arithmetic.exp2i(range_shift)
         multiplier, shift = attributes["base_multiplier"].copy(), attributes["base_shift"] - range_shift
-        for c in np.flatnonzero(grown):
+        for c in np.flatnonzero(growth):
             mantissa, exponent = math.frexp(float(unit[c] / range_scale))
             multiplier[c], shift[c] = int(mantissa * (1 << 31)), exponent
-        return {
-            "filter": filters,
+        results = {
+            "filter": filters.reshape(weights.shape),
             "bias": arithmetic.round_to_int(bias / unit),
             "multiplier": multiplier.astype(np.int32),
             "shift": np.clip(shift, -31, 30).astype(np.int32),
-            "output_shift": np.array([range_shift], np.int8),
             "logit_scale": unit,
-            **_derived(filters, unit / input_scale),
+            "row_changed": np.full(len(rows), CLEAN, np.int8),
+            "growth": growth,
+            **_derived(unit / input_scale),
         }
+        return results | ({"output_shift": np.array([range_shift], np.int8)} if "logit_range" in op.inputs else {})
+
+    @staticmethod
+    def _grown(
+        rows: np.ndarray, values: dict[str, Value], base_scale: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(growth, scale, filter): of each row the least growth, from what it has on, that int8 holds it with.
+
+        A row that was WRITTEN begins anew.
+        """
+        growth = np.where(values["row_changed"] == WRITTEN, 0, values["growth"]).astype(np.int64)
+        while True:
+            scale = base_scale * growth_factor(growth)
+            steps = rows * (F32(1.0) / scale)[:, None]
+            outside = ~((steps >= F32(-128.5)) & (steps < F32(127.5))).all(1)
+            if not (outside & (growth < GROWTH_MAX)).any():
+                filters = np.clip(np.rint(np.clip(steps, F32(-128.0), F32(127.0))), -128, 127)
+                return growth.astype(np.int8), scale, filters.astype(np.int8)
+            growth += outside & (growth < GROWTH_MAX)
 
     @staticmethod
     def _range_shift(op: Operation, logit_range: np.ndarray) -> int:
@@ -85,8 +109,9 @@ class DenseQuantize(Op):
         return 8
 
     def call(self, op: Operation) -> KernelCall:
-        arguments = [*op.inputs.values(), *op.outputs.values()]
-        fields = _fields(op, op.inputs["master_filter"])
+        arguments = [op.inputs.get(name) for name in ("master_filter", "master_bias", "logit_range")]
+        arguments += [op.outputs.get(name) for name in self.results]
+        fields = quantize_fields(op, op.inputs["master_filter"])
         return KernelCall("tp_dense_quantize_f32", "tp_dense_quantize_params", fields, arguments)
 
 
@@ -95,32 +120,55 @@ class DenseRestore(Op):
     """The masters that a retrained layer's integers stand for, and what the backward pass derives from them."""
 
     name = "DENSE_RESTORE"
-    operands = ("filter", "bias", "output_shift", "logit_scale")
-    results = ("master_filter", "master_bias", "logit_range", "fold_multiplier", "fold_exponent", "l1")
+    operands = ("filter", "bias", "logit_scale")
+    optional = ("output_shift",)
+    results = ("master_filter", "master_bias", "logit_range", "fold_multiplier", "fold_exponent", "growth")
     source = "tp_dense_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         channels = op.inputs["bias"].shape
         shapes: dict[str, tuple[int, ...]] = {"master_filter": op.inputs["filter"].shape, "master_bias": channels}
-        return shapes | {"logit_range": (2,), "fold_multiplier": channels, "fold_exponent": (1,), "l1": (1,)}
+        shapes |= {"fold_multiplier": channels, "fold_exponent": (1,), "growth": channels}
+        return shapes | ({"logit_range": (2,)} if "output_shift" in op.inputs else {})
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         filters, unit = values["filter"], values["logit_scale"]
         scale = unit / F32(op.attributes["input_scale"])
-        shift = int(values["output_shift"][0])
-        reach = arithmetic.exp2i(shift) if shift > 0 else F32(0.0)
-        low, high = _output_limits(op)
-        return {
-            "master_filter": filters.astype(np.float32) * scale[:, None],
+        rows = filters.reshape(len(filters), -1).astype(np.float32) * scale[:, None]
+        results = {
+            "master_filter": rows.reshape(filters.shape),
             "master_bias": values["bias"].astype(np.float32) * unit,
-            "logit_range": _observed(op, np.array([low * reach, high * reach], np.float32)),
-            **_derived(filters, scale),
+            "growth": self._growth(op, unit),
+            **_derived(scale),
         }
+        if "output_shift" in op.inputs:
+            shift = int(values["output_shift"][0])
+            reach = arithmetic.exp2i(shift) if shift > 0 else F32(0.0)
+            low, high = _output_limits(op)
+            results["logit_range"] = _observed(op, np.array([low * reach, high * reach], np.float32))
+        return results
+
+    @staticmethod
+    def _growth(op: Operation, unit: np.ndarray) -> np.ndarray:
+        """How often the scales of a package have grown: the least that is enough, since it may be of any origin."""
+        growth = np.zeros(len(unit), np.int64)
+        while True:
+            scale = op.attributes["filter_scale"] * growth_factor(growth)
+            less = (F32(op.attributes["input_scale"]) * scale < unit) & (growth < GROWTH_MAX)
+            if not less.any():
+                return growth.astype(np.int8)
+            growth += less
 
     def call(self, op: Operation) -> KernelCall:
-        arguments = [*op.inputs.values(), *op.outputs.values()]
-        fields = _fields(op, op.inputs["filter"])
+        arguments = [op.inputs.get(name) for name in ("filter", "bias", "output_shift", "logit_scale")]
+        arguments += [op.outputs.get(name) for name in self.results]
+        fields = quantize_fields(op, op.inputs["filter"])
         return KernelCall("tp_dense_restore_f32", "tp_dense_quantize_params", fields, arguments)
+
+
+def growth_factor(growth: np.ndarray) -> np.ndarray:
+    """2**(growth / 4) as float32."""
+    return _QUARTERS[growth & 3] * np.exp2(growth >> 2).astype(np.float32)
 
 
 def _output_limits(op: Operation) -> tuple[np.float32, np.float32]:
@@ -135,20 +183,20 @@ def _observed(op: Operation, limits: np.ndarray) -> np.ndarray:
     return np.trunc(arithmetic.limit_float(steps, F32(2.0**30))).astype(np.int32)
 
 
-def _derived(filters: np.ndarray, scale: np.ndarray) -> dict[str, Value]:
+def _derived(scale: np.ndarray) -> dict[str, Value]:
     exponent = arithmetic.float_exponent(scale.max()) - 14
     fold = np.minimum(arithmetic.round_to_int(scale * arithmetic.exp2i(-exponent)), 32767)
     return {
         "fold_multiplier": fold.astype(np.int16),
         "fold_exponent": np.array([exponent], np.int32),
-        "l1": np.array([np.abs(filters.astype(np.int64)).sum(0).max()], np.int32),
     }
 
 
-def _fields(op: Operation, filters: Tensor) -> dict[str, Any]:
+def quantize_fields(op: Operation, filters: Tensor) -> dict[str, Any]:
+    """The fields of tp_dense_quantize_params."""
     attributes = op.attributes
     return {
-        "input_c": filters.shape[1],
+        "row_size": filters.size // filters.shape[0],
         "output_c": filters.shape[0],
         "input_scale": F32(attributes["input_scale"]),
         "output_scale": F32(attributes["output_scale"]),

@@ -8,15 +8,16 @@ import numpy as np
 
 from tinypeft import arithmetic
 from tinypeft.errors import ModelError
-from tinypeft.ir import Operation, Tensor
+from tinypeft.ir import DTYPES, Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.conv_2d import clamp_output, conv_fields
+from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     check_requantization,
     frozen_vjp,
-    multipliers,
+    requantization,
     requantization_arguments,
     tap_bytes,
     weight_operands,
@@ -31,11 +32,14 @@ def _spread(window: Window, patches: np.ndarray) -> np.ndarray:
 
 @register
 class DepthwiseConv2D(Op):
-    """Depthwise convolution of input (1,H,W,C) with filter (1,KH,KW,C*m), requantisation and clamp."""
+    """Depthwise convolution of input (1,H,W,C) with filter (1,KH,KW,C*m), requantisation and clamp.
+
+    `multiplier` and `shift` are operands where factors of its channels are trained.
+    """
 
     name = "DEPTHWISE_CONV_2D"
     operands = ("input", "filter")
-    optional = ("bias",)
+    optional = ("bias", "multiplier", "shift")
     source = "tp_depthwise_conv.c"
     limits = "Weights must be constant, the batch 1."
 
@@ -61,7 +65,7 @@ class DepthwiseConv2D(Op):
         acc = (_spread(window, window.patches(x)) * values["filter"][0].astype(np.int64)).sum((2, 3))
         if "bias" in op.inputs:
             acc = acc + values["bias"].astype(np.int64)
-        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *multipliers(op)))}
+        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         return frozen_vjp("DEPTHWISE_CONV_2D_BACKWARD_INPUT", op, d_output, builder)
@@ -98,13 +102,11 @@ class DepthwiseConv2DBackwardInput(Op):
         d_acc: BlockFloat = values["d_acc"]
         l1 = _channel_l1(op)
         narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
-        shift = arithmetic.narrow_shift(int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1)
+        bound = int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1
         mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow)
         taps = mantissa.reshape(window.output_h, window.output_w, 1, 1, -1) * values["filter"][0].astype(np.int64)
         per_input = taps.reshape(*taps.shape[:-1], window.input_c, -1).sum(-1)
-        acc = window.scatter(per_input)
-        total = arithmetic.round_half_up_shift(acc, shift).astype(np.int16)
-        return {"d_input": BlockFloat(total, d_acc.exponent + narrow + shift)}
+        return {"d_input": narrowed(op.output, window.scatter(per_input), d_acc.exponent + narrow, bound)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"d_input": ("d_acc",) if self._in_place_allowed(op.attributes["window"]) else ()}
@@ -118,7 +120,8 @@ class DepthwiseConv2DBackwardInput(Op):
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
         kept_rows = (window.kernel_h - 1) * window.dilation_h + 1 if self._in_place_allowed(window) else 0
-        return tap_bytes(window) + 2 * kept_rows * window.output_w * window.output_c
+        mantissa_bytes = np.dtype(DTYPES[op.output.dtype]).itemsize
+        return tap_bytes(window) + mantissa_bytes * kept_rows * window.output_w * window.output_c
 
     def call(self, op: Operation) -> KernelCall:
         fields = {"window": op.attributes["window"].fields(), "l1": _channel_l1(op)}

@@ -15,6 +15,7 @@ from tinypeft.ops.conv_2d import clamp_output
 from tinypeft.ops.overlap import rows_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
+    LORA_SOURCE,
     accumulate,
     check_requantization,
     column_bytes,
@@ -23,6 +24,7 @@ from tinypeft.ops.weighted import (
     input_scale,
     lora_arguments,
     lora_rank,
+    lora_start_bytes,
     pointwise,
     reads_directly,
     requantization,
@@ -47,6 +49,7 @@ def _fields(op: Operation) -> dict[str, Any]:
         "output_c": window.output_c,
         "input_offset": -op.inputs["input"].zero_point,
         "rank": lora_rank(op),
+        "direct": int(_direct(op)),
     }
 
 
@@ -58,12 +61,12 @@ def _bias(op: Operation) -> Tensor | CArray | None:
     return direct_bias(op) if _direct(op) else op.inputs.get("bias")
 
 
-def _no_column(op: Operation) -> list[None]:
-    return [None] if _direct(op) else []
+def _no_scratch(op: Operation) -> list[None]:
+    return [] if _scratch_bytes(op) else [None]
 
 
 def _scratch_bytes(op: Operation) -> int:
-    return 0 if _direct(op) else column_bytes(dense_window(op))
+    return lora_start_bytes(op) + (0 if _direct(op) else column_bytes(dense_window(op)))
 
 
 def _macs(op: Operation) -> int:
@@ -75,7 +78,7 @@ def _macs(op: Operation) -> int:
 class FullyConnected(Op):
     """Dense layer: input (...,Cin) and filter (Cout,Cin) to (...,Cout), a LoRA's addend, requantisation and clamp.
 
-    `multiplier` and `shift` are operands where the layer is retrained, so that its scales change.
+    `multiplier` and `shift` are operands where the layer is retrained or factors of its channels are trained.
     """
 
     name = "FULLY_CONNECTED"
@@ -107,8 +110,7 @@ class FullyConnected(Op):
         return {"output": clamp_output(op, arithmetic.requantize_single(acc, *requantization(op, values)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-        d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
-        return weighted_vjp(op, dense_window(op), d_output, d_acc, builder)
+        return weighted_vjp(op, dense_window(op), d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
         low, high = output_range(op)
@@ -118,7 +120,7 @@ class FullyConnected(Op):
             "activation_max": high,
         }
         arguments = [op.inputs["input"], op.inputs["filter"], _bias(op), *requantization_arguments(op)]
-        arguments += [*lora_arguments(op), op.output, *_no_column(op)]
+        arguments += [*lora_arguments(op), op.output, *_no_scratch(op)]
         return KernelCall("tp_fully_connected_s8", "tp_fully_connected_params", fields, arguments)
 
     def scratch_bytes(self, op: Operation) -> int:
@@ -127,6 +129,9 @@ class FullyConnected(Op):
     def behind(self, op: Operation) -> dict[str, int]:
         window = dense_window(op)
         return {"input": rows_distance(window.input_h, window.input_c, window.output_c)}
+
+    def sources(self, op: Operation) -> tuple[str, ...]:
+        return self.source, LORA_SOURCE
 
     def macs(self, op: Operation) -> int:
         return _macs(op)
@@ -170,22 +175,20 @@ class DenseLogits(Op):
         return {"logits": arithmetic.fixed_point(acc.astype(np.int32), multiplier, _logit_exponent(op) - exponent)}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-        if "retrained" in op.attributes:
-            state = op.attributes["retrained"]
-            d_acc = builder.through_output(op, d_output, multiplier=state.fold_multiplier, exponent=state.fold_exponent)
-        else:
-            d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
-        return weighted_vjp(op, dense_window(op), d_output, d_acc, builder)
+        return weighted_vjp(op, dense_window(op), d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
         fields = _fields(op) | {"logit_exponent": _logit_exponent(op)}
         scale = op.inputs.get("scale") or CArray("float", self._scale(op), "scale")
         arguments: list[Any] = [op.inputs["input"], op.inputs["filter"], _bias(op), scale]
-        arguments += [*lora_arguments(op), op.output, *_no_column(op)]
+        arguments += [*lora_arguments(op), op.output, *_no_scratch(op)]
         return KernelCall("tp_dense_logits_s8", "tp_fully_connected_params", fields, arguments)
 
     def scratch_bytes(self, op: Operation) -> int:
         return _scratch_bytes(op)
+
+    def sources(self, op: Operation) -> tuple[str, ...]:
+        return self.source, LORA_SOURCE
 
     def macs(self, op: Operation) -> int:
         return _macs(op)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import accumulator_shift, narrow_shift, round_half_up_shift
+from tinypeft.arithmetic import accumulator_shift, round_half_up_shift
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import constant, require_int8, same_quantization
+from tinypeft.ops.mantissas import narrowed
 
 #: Most copies of one element that can be trained through.
 MAX_COPIES = 1 << 16
@@ -97,15 +98,14 @@ class GatherBackward(Op):
         d_output: BlockFloat = values["d_output"]
         overlap = self._overlap(op)
         narrow = accumulator_shift(d_output.peak, overlap)
-        shift = narrow_shift(int(round_half_up_shift(d_output.peak, narrow)) * overlap)
+        bound = int(round_half_up_shift(d_output.peak, narrow)) * overlap
         extents = _extents(op, op.output.shape)
         (_, height, rows), (_, width, columns) = _axes(op, op.output.shape)
-        narrowed = round_half_up_shift(d_output.mantissa, narrow)
-        narrowed = narrowed.reshape(extents["outer"], len(rows), len(columns), extents["inner"])
+        mantissa = round_half_up_shift(d_output.mantissa, narrow)
+        mantissa = mantissa.reshape(extents["outer"], len(rows), len(columns), extents["inner"])
         acc = np.zeros((extents["outer"], height, width, extents["inner"]), np.int64)
-        np.add.at(acc, np.ix_(range(extents["outer"]), rows, columns), narrowed)
-        mantissa = round_half_up_shift(acc, shift).astype(np.int16).reshape(op.output.shape)
-        return {"d_input": BlockFloat(mantissa, d_output.exponent + narrow + shift)}
+        np.add.at(acc, np.ix_(range(extents["outer"]), rows, columns), mantissa)
+        return {"d_input": narrowed(op.output, acc, d_output.exponent + narrow, bound)}
 
     def call(self, op: Operation) -> KernelCall:
         fields = _extents(op, op.output.shape) | {"overlap": self._overlap(op)}

@@ -1,4 +1,4 @@
-"""What a fresh adapter starts from: INITIALIZE_UNIFORM, INITIALIZE_CONSTANT and INITIALIZE_FROM_BASE."""
+"""What a fresh adapter starts from: random numbers, a constant, a table, or the weights of the base; MARK_ROWS."""
 
 from __future__ import annotations
 
@@ -43,6 +43,53 @@ class InitializeUniform(Op):
 
 
 @register
+class InitializeNormal(Op):
+    """float32 values, normal around 0 with the attribute `deviation`, one stream a parameter: sums of 12 uniforms."""
+
+    name = "INITIALIZE_NORMAL"
+    operands = ("seed",)
+    results = ("master",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        state = stream_state(int(values["seed"]), op.attributes["stream"])
+        _, drawn = arithmetic.normal_f32(state, op.output.size, np.float32(op.attributes["deviation"]))
+        return {"master": drawn.reshape(op.output.shape)}
+
+    def call(self, op: Operation) -> KernelCall:
+        fields = {
+            "size": op.output.size,
+            "stream": op.attributes["stream"],
+            "deviation": np.float32(op.attributes["deviation"]),
+        }
+        arguments = [op.inputs["seed"], op.output]
+        return KernelCall("tp_initialize_normal_f32", "tp_initialize_normal_params", fields, arguments)
+
+
+@register
+class InitializeFromTable(Op):
+    """The values of the attribute `table`, float32."""
+
+    name = "INITIALIZE_FROM_TABLE"
+    results = ("master",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master": op.attributes["table"].shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"master": op.attributes["table"].copy()}
+
+    def call(self, op: Operation) -> KernelCall:
+        arguments = [CArray("float", op.attributes["table"]), op.output]
+        fields = {"size": op.output.size}
+        return KernelCall("tp_initialize_from_table_f32", "tp_initialize_from_table_params", fields, arguments)
+
+
+@register
 class InitializeConstant(Op):
     """Every element, float32 or int32, = the attribute `value`."""
 
@@ -62,6 +109,42 @@ class InitializeConstant(Op):
         form = "s32" if integer else "f32"
         function, params = f"tp_initialize_constant_{form}", f"tp_initialize_constant_{form}_params"
         return KernelCall(function, params, fields, [op.output])
+
+
+@register
+class MarkRows(Op):
+    """Every element of row_changed, int8 (rows,), = the attribute `value`; see UPDATE_ROWS."""
+
+    name = "MARK_ROWS"
+    results = ("row_changed",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"row_changed": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"row_changed": np.full(op.output.shape, op.attributes["value"], np.int8)}
+
+    def call(self, op: Operation) -> KernelCall:
+        return KernelCall("tp_mark_rows_s8", "", {}, [op.output.size, op.attributes["value"], op.output])
+
+
+@register
+class InitializeZero(Op):
+    """Every element 0, of any dtype whose zero is all bits 0."""
+
+    name = "INITIALIZE_ZERO"
+    results = ("state",)
+    source = "tp_initialize.c"
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"state": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        return {"state": np.zeros(op.output.shape, DTYPES[op.output.dtype])}
+
+    def call(self, op: Operation) -> KernelCall:
+        return KernelCall("tp_initialize_zero", "tp_initialize_zero_params", {"size": op.output.nbytes}, [op.output])
 
 
 @register

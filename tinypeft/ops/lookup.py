@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import channel_fold, narrow_shift, quantize_multiplier, requantize_double, round_half_up_shift
+from tinypeft.arithmetic import channel_fold, quantize_multiplier, requantize_double
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import output_range, saturate
 from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import per_tensor, require_int8
+from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.quantize import FAR_OUTSIDE
 
 #: Every int8, in the order of the tables.
@@ -95,10 +96,9 @@ class LookupBackward(Op):
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         d_output: BlockFloat = values["d_output"]
         slopes, largest, exponent = _fold(op)
-        shift = narrow_shift(d_output.peak * largest)
         at_input = slopes[values["input"].astype(np.int16) - LEVELS[0]].astype(np.int64)
-        mantissa = round_half_up_shift(d_output.mantissa.reshape(at_input.shape) * at_input, shift)
-        return {"d_input": BlockFloat(mantissa.astype(np.int16), d_output.exponent + exponent + shift)}
+        products = d_output.mantissa.reshape(at_input.shape) * at_input
+        return {"d_input": narrowed(op.output, products, d_output.exponent + exponent, d_output.peak * largest)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"d_input": ("d_output",)}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tinypeft import arithmetic
 from tinypeft.arithmetic import F32
 from tinypeft.ir import Operation, Tensor
-from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
-from tinypeft.ops.weighted import column_bytes, emit_filter_gradient
+from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, RowFunction, Value, register
+from tinypeft.ops.mantissas import narrowed
+from tinypeft.ops.parameter_gradient import ParameterGradient
+from tinypeft.ops.weighted import emit_filter_gradient, one_tap_inside
 from tinypeft.ops.window import Window
 
 #: An A whose largest element is smaller is all zeros.
@@ -16,6 +20,11 @@ A_MIN = F32(2.0**-40)
 #: A row of B whose largest element in int8 steps lies in [63.75, 127.5) keeps its shift, so that nothing is clipped and
 #: a restored row gets the same integers.
 _ROUNDED_UP = F32(257.0 / 256.0)
+#: With 4 bits it lies in [66.5, 133), of which seven times a multiplier up to 18 is at most half a step away.
+_ROUNDED_DOWN = F32(64.0 / 66.5)
+#: l1: the largest sums of |A| over one input channel and of |B| over one hidden channel. gradient_unit: what the
+#: gradients of A and B are multiplied by, one over A's scale and the unit of the hidden value.
+_DERIVED = {"l1": (2,), "gradient_unit": (2,)}
 
 
 @register
@@ -42,9 +51,9 @@ class LoraDown(Op):
         gradients: dict[str, Tensor] = {}
         window = op.attributes["window"]
         if builder.needs(op.inputs["lora_A"]):
-            d_a = builder.float_gradient(op.inputs["lora_A"])
-            divisor = op.attributes["a_scale"]
-            emit_filter_gradient(builder, op, op.inputs["input"], d_output, d_a, window, divisor=divisor)
+            d_a = builder.parameter_gradient(op.inputs["lora_A"])
+            unit = {"unit": op.attributes["gradient_unit"]}
+            emit_filter_gradient(builder, op, op.inputs["input"], d_output, d_a, window, unit)
             gradients["lora_A"] = d_a
         if builder.needs(op.inputs["input"]):
             d_input = builder.gradient(op.inputs["input"])
@@ -54,12 +63,14 @@ class LoraDown(Op):
         return gradients
 
     def call(self, op: Operation) -> KernelCall:
-        fields = {"window": op.attributes["window"].fields(), "input_offset": -op.inputs["input"].zero_point}
+        window: Window = op.attributes["window"]
+        fields = {
+            "window": window.fields(),
+            "input_offset": -op.inputs["input"].zero_point,
+            "pointwise": int(one_tap_inside(window)),
+        }
         arguments = [op.inputs["input"], op.inputs["lora_A"], op.inputs["hidden_shift"], op.output]
         return KernelCall("tp_lora_down_s8", "tp_lora_down_params", fields, arguments)
-
-    def scratch_bytes(self, op: Operation) -> int:
-        return column_bytes(op.attributes["window"])
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
@@ -76,51 +87,78 @@ class LoraQuantize(Op):
 
     name = "LORA_QUANTIZE"
     operands = ("master_A", "master_B")
-    results = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale", "l1")
-    source = "tp_lora.c"
+    results: tuple[str, ...] = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale", "l1", "gradient_unit")
+    source = "tp_lora_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         a, b = op.inputs["master_A"].shape, op.inputs["master_B"].shape
-        return {"lora_A": a, "hidden_shift": (1,), "lora_B": b, "lora_shift": b[:1], "a_scale": (1,), "l1": (2,)}
+        return {"lora_A": a, "hidden_shift": (1,), "lora_B": b, "lora_shift": b[:1], "a_scale": (1,), **_DERIVED}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        a, b = arithmetic.limit_float(values["master_A"]), arithmetic.limit_float(values["master_B"])
-        a_peak = np.abs(a).max()
-        scale = a_peak / F32(127.0) if a_peak >= A_MIN else F32(1.0)
-        lora_a = np.clip(arithmetic.round_to_int(a / scale), -127, 127).astype(np.int8)
-        row_l1 = int(np.abs(lora_a.astype(np.int64)).reshape(a.shape[0], -1).sum(1).max())
-        hidden_bound = row_l1 * op.attributes["input_range"]
-        k_h = arithmetic.narrow_shift(hidden_bound)
-        hidden_peak = int(arithmetic.round_half_up_shift(hidden_bound, k_h))
-        factors = (scale * arithmetic.exp2i(k_h)) * op.attributes["b_unit"]
-        lora_b, shifts = np.empty(b.shape, np.int8), np.empty(b.shape[0], np.int8)
-        for c in range(b.shape[0]):
-            lora_b[c], shifts[c] = self._quantize_row(b[c], factors[c], hidden_peak, op.attributes["acc_bound"])
-        return {
-            "lora_A": lora_a,
-            "hidden_shift": np.array([k_h], np.int8),
-            "lora_B": lora_b,
-            "lora_shift": shifts,
-            "a_scale": np.array([scale], np.float32),
-            "l1": _norms(lora_a, lora_b),
-        }
-
-    @staticmethod
-    def _quantize_row(row: np.ndarray, factor: np.float32, hidden_peak: int, acc_bound: int) -> tuple[np.ndarray, int]:
-        peak = (np.abs(row).max() * factor) * _ROUNDED_UP
-        shift = min(max(6 - arithmetic.float_exponent(peak), -24), 24) if peak > 0 else 24
-        while True:
-            scaled = np.clip(row * (factor * arithmetic.exp2i(shift)), F32(-127.0), F32(127.0))
-            quantized = arithmetic.round_to_int(scaled)
-            reach = int(arithmetic.round_half_up_shift(hidden_peak * int(np.abs(quantized).sum()), shift))
-            if shift >= 24 or reach <= arithmetic.REQUANTIZE_MAX - acc_bound:
-                return quantized.astype(np.int8), shift
-            shift += 1
+        return quantize_masters(op, values, None)
 
     def call(self, op: Operation) -> KernelCall:
         a, b = op.inputs["master_A"], op.inputs["master_B"]
-        arguments = [a, b, *op.outputs.values()]
-        return KernelCall("tp_lora_quantize_f32", "tp_lora_quantize_params", _quantize_fields(op, a, b), arguments)
+        arguments = [a, b, *op.outputs.values(), None, None]
+        return KernelCall("tp_lora_quantize_f32", "tp_lora_quantize_params", quantize_fields(op, a, b), arguments)
+
+
+#: (values, their peak in int8 steps) -> (what a row is a multiple of, the row): how a row is rounded to fewer levels
+RoundRow = Callable[[np.ndarray, np.float32], tuple[int, np.ndarray]]
+
+
+def quantize_masters(
+    op: Operation, values: dict[str, Value], round_row: RoundRow | None, a_levels: int = 127
+) -> dict[str, Value]:
+    """What LORA_QUANTIZE gives, A and B as int8; with `round_row` also their rows' multipliers, int8.
+
+    The largest element of A is `a_levels` steps.
+    """
+    a, b = arithmetic.limit_float(values["master_A"]), arithmetic.limit_float(values["master_B"])
+    a_peak = np.abs(a).max()
+    scale = a_peak / F32(a_levels) if a_peak >= A_MIN else F32(1.0)
+    a_multipliers = np.ones(len(a), np.int8)
+    if round_row is None:
+        lora_a = np.clip(arithmetic.round_to_int(a / scale), -127, 127).astype(np.int8)
+    else:
+        lora_a = np.empty(a.shape, np.int8)
+        for r, row in enumerate(a):
+            a_multipliers[r], lora_a[r] = round_row(row / scale, np.abs(row).max() / scale)
+    row_l1 = int(np.abs(lora_a.astype(np.int64)).reshape(a.shape[0], -1).sum(1).max())
+    hidden_bound = row_l1 * op.attributes["input_range"]
+    k_h = arithmetic.narrow_shift(hidden_bound)
+    hidden_peak = int(arithmetic.round_half_up_shift(hidden_bound, k_h))
+    factors = (scale * arithmetic.exp2i(k_h)) * op.attributes["b_unit"]
+    lora_b, shifts, b_multipliers = np.empty(b.shape, np.int8), np.empty(len(b), np.int8), np.ones(len(b), np.int8)
+    for c in range(len(b)):
+        shift = _first_shift(b[c], factors[c], _ROUNDED_UP if round_row is None else _ROUNDED_DOWN)
+        while True:
+            unit = factors[c] * arithmetic.exp2i(shift)
+            if round_row is None:
+                lora_b[c] = arithmetic.round_to_int(np.clip(b[c] * unit, F32(-127.0), F32(127.0)))
+            else:
+                b_multipliers[c], lora_b[c] = round_row(b[c] * unit, np.abs(b[c]).max() * unit)
+            total = int(np.abs(lora_b[c].astype(np.int64)).sum())
+            reach = int(arithmetic.round_half_up_shift(hidden_peak * total, shift))
+            if shift >= 24 or reach <= arithmetic.REQUANTIZE_MAX - op.attributes["acc_bound"]:
+                break
+            shift += 1
+        shifts[c] = shift
+    return {
+        "lora_A": lora_a,
+        "hidden_shift": np.array([k_h], np.int8),
+        "lora_B": lora_b,
+        "lora_shift": shifts,
+        "a_scale": np.array([scale], np.float32),
+        **_derived(lora_a, lora_b, scale, k_h),
+        **({} if round_row is None else {"a_multiplier": a_multipliers, "b_multiplier": b_multipliers}),
+    }
+
+
+def _first_shift(row: np.ndarray, factor: np.float32, headroom: np.float32) -> int:
+    """The shift with which the largest element of a row of B, times `headroom`, lies in [64, 128) steps."""
+    peak = (np.abs(row).max() * factor) * headroom
+    return min(max(6 - arithmetic.float_exponent(peak), -24), 24) if peak > 0 else 24
 
 
 @register
@@ -128,36 +166,46 @@ class LoraRestore(Op):
     """The masters that an adapter's integers stand for, and the norms: what LORA_QUANTIZE would start from."""
 
     name = "LORA_RESTORE"
-    operands = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale")
-    results = ("master_A", "master_B", "l1")
-    source = "tp_lora.c"
+    operands: tuple[str, ...] = ("lora_A", "hidden_shift", "lora_B", "lora_shift", "a_scale")
+    results = ("master_A", "master_B", "l1", "gradient_unit")
+    source = "tp_lora_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"master_A": op.inputs["lora_A"].shape, "master_B": op.inputs["lora_B"].shape, "l1": (2,)}
+        return {"master_A": op.inputs["lora_A"].shape, "master_B": op.inputs["lora_B"].shape, **_DERIVED}
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        lora_a, lora_b, scale = values["lora_A"], values["lora_B"], values["a_scale"][0]
-        factors = (scale * arithmetic.exp2i(int(values["hidden_shift"][0]))) * op.attributes["b_unit"]
-        units = factors * np.array([arithmetic.exp2i(int(s)) for s in values["lora_shift"]], np.float32)
-        return {
-            "master_A": lora_a.astype(np.float32) * scale,
-            "master_B": lora_b.astype(np.float32) / units[:, None],
-            "l1": _norms(lora_a, lora_b),
-        }
+        return restore_masters(op, values)
 
     def call(self, op: Operation) -> KernelCall:
-        fields = _quantize_fields(op, op.inputs["lora_A"], op.inputs["lora_B"])
+        fields = quantize_fields(op, op.inputs["lora_A"], op.inputs["lora_B"])
         arguments = [*op.inputs.values(), *op.outputs.values()]
         return KernelCall("tp_lora_restore_f32", "tp_lora_quantize_params", fields, arguments)
 
 
-def _norms(lora_a: np.ndarray, lora_b: np.ndarray) -> np.ndarray:
-    """The largest sums of |A| over one input channel and of |B| over one hidden channel."""
+def restore_masters(op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+    """What LORA_RESTORE gives, of A and B as int8."""
+    lora_a, lora_b, scale = values["lora_A"], values["lora_B"], values["a_scale"][0]
+    factors = (scale * arithmetic.exp2i(int(values["hidden_shift"][0]))) * op.attributes["b_unit"]
+    units = factors * np.array([arithmetic.exp2i(int(s)) for s in values["lora_shift"]], np.float32)
+    return {
+        "master_A": lora_a.astype(np.float32) * scale,
+        "master_B": lora_b.astype(np.float32) / units[:, None],
+        **_derived(lora_a, lora_b, scale, int(values["hidden_shift"][0])),
+    }
+
+
+def _derived(lora_a: np.ndarray, lora_b: np.ndarray, scale: np.float32, hidden_shift: int) -> dict[str, Value]:
+    """What the backward pass reads: see `_DERIVED`."""
     a_l1 = np.abs(lora_a.astype(np.int64)).reshape(-1, lora_a.shape[-1]).sum(0).max()
-    return np.array([a_l1, np.abs(lora_b.astype(np.int64)).sum(0).max()], np.int32)
+    units = F32(1.0) / scale, scale * arithmetic.exp2i(hidden_shift)
+    return {
+        "l1": np.array([a_l1, np.abs(lora_b.astype(np.int64)).sum(0).max()], np.int32),
+        "gradient_unit": np.array(units, np.float32),
+    }
 
 
-def _quantize_fields(op: Operation, a: Tensor, b: Tensor) -> dict[str, int | float | CArray]:
+def quantize_fields(op: Operation, a: Tensor, b: Tensor) -> dict[str, int | float | CArray]:
+    """The fields of tp_lora_quantize_params, for A and B of these shapes."""
     return {
         "rank": b.shape[1],
         "fan_in": a.size // a.shape[0],
@@ -165,17 +213,6 @@ def _quantize_fields(op: Operation, a: Tensor, b: Tensor) -> dict[str, int | flo
         "output_c": b.shape[0],
         "input_range": op.attributes["input_range"],
         "acc_bound": op.attributes["acc_bound"],
-        "b_unit": CArray("float", op.attributes["b_unit"]),
-    }
-
-
-def _backward_fields(op: Operation) -> dict[str, int | float | CArray]:
-    channels = op.inputs["d_acc"].shape[-1]
-    return {
-        "positions": op.inputs["d_acc"].size // channels,
-        "rank": op.attributes["rank"],
-        "output_c": channels,
-        "input_scale": np.float32(op.attributes["input_scale"]),
         "b_unit": CArray("float", op.attributes["b_unit"]),
     }
 
@@ -196,50 +233,56 @@ class LoraBackwardHidden(Op):
         d_acc: BlockFloat = values["d_acc"]
         shifts, l1 = values["lora_shift"].astype(np.int64), int(values["l1"][1])
         shift_min = int(shifts.min())
-        narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
-        shift = arithmetic.narrow_shift(int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1)
-        mantissa = d_acc.mantissa.reshape(-1, len(shifts))
+        finer = 16 - 8 * d_acc.mantissa.itemsize  # so that the shift of a channel costs no bits
+        narrow = arithmetic.accumulator_shift(d_acc.peak << finer, l1)
+        bound = int(arithmetic.round_half_up_shift(d_acc.peak << finer, narrow)) * l1
+        mantissa = d_acc.mantissa.astype(np.int64).reshape(-1, len(shifts)) << finer
         mantissa = arithmetic.round_half_up_shift(mantissa, np.minimum(narrow + shifts - shift_min, 30))
         acc = mantissa @ values["lora_B"].astype(np.int64)
-        exponent = d_acc.exponent + narrow + shift - shift_min - int(values["hidden_shift"][0])
-        total = arithmetic.round_half_up_shift(acc, shift).astype(np.int16)
-        return {"d_hidden": BlockFloat(total.reshape(op.output.shape), exponent)}
+        exponent = d_acc.exponent - finer + narrow - shift_min - int(values["hidden_shift"][0])
+        return {"d_hidden": narrowed(op.output, acc, exponent, bound)}
 
     def scratch_bytes(self, op: Operation) -> int:
-        return 2 * op.inputs["d_acc"].shape[-1]
+        return op.inputs["d_acc"].shape[-1]
 
     def call(self, op: Operation) -> KernelCall:
+        channels = op.inputs["d_acc"].shape[-1]
+        fields = {
+            "positions": op.inputs["d_acc"].size // channels,
+            "rank": op.output.shape[-1],
+            "output_c": channels,
+        }
         arguments = [*op.inputs.values(), op.output]
-        return KernelCall("tp_lora_backward_hidden_s16", "tp_lora_backward_params", _backward_fields(op), arguments)
+        return KernelCall("tp_lora_backward_hidden_s16", "tp_lora_backward_params", fields, arguments)
 
     def macs(self, op: Operation) -> int:
-        return op.inputs["d_acc"].size * op.attributes["rank"]
+        return op.inputs["d_acc"].size * op.output.shape[-1]
 
 
 @register
-class LoraBackwardB(Op):
-    """The gradient of master B, float32 (Cout,r): d_acc against hidden, summed over positions."""
+class LoraBackwardB(ParameterGradient):
+    """The gradient of master B (Cout,r): d_output (...,Cout) in front of the requantisation against hidden (...,r)."""
 
     name = "LORA_BACKWARD_B"
-    operands = ("d_acc", "hidden", "hidden_shift", "a_scale")
-    results = ("d_B",)
+    operands = ("d_output", "source")
     source = "tp_lora.c"
 
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"d_B": (op.inputs["d_acc"].shape[-1], op.attributes["rank"])}
+    def reach(self, op: Operation) -> int:
+        return op.inputs["d_output"].size // op.inputs["d_output"].shape[-1] * arithmetic.BFP16_MAX
 
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        d_acc: BlockFloat = values["d_acc"]
-        mantissa = d_acc.mantissa.astype(np.float64).reshape(-1, op.inputs["d_acc"].shape[-1])
-        hidden = values["hidden"].astype(np.float64).reshape(mantissa.shape[0], -1)
-        total = (mantissa.T @ hidden).astype(np.int64)  # exact: below 2**53
-        hidden_unit = values["a_scale"][0] * arithmetic.exp2i(int(values["hidden_shift"][0]))
-        scale = (hidden_unit * op.attributes["b_unit"]) * F32(op.attributes["input_scale"])
-        return {"d_B": arithmetic.wide_to_float(total, d_acc.exponent) * scale[:, None]}
+    def total(self, op: Operation, values: dict[str, Value]) -> np.ndarray:
+        mantissa = values["d_output"].mantissa.astype(np.float64).reshape(-1, op.inputs["d_output"].shape[-1])
+        hidden = values["source"].astype(np.float64).reshape(len(mantissa), -1)
+        return (mantissa.T @ hidden).astype(np.int64)  # exact: below 2**53
 
-    def call(self, op: Operation) -> KernelCall:
-        arguments = [*op.inputs.values(), op.output]
-        return KernelCall("tp_lora_backward_b_f32", "tp_lora_backward_params", _backward_fields(op), arguments)
+    def row_function(self, op: Operation) -> RowFunction:
+        channels = op.inputs["d_output"].shape[-1]
+        fields = {
+            "positions": op.inputs["d_output"].size // channels,
+            "rank": op.inputs["source"].shape[-1],
+            "output_c": channels,
+        }
+        return RowFunction("tp_lora_gradient_b_s32", "tp_lora_backward_params", fields)
 
     def macs(self, op: Operation) -> int:
-        return op.inputs["d_acc"].size * op.attributes["rank"]
+        return op.inputs["d_output"].size * op.inputs["source"].shape[-1]

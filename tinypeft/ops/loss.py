@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import BFP16_MAX, float_exponent, quantize_multiplier, round_half_up_wide
+from tinypeft.arithmetic import float_exponent, quantize_multiplier, round_half_up_wide
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Op, Value
+from tinypeft.ops.mantissas import mantissa_limit, stored
 
 #: Most outputs over which the terms of a loss can be summed
 MAX_OUTPUTS = 1 << 15
@@ -68,13 +69,14 @@ def share(parts: int, outputs: int) -> tuple[int, int]:
     return multiplier, shift - 31
 
 
-def block_float(values: np.ndarray, multiplier: int, exponent: int) -> BlockFloat:
-    """int32 values * multiplier * 2**exponent: mantissas of the exponent that the largest needs, rounded half up."""
+def block_float(tensor: Tensor, values: np.ndarray, multiplier: int, exponent: int) -> BlockFloat:
+    """int32 values * multiplier * 2**exponent as `tensor`: of the exponent that the largest needs, rounded half up."""
     products = np.asarray(values, np.int64) * multiplier
     largest = int(np.abs(products).max())
-    shift = max(largest.bit_length() - 15, 0)
-    shift += int(round_half_up_wide(largest, shift)) > BFP16_MAX
-    return BlockFloat(round_half_up_wide(products, shift).astype(np.int16), exponent + shift)
+    limit = mantissa_limit(tensor)
+    shift = max(largest.bit_length() - limit.bit_length(), 0)
+    shift += int(round_half_up_wide(largest, shift)) > limit
+    return stored(tensor, round_half_up_wide(products, shift), exponent + shift)
 
 
 def gradient_fields(multiplier: int, exponent: int) -> dict[str, Any]:

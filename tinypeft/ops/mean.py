@@ -8,15 +8,14 @@ import numpy as np
 
 from tinypeft.arithmetic import (
     channel_fold,
-    narrow_shift,
     quantize_multiplier,
     requantize_double,
-    round_half_up_shift,
 )
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import INT8_MAX, INT8_MIN, saturate
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import per_tensor
+from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.reduction import kept_dims, loops_of, reduced_shape, reduction_from_tflite
 
 
@@ -75,11 +74,10 @@ class MeanBackward(Op):
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         multiplier, exponent = _reciprocal(op)
         d_output: BlockFloat = values["d_output"]
-        shift = narrow_shift(d_output.peak * multiplier)
-        scaled = round_half_up_shift(d_output.mantissa.astype(np.int64) * multiplier, shift).astype(np.int16)
+        products = d_output.mantissa.astype(np.int64) * multiplier
         shape = tuple(op.attributes["shape"])
-        spread = np.broadcast_to(scaled.reshape(kept_dims(shape, op.attributes["axes"])), shape)
-        return {"d_input": BlockFloat(spread.copy(), d_output.exponent + exponent + shift)}
+        spread = np.broadcast_to(products.reshape(kept_dims(shape, op.attributes["axes"])), shape)
+        return {"d_input": narrowed(op.output, spread, d_output.exponent + exponent, d_output.peak * multiplier)}
 
     def call(self, op: Operation) -> KernelCall:
         function, params, extents = _form(op, "backward_s16")

@@ -55,7 +55,9 @@ class MeanSquaredError(LossOp):
         total = int(round_half_up_shift(total, shift)) if shift >= 0 else min(total, 1 << (62 + shift)) << -shift
         loss = saturate_s32((total + logits.size // 2) // logits.size)
         multiplier, power = share(2, logits.size)
-        d_logits = block_float(difference.reshape(op.inputs["logits"].shape), multiplier, power + exponent)
+        d_logits = block_float(
+            op.outputs["d_logits"], difference.reshape(op.inputs["logits"].shape), multiplier, power + exponent
+        )
         return loss_results(op, values, loss, d_logits)
 
     def call(self, op: Operation) -> KernelCall:

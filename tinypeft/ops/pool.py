@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import BFP16_MAX, accumulator_shift, narrow_shift, round_half_up_shift
+from tinypeft.arithmetic import BFP16_MAX, accumulator_shift, round_half_up_shift
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import INT8_MIN, activation_from_tflite, output_range
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import require_int8, same_quantization
+from tinypeft.ops.mantissas import mantissa_limit, narrowed, stored
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.window import Window, make_window
 
@@ -137,11 +138,10 @@ class AveragePool2DBackward(PoolBackward):
         d_output: BlockFloat = values["d_output"]
         factors, factor_shift, l1 = _reciprocals(window)
         narrow = accumulator_shift(d_output.peak, l1)
-        shift = narrow_shift(int(round_half_up_shift(d_output.peak, narrow)) * l1)
+        bound = int(round_half_up_shift(d_output.peak, narrow)) * l1
         weighted = round_half_up_shift(d_output.mantissa[0], narrow) * factors[..., None]
         acc = window.scatter(_spread(weighted, window))
-        mantissa = round_half_up_shift(acc, shift).astype(np.int16)
-        return {"d_input": BlockFloat(mantissa, d_output.exponent + narrow + shift - factor_shift)}
+        return {"d_input": narrowed(op.output, acc, d_output.exponent + narrow - factor_shift, bound)}
 
     def call(self, op: Operation) -> KernelCall:
         window: Window = op.attributes["window"]
@@ -166,14 +166,14 @@ class MaxPool2DBackward(PoolBackward):
         window: Window = op.attributes["window"]
         d_output: BlockFloat = values["d_output"]
         shift, overlap = 0, _overlap(window)
-        while int(round_half_up_shift(d_output.peak, shift)) * overlap > BFP16_MAX:
+        while int(round_half_up_shift(d_output.peak, shift)) * overlap > mantissa_limit(op.output):
             shift += 1
         taps = window.patches(values["input"].astype(np.int16), INT8_MIN - 1)
         flat = taps.reshape(window.output_h, window.output_w, -1, window.input_c)
         first = np.arange(flat.shape[2])[:, None] == flat.argmax(axis=2)[:, :, None, :]
         rounded = round_half_up_shift(d_output.mantissa[0], shift)
         patches = np.where(first.reshape(taps.shape), _spread(rounded, window), 0)
-        return {"d_input": BlockFloat(window.scatter(patches).astype(np.int16), d_output.exponent + shift)}
+        return {"d_input": stored(op.output, window.scatter(patches), d_output.exponent + shift)}
 
     def call(self, op: Operation) -> KernelCall:
         window: Window = op.attributes["window"]

@@ -9,6 +9,7 @@ import numpy as np
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import same_quantization
+from tinypeft.ops.mantissas import stored
 from tinypeft.ops.reduction import loops_of, reduced_shape, reduction_from_tflite
 
 
@@ -88,9 +89,9 @@ class ReduceExtremeBackward(Op):
         moved = (values["input"].astype(np.int16) * op.attributes["sign"]).transpose(behind)
         results = moved.reshape(d_output.mantissa.size, -1)
         first = np.arange(results.shape[1]) == results.argmax(axis=1)[:, None]
-        spread = np.where(first, d_output.mantissa.reshape(-1, 1), 0).astype(np.int16)
+        spread = np.where(first, d_output.mantissa.reshape(-1, 1), 0)
         mantissa = spread.reshape(moved.shape).transpose(np.argsort(behind))
-        return {"d_input": BlockFloat(np.ascontiguousarray(mantissa), d_output.exponent)}
+        return {"d_input": stored(op.output, mantissa, d_output.exponent)}
 
     def call(self, op: Operation) -> KernelCall:
         fields: dict[str, Any] = {**loops_of(op).fields(), "sign": op.attributes["sign"]}

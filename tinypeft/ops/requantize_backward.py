@@ -9,6 +9,7 @@ import numpy as np
 from tinypeft import arithmetic
 from tinypeft.ir import Operation
 from tinypeft.ops.base import BlockFloat, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.mantissas import narrowed, stored
 
 
 @register
@@ -39,11 +40,6 @@ class RequantizeBackward(Op):
         d_output: BlockFloat = values["d_output"]
         mantissa, exponent = d_output.mantissa.astype(np.int64).reshape(op.output.shape), d_output.exponent
         fold = self._fold(op, values)
-        if fold is not None:
-            multiplier, fold_exponent = fold
-            shift = arithmetic.narrow_shift(d_output.peak * int(multiplier.max()))
-            mantissa = arithmetic.round_half_up_shift(mantissa * multiplier.astype(np.int64), shift)
-            exponent += fold_exponent + shift
         if "output" in op.inputs:
             low, high = op.attributes["clamp"]
             passed = (values["output"] > low) & (values["output"] < high)
@@ -51,7 +47,11 @@ class RequantizeBackward(Op):
         elif "mask" in op.inputs:
             passed = np.unpackbits(values["mask"], bitorder="little")[: op.output.size]
             mantissa = mantissa * passed.reshape(op.output.shape)
-        return {"d_acc": BlockFloat(mantissa.astype(np.int16), exponent)}
+        if fold is None:
+            return {"d_acc": stored(op.output, mantissa, exponent)}
+        multiplier, fold_exponent = fold
+        bound = d_output.peak * int(multiplier.max())
+        return {"d_acc": narrowed(op.output, mantissa * multiplier.astype(np.int64), exponent + fold_exponent, bound)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"d_acc": ("d_output",)}

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinypeft.arithmetic import accumulator_shift, narrow_shift, round_half_up_shift
+from tinypeft.arithmetic import accumulator_shift, round_half_up_shift
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import constant, require_int8, same_quantization
+from tinypeft.ops.mantissas import narrowed
 
 #: Positions and weights are in steps of 1/ONE of a pixel.
 ONE = 1024
@@ -139,12 +140,11 @@ class ResizeBilinearBackward(Op):
         narrow = accumulator_shift(d_output.peak, columns.l1())
         bound = int(round_half_up_shift(d_output.peak, narrow)) * columns.l1()
         middle = accumulator_shift(bound, rows.l1())
-        last = narrow_shift(int(round_half_up_shift(bound, middle)) * rows.l1())
-        narrowed = round_half_up_shift(d_output.mantissa, narrow)
-        along = round_half_up_shift(np.einsum("xw,nyxc->nywc", columns.weights(), narrowed), middle)
+        mantissa = round_half_up_shift(d_output.mantissa, narrow)
+        along = round_half_up_shift(np.einsum("xw,nyxc->nywc", columns.weights(), mantissa), middle)
         acc = np.einsum("yh,nywc->nhwc", rows.weights(), along)
-        mantissa = round_half_up_shift(acc, last).astype(np.int16)
-        return {"d_input": BlockFloat(mantissa, d_output.exponent + narrow + middle + last - 20)}
+        bound = int(round_half_up_shift(bound, middle)) * rows.l1()
+        return {"d_input": narrowed(op.output, acc, d_output.exponent + narrow + middle - 20, bound)}
 
     def call(self, op: Operation) -> KernelCall:
         norms = {"rows_l1": op.attributes["rows"].l1(), "columns_l1": op.attributes["columns"].l1()}

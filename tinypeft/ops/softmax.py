@@ -13,10 +13,8 @@ from tinypeft.arithmetic import (
     INT32_MAX,
     INT32_MIN,
     exp_on_negative_values,
-    narrow_shift,
     quantize_multiplier,
     requantize_double,
-    round_half_up_shift,
     rounding_shift_right,
     saturating_doubling_high_mul,
 )
@@ -24,6 +22,7 @@ from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import INT8_MIN, saturate
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import per_tensor, require_int8
+from tinypeft.ops.mantissas import narrowed
 
 # Fixed point Qm.n holds m integer and n fractional bits: Q5.26 differences, Q0.31 exponentials, Q12.19 their sum.
 DIFF_INTEGER_BITS, SUM_INTEGER_BITS = 5, 12
@@ -125,9 +124,8 @@ class SoftmaxBackward(Op):
         d = d_output.mantissa.reshape(-1, depth).astype(np.int64) << MEAN_BITS
         total = p.sum(axis=1, keepdims=True)
         mean = (d * p).sum(axis=1, keepdims=True) // np.maximum(total, 1)
-        shift = narrow_shift(d_output.peak * LARGEST)
-        mantissa = round_half_up_shift(p * (d - mean), shift).astype(np.int16).reshape(op.output.shape)
-        return {"d_input": BlockFloat(mantissa, d_output.exponent + shift - 8 - MEAN_BITS)}
+        exponent = d_output.exponent - 8 - MEAN_BITS
+        return {"d_input": narrowed(op.output, p * (d - mean), exponent, d_output.peak * LARGEST)}
 
     def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
         return {"d_input": ("d_output",)}

@@ -53,7 +53,9 @@ class SoftmaxCrossEntropy(LossOp):
         if op.attributes["class_weights"]:
             multiplier, power = (int(table[label]) for table in _weights(op))
             loss = fixed_point(loss, multiplier, -power)
-        d_logits = block_float(saturate_s32(difference).reshape(op.inputs["logits"].shape), multiplier, power - 31)
+        d_logits = block_float(
+            op.outputs["d_logits"], saturate_s32(difference).reshape(op.inputs["logits"].shape), multiplier, power - 31
+        )
         return loss_results(op, values, loss, d_logits)
 
     def scratch_bytes(self, op: Operation) -> int:

@@ -124,7 +124,7 @@ class StridedSliceBackward(Op):
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         d_output: BlockFloat = values["d_output"]
         region: Region = op.attributes["region"]
-        mantissa = np.zeros(op.attributes["shape"], np.int16)
+        mantissa = np.zeros(op.attributes["shape"], d_output.mantissa.dtype)
         mantissa[region.slices] = d_output.mantissa.reshape(region.extents)
         return {"d_input": BlockFloat(mantissa, d_output.exponent)}
 

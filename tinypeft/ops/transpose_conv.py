@@ -13,10 +13,11 @@ from tinypeft.ops.activation import activation_from_tflite
 from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import constant
 from tinypeft.ops.conv_2d import clamp_output, conv_fields
+from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.weighted import (
     check_requantization,
     frozen_vjp,
-    multipliers,
+    requantization,
     requantization_arguments,
     weight_operands,
 )
@@ -27,12 +28,13 @@ from tinypeft.ops.window import Window, make_window
 class TransposeConv(Op):
     """The adjoint of a convolution: input (1,H,W,Cin), filter (Cout,KH,KW,Cin) to (1,OH,OW,Cout), requantised, clamped.
 
-    The attribute `window` is that of the convolution, from (OH,OW,Cout) to (H,W,Cin).
+    The attribute `window` is that of the convolution, from (OH,OW,Cout) to (H,W,Cin). `multiplier` and `shift` are
+    operands where factors of its channels are trained.
     """
 
     name = "TRANSPOSE_CONV"
     operands = ("input", "filter")
-    optional = ("bias",)
+    optional = ("bias", "multiplier", "shift")
     source = "tp_transpose_conv.c"
     limits = "Weights and output shape must be constant, the batch 1."
 
@@ -68,7 +70,7 @@ class TransposeConv(Op):
         acc = window.scatter(taps.transpose(0, 1, 3, 4, 2)).astype(np.int64)
         if "bias" in op.inputs:
             acc = acc + values["bias"].astype(np.int64)
-        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *multipliers(op)))}
+        return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         return frozen_vjp("TRANSPOSE_CONV_BACKWARD_INPUT", op, d_output, builder)
@@ -102,11 +104,10 @@ class TransposeConvBackwardInput(Op):
         d_acc: BlockFloat = values["d_acc"]
         l1 = _filter_l1(op)
         narrow = arithmetic.accumulator_shift(d_acc.peak, l1)
-        shift = arithmetic.narrow_shift(int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1)
+        bound = int(arithmetic.round_half_up_shift(d_acc.peak, narrow)) * l1
         mantissa = arithmetic.round_half_up_shift(d_acc.mantissa, narrow).astype(np.float64)
         acc = np.tensordot(window.patches(mantissa), values["filter"].astype(np.float64), ((2, 3, 4), (1, 2, 0)))
-        total = arithmetic.round_half_up_shift(acc.astype(np.int64), shift).astype(np.int16)
-        return {"d_input": BlockFloat(total.reshape(op.output.shape), d_acc.exponent + narrow + shift)}
+        return {"d_input": narrowed(op.output, acc.astype(np.int64), d_acc.exponent + narrow, bound)}
 
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]

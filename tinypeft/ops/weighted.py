@@ -14,6 +14,10 @@ from tinypeft.ops.base import Builder, CArray, Value
 from tinypeft.ops.window import Window
 
 LORA_OPERANDS = ("hidden", "lora_B", "lora_shift")
+#: The C file of what accumulators start from, which the kernels of layers call.
+LORA_SOURCE = "tp_lora_start.c"
+#: How many positions of a convolution share a pass over the B of a LoRA of rank 1: tp_lora_positions in C.
+LORA_POSITIONS = 3
 #: Largest |accumulator| of a layer: int32 with room for a zero point and the least that a LoRA may add.
 ACCUMULATOR_LIMIT = REQUANTIZE_MAX - 256
 
@@ -22,26 +26,47 @@ ACCUMULATOR_LIMIT = REQUANTIZE_MAX - 256
 class LoraState:
     """What the backward of a LoRA reads besides the operands of the layer: run-time scalars and constants.
 
-    hidden_shift int8 (1,), a_scale float32 (1,), l1 int32 (2,): see tp_lora_quantize_f32. b_unit float32 (Cout,):
+    hidden_shift int8 (1,), l1 int32 (2,), gradient_unit float32 (2,): see tp_lora_quantize_f32. b_unit float32 (Cout,):
     lora_alpha / r / filter scale.
     """
 
     hidden_shift: Tensor
-    a_scale: Tensor
     l1: Tensor
+    gradient_unit: Tensor
     b_unit: np.ndarray
 
 
 @dataclass(frozen=True)
-class RetrainedState:
-    """What the backward of a retrained layer reads: scales and norm of its filter, which change with training.
+class FoldState:
+    """The channel scales that the backward of a layer applies where they change with training.
 
-    fold_multiplier int16 (Cout,), fold_exponent int32 (1,), l1 int32 (1,).
+    multiplier int16 (Cout,), exponent int32 (1,): scale[c] = multiplier[c] * 2**exponent.
     """
 
-    fold_multiplier: Tensor
-    fold_exponent: Tensor
-    l1: Tensor
+    multiplier: Tensor
+    exponent: Tensor
+
+
+@dataclass(frozen=True)
+class BiasState:
+    """What a trained bias is besides its operand: base + folded + a change of at most `room`.
+
+    base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what a kernel that reads directly has the
+    operand hold as well, see `zero_point_bias`; zeros for others. room: a power of two for which the accumulators have
+    room.
+    """
+
+    base: np.ndarray
+    folded: np.ndarray
+    room: int
+
+
+@dataclass(frozen=True)
+class FactorState:
+    """The trained factors of a layer's output channels and one over them, float32 (Cout,), as integers hold them."""
+
+    factor: Tensor
+    inverse: Tensor
 
 
 def pointwise(positions: int, input_c: int, output_c: int) -> Window:
@@ -64,22 +89,57 @@ def group_fields(window: Window, filters: Tensor) -> dict[str, int]:
     return {"filter_c": filters.shape[-1], "group_c": window.output_c // group_count(window, filters)}
 
 
+def whole_filters(filters: np.ndarray, window: Window, first_channel: np.ndarray) -> np.ndarray:
+    """(Cout,KH,KW,Cin) float64 of filters that read their own last axis of channels from `first_channel` (Cout,) on."""
+    each = filters.reshape(window.output_c, window.kernel_h, window.kernel_w, -1)
+    whole = np.zeros((*each.shape[:-1], window.input_c))
+    for row, first in enumerate(first_channel):
+        whole[row, :, :, first : first + each.shape[-1]] = each[row]
+    return whole
+
+
 def reads_directly(window: Window, filters: Tensor) -> bool:
-    """Whether the kernel reads int8 inputs as they lie, without a column: one tap, no padding, a frozen filter."""
+    """Whether the kernel reads int8 inputs as they lie, without a column: one tap inside the input, a frozen filter."""
+    return filters.data is not None and one_tap_inside(window)
+
+
+def one_tap_inside(window: Window) -> bool:
+    """Whether the window is 1x1 and always inside the input."""
     one_tap = window.kernel_h == window.kernel_w == 1 and not window.pad_top and not window.pad_left
     inside = (window.output_h - 1) * window.stride_h < window.input_h and (
         (window.output_w - 1) * window.stride_w < window.input_w
     )
-    return filters.data is not None and one_tap and inside
+    return one_tap and inside
 
 
-def direct_bias(op: Operation) -> CArray:
-    """The bias of a kernel that reads directly: with what the input's zero point adds to each accumulator."""
-    weights, bias = op.inputs["filter"].data, op.inputs["bias"].data if "bias" in op.inputs else None
+def zero_point_bias(op: Operation) -> np.ndarray:
+    """int64 (Cout,): what the input's zero point adds to each accumulator of a convolution or dense layer."""
+    weights = op.inputs["filter"].data
     assert weights is not None
-    sums = weights.astype(np.int64).reshape(len(weights), -1).sum(1)
-    folded = (0 if bias is None else bias.astype(np.int64)) - op.inputs["input"].zero_point * sums
+    return -op.inputs["input"].zero_point * weights.astype(np.int64).reshape(len(weights), -1).sum(1)
+
+
+def direct_bias(op: Operation) -> Tensor | CArray:
+    """The bias of a kernel that reads directly: with `zero_point_bias`, which a trained one holds by itself."""
+    bias = op.inputs.get("bias")
+    if "trained_bias" in op.attributes:
+        assert bias is not None
+        return bias
+    folded = zero_point_bias(op) + (0 if bias is None else _constant_bias(bias))
     return CArray("int32_t", folded.astype(np.int32), "bias")
+
+
+def _constant_bias(bias: Tensor) -> np.ndarray:
+    assert bias.data is not None
+    return bias.data.astype(np.int64)
+
+
+def layer_bias(op: Operation) -> np.ndarray:
+    """int64 (Cout,): the bias of the frozen layer, zeros where it has none."""
+    trained: BiasState | None = op.attributes.get("trained_bias")
+    if trained is not None:
+        return trained.base
+    return _constant_bias(op.inputs["bias"]) if "bias" in op.inputs else np.zeros(op.output.shape[-1], np.int64)
 
 
 def tap_bytes(window: Window) -> int:
@@ -103,14 +163,15 @@ def filter_scales(op: Operation) -> np.ndarray:
 
 
 def frozen_vjp(kind: str, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
-    """The gradient of a convolution's input by the operator `kind`, where its filter is frozen and has no adapter."""
-    if not builder.needs(op.inputs["input"]):
-        return {}
-    d_acc = builder.through_output(op, d_output, channel_scale=filter_scales(op))
-    d_input = builder.gradient(op.inputs["input"])
-    operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
-    builder.emit(kind, op, operands, {"d_input": d_input}, {"window": op.attributes["window"]})
-    return {"input": d_input}
+    """The gradients of a convolution with a frozen filter and no LoRA; that of its input by the operator `kind`."""
+    d_real, d_acc = output_gradients(op, d_output, builder)
+    gradients = channel_gradients(op, d_real, builder)
+    if builder.needs(op.inputs["input"]):
+        d_input = builder.gradient(op.inputs["input"])
+        operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
+        builder.emit(kind, op, operands, {"d_input": d_input}, {"window": op.attributes["window"]})
+        gradients["input"] = d_input
+    return gradients
 
 
 def multipliers(op: Operation) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +182,7 @@ def multipliers(op: Operation) -> tuple[np.ndarray, np.ndarray]:
 
 
 def requantization(op: Operation, values: dict[str, Value]) -> tuple[np.ndarray, np.ndarray]:
-    """The multipliers and shifts in force: operands of a retrained layer, else the base layer's constants."""
+    """The multipliers and shifts in force: operands where they are trained, else the base layer's constants."""
     if "multiplier" in op.inputs:
         return values["multiplier"], values["shift"]
     return multipliers(op)
@@ -146,6 +207,8 @@ def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.nd
     acc = acc.transpose(1, 0, 2).reshape(len(patches), -1).astype(np.int64)
     if "bias" in op.inputs:
         acc = acc + values["bias"].astype(np.int64)
+    if "trained_bias" in op.attributes:
+        acc = acc - op.attributes["trained_bias"].folded  # which the inputs above have by themselves
     if "hidden" in op.inputs:
         hidden = values["hidden"].reshape(acc.shape[0], -1).astype(np.int64)
         acc = acc + round_half_up_shift(hidden @ values["lora_B"].astype(np.int64).T, values["lora_shift"])
@@ -153,13 +216,14 @@ def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.nd
 
 
 def accumulator_bound(op: Operation) -> int:
-    """The largest |accumulator| of the frozen layer over all int8 inputs."""
-    weights, bias = op.inputs["filter"].data, op.inputs["bias"].data if "bias" in op.inputs else None
+    """The largest |accumulator| over all int8 inputs and all that a bias may be trained to, without a LoRA."""
+    weights = op.inputs["filter"].data
     assert weights is not None
     if op.kind == "DEPTHWISE_CONV_2D":  # (1,KH,KW,Cout)
         weights = weights.reshape(-1, weights.shape[-1]).T
     l1 = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1)
-    return int((l1 * input_range(op.inputs["input"]) + (0 if bias is None else np.abs(bias.astype(np.int64)))).max())
+    room = op.attributes["trained_bias"].room if "trained_bias" in op.attributes else 0
+    return int((l1 * input_range(op.inputs["input"]) + np.abs(layer_bias(op))).max()) + room
 
 
 def input_range(tensor: Tensor) -> int:
@@ -172,57 +236,103 @@ def lora_arguments(op: Operation) -> list[Tensor | int | float | None]:
     return [op.inputs.get(name) for name in LORA_OPERANDS]
 
 
+def lora_start_bytes(op: Operation, together: int = 1) -> int:
+    """Scratch for what accumulators start from where a LoRA adds to them: of `together` positions if its rank is 1."""
+    rank = lora_rank(op)
+    return 4 * op.output.shape[-1] * (together if rank == 1 else min(rank, 1))
+
+
 def lora_rank(op: Operation) -> int:
     """The rank of the layer's LoRA, 0 without one."""
     return op.inputs["lora_B"].shape[-1] if "lora_B" in op.inputs else 0
 
 
-def weighted_vjp(op: Operation, window: Window, d_output: Tensor, d_acc: Tensor, builder: Builder) -> dict[str, Tensor]:
-    """The gradients of a layer with weights: `d_output` at its output, `d_acc` in front of its requantisation.
+def output_gradients(op: Operation, d_output: Tensor, builder: Builder) -> tuple[Tensor, Tensor]:
+    """The gradient of a layer in front of its requantisation: in real units, and times the scales of its channels.
 
-    Emits those of the adapter first, so that `d_acc` may then be overwritten by the input's.
+    The first is `d_output` itself, clamp and all, where nothing that is trained reads it. The attribute
+    `clamped_behind` says that what reads the layer's output already passes no gradient where that was clamped.
     """
-    gradients: dict[str, Tensor] = {}
-    window_attributes = {"window": window}
-    if builder.needs(op.inputs.get("hidden")) or builder.needs(op.inputs.get("lora_B")):
-        state: LoraState = op.attributes["lora"]
-        shared = {"hidden_shift": state.hidden_shift, "a_scale": state.a_scale}
-        attributes = {"b_unit": state.b_unit, "input_scale": input_scale(op), "rank": lora_rank(op)}
-        d_hidden = builder.gradient(op.inputs["hidden"])
-        operands = {"d_acc": d_acc, "lora_B": op.inputs["lora_B"], "lora_shift": op.inputs["lora_shift"]}
-        operands |= {"hidden_shift": state.hidden_shift, "l1": state.l1}
-        builder.emit("LORA_BACKWARD_HIDDEN", op, operands, {"d_hidden": d_hidden}, attributes)
-        d_b = builder.float_gradient(op.inputs["lora_B"])
-        operands = {"d_acc": d_acc, "hidden": op.inputs["hidden"], **shared}
-        builder.emit("LORA_BACKWARD_B", op, operands, {"d_B": d_b}, attributes)
-        gradients |= {"hidden": d_hidden, "lora_B": d_b}
-    retrained: RetrainedState | None = op.attributes.get("retrained")
+    clamp = not op.attributes.get("clamped_behind", False)
+    fold: FoldState | None = op.attributes.get("fold")
+    scales: dict[str, Any] = {"channel_scale": filter_scales(op)}
+    if fold is not None:
+        scales = {"multiplier": fold.multiplier, "exponent": fold.exponent}
+    if not any(builder.needs(op.inputs.get(name)) for name in ("filter", "bias", "multiplier")):
+        return d_output, builder.through_output(op, d_output, clamp, **scales)
+    d_real = builder.through_output(op, d_output, clamp)
+    return d_real, builder.through_output(op, d_real, clamp=False, **scales)
+
+
+def weighted_vjp(op: Operation, window: Window, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
+    """The gradients of a layer with weights, given that of its output.
+
+    Emits those of the adapter first, so that the gradient at the accumulators may then be overwritten by the input's.
+    """
+    d_real, d_acc = output_gradients(op, d_output, builder)
+    gradients = lora_gradients(op, d_acc, builder) if "hidden" in op.inputs else {}
     if builder.needs(op.inputs["filter"]):
-        d_filter = builder.float_gradient(op.inputs["filter"])
-        emit_filter_gradient(builder, op, op.inputs["input"], d_output, d_filter, window)
+        d_filter = builder.parameter_gradient(op.inputs["filter"])
+        emit_filter_gradient(builder, op, op.inputs["input"], d_real, d_filter, window)
         gradients["filter"] = d_filter
-    if "bias" in op.inputs and builder.needs(op.inputs["bias"]):
-        d_bias = builder.float_gradient(op.inputs["bias"])
-        builder.emit("BIAS_BACKWARD", op, {"d_output": d_output}, {"d_bias": d_bias})
-        gradients["bias"] = d_bias
+    gradients |= channel_gradients(op, d_real, builder)
     if builder.needs(op.inputs["input"]):
         d_input = builder.gradient(op.inputs["input"])
         operands = {"d_acc": d_acc, "filter": op.inputs["filter"]}
-        if retrained is not None:
-            operands["l1"] = retrained.l1
-        builder.emit("CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, window_attributes)
+        builder.emit("CONV_2D_BACKWARD_INPUT", op, operands, {"d_input": d_input}, {"window": window})
         gradients["input"] = d_input
     return gradients
 
 
+def channel_gradients(op: Operation, d_real: Tensor, builder: Builder) -> dict[str, Tensor]:
+    """The gradients of what a layer has one of for each output channel: output = factor * (sum + bias)."""
+    factors: FactorState | None = op.attributes.get("factors")
+    gradients: dict[str, Tensor] = {}
+    if factors is not None and builder.needs(op.inputs["multiplier"]):
+        d_factor = builder.parameter_gradient(op.inputs["multiplier"])
+        operands = {"d_output": d_real, "source": op.output, "channel_unit": factors.inverse}
+        assert op.output.scale is not None
+        scale = np.asarray(op.output.scale[:1], np.float32)
+        builder.emit("IA3_BACKWARD", op, operands, {"gradient": d_factor}, {"scale": scale})
+        gradients["multiplier"] = d_factor
+    if builder.needs(op.inputs.get("bias")):
+        d_bias = builder.parameter_gradient(op.inputs["bias"])
+        operands = {"d_output": d_real} | ({} if factors is None else {"channel_unit": factors.factor})
+        builder.emit("BIAS_BACKWARD", op, operands, {"gradient": d_bias})
+        gradients["bias"] = d_bias
+    return gradients
+
+
+def lora_gradients(op: Operation, d_acc: Tensor, builder: Builder) -> dict[str, Tensor]:
+    """The gradients of `hidden` and `lora_B`, given that at the accumulators; A reads the operand `input`."""
+    if not (builder.needs(op.inputs["hidden"]) or builder.needs(op.inputs["lora_B"])):
+        return {}
+    state: LoraState = op.attributes["lora"]
+    d_hidden = builder.gradient(op.inputs["hidden"])
+    operands = {"d_acc": d_acc, "lora_B": op.inputs["lora_B"], "lora_shift": op.inputs["lora_shift"]}
+    operands |= {"hidden_shift": state.hidden_shift, "l1": state.l1}
+    builder.emit("LORA_BACKWARD_HIDDEN", op, operands, {"d_hidden": d_hidden})
+    d_b = builder.parameter_gradient(op.inputs["lora_B"])
+    operands = {"d_output": d_acc, "source": op.inputs["hidden"], "unit": state.gradient_unit}
+    units = {"scale": state.b_unit * input_scale(op), "unit_index": 1}
+    builder.emit("LORA_BACKWARD_B", op, operands, {"gradient": d_b}, units)
+    return {"hidden": d_hidden, "lora_B": d_b}
+
+
 def emit_filter_gradient(
-    builder: Builder, op: Operation, x: Tensor, d_output: Tensor, d_filter: Tensor, window: Window, **divisor: Tensor
+    builder: Builder,
+    op: Operation,
+    x: Tensor,
+    d_output: Tensor,
+    d_filter: Tensor,
+    window: Window,
+    units: dict[str, Tensor] | None = None,
 ) -> None:
-    """Emit CONV_2D_BACKWARD_FILTER for the input `x` of `op`; `divisor` divides the result by a run-time scale."""
+    """Emit CONV_2D_BACKWARD_FILTER for the input `x` of `op`; `units` are its optional operands."""
     assert x.scale is not None
-    attributes = {"window": window, "zero_point": x.zero_point, "input_scale": np.float32(x.scale[0])}
-    operands = {"d_output": d_output, "input": x, **divisor}
-    builder.emit("CONV_2D_BACKWARD_FILTER", op, operands, {"d_filter": d_filter}, attributes)
+    attributes = {"window": window, "scale": np.asarray(x.scale[:1], np.float32), "unit_index": 0}
+    operands = {"d_output": d_output, "source": x, **(units or {})}
+    builder.emit("CONV_2D_BACKWARD_FILTER", op, operands, {"gradient": d_filter}, attributes)
 
 
 def check_requantization(op: Operation) -> str | None:

@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from tinypeft.optimizers.base import OPTIMIZERS, Optimizer, register
+from tinypeft.optimizers.base import OPTIMIZERS, Optimizer, Shared, register
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["OPTIMIZERS", "Optimizer", "register"]
+__all__ = ["OPTIMIZERS", "Optimizer", "Shared", "register"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinypeft.ir import Operation, Purpose, Tensor
-from tinypeft.ops import OPS
-from tinypeft.optimizers.base import Optimizer, register
+from tinypeft.ir import Operation, Tensor
+from tinypeft.optimizers.base import Optimizer, register, state_of
 
 
 @register
@@ -14,12 +13,10 @@ class SgdOptimizer(Optimizer):
     """The operator SGD."""
 
     name = "sgd"
+    reads = ("momentum", "nesterov", "weight_decay")
 
     def states(self, master: Tensor, settings: dict[str, Any]) -> dict[str, Tensor]:
-        if not settings.get("momentum"):
-            return {}
-        velocity = Tensor(f"{master.name}_velocity", master.shape, "float32", Purpose.OPTIMIZER_STATE)
-        return {"velocity": velocity}
+        return {"velocity": state_of(master, "velocity")} if settings["momentum"] else {}
 
     def update(
         self,
@@ -29,6 +26,5 @@ class SgdOptimizer(Optimizer):
         states: dict[str, Tensor],
         settings: dict[str, Any],
     ) -> Operation:
-        inputs = {"gradient": gradient, "learning_rate": learning_rate, "master": master, **states}
-        attributes = {"momentum": settings.get("momentum", 0.0)}
-        return Operation(OPS["SGD"], f"{master.name}_update", inputs, {"master": master, **states}, attributes)
+        attributes = {name: settings[name] for name in self.reads}
+        return self.operation("SGD", master, gradient, learning_rate, states, attributes)

@@ -82,8 +82,9 @@ def render_build_files(
     firmware_sources: Iterable[str],
     host_sources: Iterable[str],
     weights_region: str = "",
+    defines: Iterable[str] = (),
 ) -> dict[str, bytes]:
-    """Makefile, CMake files and README; the sources are paths of C files inside the project."""
+    """Makefile, CMake files and README; the sources are paths of C files inside the project, `defines` their macros."""
     values = {
         "board": board,
         "model_name": model_name,
@@ -91,7 +92,7 @@ def render_build_files(
         "model_sources": sorted(model_sources),
         "firmware_sources": sorted(firmware_sources),
         "host_sources": sorted(host_sources),
-        "c_flags": C_FLAGS,
+        "c_flags": [*C_FLAGS, *(f"-D{define}" for define in defines)],
         "includes": INCLUDES,
         "include_flags": [f"-I{folder}" for folder in INCLUDES],
         "board_includes": BOARD_INCLUDES,

@@ -32,9 +32,12 @@ def retarget_project(directory: Path | str, board: Board) -> Path:
         manifest["stack_bytes"],
         {},
         manifest.get("memory", {}).get("weights_region", ""),
+        manifest.get("defines", ()),
     )
     content |= {path: data for path, data in own.items() if path in content}
-    content["manifest.json"] = project_manifest(board, manifest["model"], manifest["stack_bytes"], {}, content)
+    content["manifest.json"] = project_manifest(
+        board, manifest["model"], manifest["stack_bytes"], {}, content, manifest.get("defines", ())
+    )
     target = source / "build" / board.name
     if _differs(target, content):
         write_files(target, content)

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +24,7 @@ PROJECT_FORMAT = "tinypeft-project-1"
 _SHARED_KERNEL = "tp_arithmetic.c"
 _FIRMWARE_ONLY = ("main.c", "tp_board.c")
 _HOST_ONLY = ("host_twin.c",)
-_OUR_KEYS = ("format", "tinypeft", "board", "model", "stack_bytes", "files")
+_OUR_KEYS = ("format", "tinypeft", "board", "model", "stack_bytes", "defines", "files")
 
 
 def write_project(
@@ -38,6 +38,7 @@ def write_project(
     manifest: Mapping[str, Any],
     files: Mapping[str, bytes],
     weights_region: str = "",
+    defines: Sequence[str] = (),
     prepare: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the project to `directory` and return its absolute path.
@@ -48,13 +49,14 @@ def write_project(
     manifest        further keys of manifest.json (JSON values)
     files           file name under model/ -> content
     weights_region  the flash for constant tables; empty for that of the code
+    defines         macros of every source, NAME=VALUE
     prepare         called with the complete folder before it appears, to build in it; if it raises, nothing is written
 
     The same arguments give the same bytes. The folder appears in one step; an earlier tinypeft project there is
     replaced. Raises OutputError where `directory` holds anything else or cannot be written.
     """
-    content = project_files(board, model_name, sources, kernels, stack_bytes, files, weights_region)
-    content["manifest.json"] = project_manifest(board, model_name, stack_bytes, manifest, content)
+    content = project_files(board, model_name, sources, kernels, stack_bytes, files, weights_region, defines)
+    content["manifest.json"] = project_manifest(board, model_name, stack_bytes, manifest, content, defines)
     return write_files(directory, content, prepare)
 
 
@@ -89,6 +91,7 @@ def project_files(
     stack_bytes: int,
     files: Mapping[str, bytes],
     weights_region: str = "",
+    defines: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Every file of a project but its manifest, by path; the arguments are those of `write_project`."""
     if stack_bytes <= 0 or stack_bytes % 8:
@@ -112,6 +115,7 @@ def project_files(
             if Path(path).name not in _FIRMWARE_ONLY and not path.startswith(("firmware/consoles/", "firmware/clocks/"))
         ],
         weights_region=weights_region,
+        defines=defines,
     )
     return content
 
@@ -137,7 +141,12 @@ def _firmware_files(board: Board, kernels: set[str]) -> dict[str, bytes]:
 
 
 def project_manifest(
-    board: Board, model_name: str, stack_bytes: int, extra: Mapping[str, Any], content: Mapping[str, bytes]
+    board: Board,
+    model_name: str,
+    stack_bytes: int,
+    extra: Mapping[str, Any],
+    content: Mapping[str, bytes],
+    defines: Sequence[str] = (),
 ) -> bytes:
     """The text of manifest.json for the files `content`, with the keys of `extra`."""
     clashing = sorted(set(extra) & set(_OUR_KEYS))
@@ -150,6 +159,7 @@ def project_manifest(
         "board": board.name,
         "model": model_name,
         "stack_bytes": stack_bytes,
+        "defines": list(defines),
         "files": {path: hashlib.sha256(data).hexdigest() for path, data in content.items()},
     }
     return (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()

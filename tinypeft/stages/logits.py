@@ -19,17 +19,18 @@ def attach_logits(
     """A copy of `graph` whose last output is the logits, int32 with a power of two as scale, and that tensor.
 
     The logits are the accumulators of the final linear dense layer, in front of operators that are `passed_over` since
-    the loss contains them; for a model that ends otherwise, its int8 output. Raises ModelError where `classes` are
-    wanted and the output is no vector (1,classes), AdapterError where a retrained layer lies in front of its end.
+    the loss contains them; for a model that ends otherwise, and where factors of its classes are trained, its int8
+    output. Raises ModelError where `classes` are wanted and the output is no vector (1,classes), AdapterError where a
+    retrained layer lies in front of its end.
     """
     final = _final_operation(graph, (*_PASSED_OVER, *passed_over))
     for retrained in graph.operations:
-        if "logit_scale" in retrained.attributes and retrained is not final:
+        if "output_shift" in retrained.attributes and "filter" in retrained.inputs and retrained is not final:
             raise AdapterError(
                 f"layer {retrained.layer} cannot be retrained: the loss reads what {final.name}, a {final.kind}, gives",
                 "leave it as it is with --modules-to-save none",
             )
-    operation = _dense_logits(final) if _linear(final) else _output_logits(final)
+    operation = _dense_logits(final) if _linear(final) and "factors" not in final.attributes else _output_logits(final)
     problem = operation.op.check(operation)
     if problem is not None and not classes:
         operation, problem = _output_logits(final), None

@@ -19,17 +19,31 @@ static inline void tp_widen_s8(const int8_t *input, int32_t count, int32_t input
  * first of the channels that are gathered. */
 static inline void tp_gather_window_s8(const tp_window *w, const int8_t *input, int32_t channels, int32_t input_offset,
                                        int32_t oy, int32_t ox, int16_t *column) {
+  const tp_taps taps = tp_window_taps(ox, w->stride_w, w->pad_left, w->dilation_w, w->kernel_w, w->input_w);
+  const int together = w->dilation_w == 1 && channels == w->input_c; /* the taps of a row lie one behind the other */
+  const int32_t before = taps.begin * channels;
+  const int32_t inside = (taps.end - taps.begin) * channels;
+  const int32_t row = w->kernel_w * channels;
   for (int32_t i = 0; i < w->kernel_h; i++) {
     const int32_t y = oy * w->stride_h - w->pad_top + i * w->dilation_h;
-    for (int32_t j = 0; j < w->kernel_w; j++) {
-      const int32_t x = ox * w->stride_w - w->pad_left + j * w->dilation_w;
-      if (y < 0 || y >= w->input_h || x < 0 || x >= w->input_w) {
-        memset(column, 0, (size_t)channels * sizeof *column);
-      } else {
-        tp_widen_s8(input + (y * w->input_w + x) * w->input_c, channels, input_offset, column);
-      }
-      column += channels;
+    if (y < 0 || y >= w->input_h || inside == 0) {
+      memset(column, 0, (size_t)row * sizeof *column);
+      column += row;
+      continue;
     }
+    const int8_t *source = input + (y * w->input_w + taps.origin + taps.begin * w->dilation_w) * w->input_c;
+    if (inside < row) {
+      memset(column, 0, (size_t)row * sizeof *column);
+    }
+    if (together) {
+      tp_widen_s8(source, inside, input_offset, column + before);
+    } else {
+      for (int32_t at = before; at < before + inside; at += channels) {
+        tp_widen_s8(source, channels, input_offset, column + at);
+        source += w->dilation_w * w->input_c;
+      }
+    }
+    column += row;
   }
 }
 
@@ -114,16 +128,6 @@ static inline void tp_dot_columns_s8(const int16_t *column, const int8_t *filter
     }
     acc[j] = a;
   }
-}
-
-/* What a LoRA adds to one accumulator: (lora_B . hidden) >> shift, rounded half up; a negative shift goes left. */
-static inline int32_t tp_lora_up(const int16_t *hidden, const int8_t *lora_B, int32_t rank, int32_t shift) {
-  int32_t acc = 0;
-  for (int32_t r = 0; r < rank; r++) {
-    acc += (int32_t)lora_B[r] * hidden[r];
-  }
-  /* a shift below 0 stays inside int32, as the quantiser has bounded it; above 24 there is none */
-  return shift > 0 ? tp_round_shift_s32(acc, shift) : (int32_t)((uint32_t)acc << -shift);
 }
 
 #endif

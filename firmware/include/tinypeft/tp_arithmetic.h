@@ -7,9 +7,8 @@
 
 #include "tp_types.h"
 
-#define TP_BFP16_MAX 32767
-/* Largest bound of an int32 accumulator that leaves room for the half of a rounding shift of up to 17 bits. */
-#define TP_ACCUMULATOR_MAX 0x7FFE0000
+/* Largest bound of an int32 accumulator that leaves room for the half of a rounding shift of up to 25 bits. */
+#define TP_ACCUMULATOR_MAX 0x7F000000
 /* Where acc * 2^shift would leave int32, it saturates here: zero points can still be added. */
 #define TP_REQUANTIZE_MAX 0x7FFFFF00
 /* What masters and velocities are kept within; beyond it training has diverged. */
@@ -111,10 +110,13 @@ int32_t tp_exponential(int64_t x, int32_t exponent);
 /* ln(x / 2^31) in units of 2^-26, of 2^31 <= x < 2^62; error below 3e-8. */
 int32_t tp_log_fixed(uint64_t x);
 
-/* The smallest shift >= 0 that brings `bound` into int16 after rounding. */
-static inline int32_t tp_narrow_shift(int64_t bound) {
+/* The smallest shift >= 0 that brings `bound` to `limit`, 127 or 32767, after rounding. */
+static inline int32_t tp_narrow_shift(int64_t bound, int32_t limit) {
   int32_t shift = 0;
-  while (tp_round_shift_s64(bound, shift) > TP_BFP16_MAX) {
+  while (bound >> shift >= 1 << 24) {
+    shift += 8; /* and more */
+  }
+  while (tp_round_shift_s64(bound, shift) > limit) {
     shift++;
   }
   return shift;
@@ -129,8 +131,8 @@ static inline int32_t tp_accumulator_shift(int32_t peak, int32_t l1) {
   return shift;
 }
 
-/* The exponent at which a + b, of magnitudes up to the bounds, fits int16 mantissas after rounding each. */
-int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b);
+/* The exponent at which |a + b|, of magnitudes up to the bounds, is at most `limit` after rounding each. */
+int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b, int32_t exponent_b, int32_t limit);
 
 /* 2^exponent; below the normal range 0, above it the largest power. */
 static inline float tp_exp2i(int32_t exponent) {
@@ -168,8 +170,19 @@ static inline int32_t tp_float_exponent(float x) {
   return (int32_t)((bits >> 23) & 0xFFu) - 127;
 }
 
-/* An int64 sum times 2^exponent: 24 bits kept, rounded half up, then one exact scaling. |total| < 2^53. */
-float tp_wide_to_f32(int64_t total, int32_t exponent);
+
+/* The square root, correctly rounded; 0 for what is not above 0. */
+float tp_sqrt_f32(float x);
+
+/* cos(pi * x) for 0 <= x <= 1, within 3e-7. */
+float tp_cos_pi_f32(float x);
+
+/* The state behind `state`, neither of which is 0. */
+static inline uint32_t tp_xorshift32(uint32_t state) {
+  state ^= state << 13;
+  state ^= state >> 17;
+  return state ^ state << 5;
+}
 
 /* `count` values in [-bound, bound) from xorshift32; returns the next state. `state` is not 0. */
 uint32_t tp_uniform_f32(uint32_t state, float *values, int32_t count, float bound);

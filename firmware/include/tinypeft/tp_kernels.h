@@ -4,8 +4,11 @@
 
 #include "tp_kernels_backward.h"
 #include "tp_kernels_binary.h"
+#include "tp_kernels_bottleneck.h"
+#include "tp_kernels_channel.h"
 #include "tp_kernels_conv.h"
 #include "tp_kernels_elementwise.h"
+#include "tp_kernels_input_offset.h"
 #include "tp_kernels_layout.h"
 #include "tp_kernels_lookup.h"
 #include "tp_kernels_loss.h"
@@ -13,6 +16,8 @@
 #include "tp_kernels_reduce.h"
 #include "tp_kernels_resize.h"
 #include "tp_kernels_softmax.h"
+#include "tp_kernels_sparse.h"
 #include "tp_kernels_train.h"
+#include "tp_optimizer.h"
 
 #endif

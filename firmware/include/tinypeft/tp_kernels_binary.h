@@ -70,8 +70,8 @@ typedef struct {
 } tp_scaled_backward_params;
 
 /* mantissa = (self_coefficient * self + other_coefficient * other + constant) >> factor_shift. */
-void tp_scaled_backward_s16(const tp_scaled_backward_params *params, const tp_bfp16 *d_output, const int8_t *self,
-                            const int8_t *other, tp_bfp16 *d_self);
+void tp_scaled_backward_s16(const tp_scaled_backward_params *params, const tp_bfp *d_output, const int8_t *self,
+                            const int8_t *other, tp_bfp *d_self);
 
 typedef struct {
   tp_broadcast broadcast;
@@ -80,8 +80,8 @@ typedef struct {
 } tp_selected_backward_params;
 
 /* mantissa = 1 where sign * (self - other) >= margin, else 0. */
-void tp_selected_backward_s16(const tp_selected_backward_params *params, const tp_bfp16 *d_output, const int8_t *self,
-                              const int8_t *other, tp_bfp16 *d_self);
+void tp_selected_backward_s16(const tp_selected_backward_params *params, const tp_bfp *d_output, const int8_t *self,
+                              const int8_t *other, tp_bfp *d_self);
 
 typedef struct {
   tp_broadcast broadcast;
@@ -92,7 +92,7 @@ typedef struct {
 } tp_prelu_backward_params;
 
 /* mantissa = one where self > zero_point, else the slope. */
-void tp_prelu_backward_s16(const tp_prelu_backward_params *params, const tp_bfp16 *d_output, const int8_t *self,
-                           const int8_t *other, tp_bfp16 *d_self);
+void tp_prelu_backward_s16(const tp_prelu_backward_params *params, const tp_bfp *d_output, const int8_t *self,
+                           const int8_t *other, tp_bfp *d_self);
 
 #endif

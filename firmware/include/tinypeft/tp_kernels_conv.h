@@ -42,22 +42,24 @@ typedef struct {
   int32_t rank; /* columns of lora_B; 0: no adapter */
   int32_t filter_c; /* input channels that a filter reads: those of its group */
   int32_t group_c;  /* output channels of a group; with one group all of them */
+  int32_t direct;   /* whether the window is 1x1 and inside the input, which is then read as it lies */
 } tp_conv_params;
 
 /* output = clamp(requantize(bias + sum filter*(input + input_offset) [+ (lora_B . hidden) >> lora_shift])), rounded twice.
  * input (H,W,Cin), filter (Cout,KH,KW,filter_c), bias, multiplier, shift (Cout), output (OH,OW,Cout). bias may be NULL.
  * Output channels g*group_c onwards read input channels g*filter_c onwards.
  * hidden (OH,OW,rank), lora_B (Cout,rank), lora_shift (Cout) are not read where rank is 0.
- * column: scratch of KH*KW*filter_c int16; or NULL for a 1x1 window without padding, where bias then holds
- * input_offset * sum filter too. output may lie in front of input as far as Op.behind says, and overwrite it. */
+ * Where it reads directly bias holds input_offset * sum filter too. scratch: Cout int32 for a LoRA, 3 * Cout if its rank
+ * is 1, then KH*KW*filter_c int16 unless it reads directly; NULL for neither.
+ * output may lie in front of input as far as Op.behind says, and overwrite it. */
 void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
                 const int32_t *multiplier, const int32_t *shift, const int16_t *hidden, const int8_t *lora_B,
-                const int8_t *lora_shift, int8_t *output, void *column);
+                const int8_t *lora_shift, int8_t *output, void *scratch);
 
 /* Transposed: the window is that of the convolution from output to input, of which this is the adjoint. Each output is
  * the clamped, requantised sum of bias and filter*(input + input_offset) over the windows that cover it.
  * input (window.output_h,window.output_w,Cin), filter (Cout,KH,KW,Cin), output (window.input_h,window.input_w,Cout).
- * bias may be NULL. rank, filter_c and group_c are not read. column: scratch of KH*KW*Cin int16. */
+ * bias may be NULL. rank and what follows it are not read. column: scratch of KH*KW*Cin int16. */
 void tp_transpose_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
                           const int32_t *multiplier, const int32_t *shift, int8_t *output, void *column);
 
@@ -74,29 +76,40 @@ typedef struct {
   int32_t activation_min, activation_max;
   int32_t rank;
   int32_t logit_exponent; /* of tp_dense_logits_s8 */
+  int32_t direct; /* whether the input is read as it lies; bias then holds input_offset * sum filter too */
 } tp_fully_connected_params;
 
 /* input (positions,Cin), filter (Cout,Cin), output (positions,Cout); as tp_conv_s8, but rounded once.
- * column: scratch of Cin int16; or NULL, where bias then holds input_offset * sum filter too. output may lie in front of
+ * scratch: Cout int32 for a LoRA, then Cin int16 unless it reads directly; NULL for neither. output may lie in front of
  * input as far as Op.behind says, and overwrite it. */
 void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                            const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
-                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *column);
+                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch);
 
 /* The same accumulators as fixed point: logits[c] * 2^logit_exponent = acc[c] * scale[c], rounded half up, saturated.
  * Integers throughout: only the bits of scale are read. */
 void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                         const int32_t *bias, const float *scale, const int16_t *hidden, const int8_t *lora_B,
-                        const int8_t *lora_shift, int32_t *logits, void *column);
+                        const int8_t *lora_shift, int32_t *logits, void *scratch);
 
 typedef struct {
   tp_window window; /* output_c is the rank */
   int32_t input_offset;
+  int32_t pointwise; /* whether the window is 1x1 and never leaves the input */
 } tp_lora_down_params;
 
 /* hidden = (sum lora_A * (input + input_offset)) >> hidden_shift, rounded half up; the shift rules saturation out.
- * lora_A (r,KH,KW,Cin), hidden_shift (1), hidden (OH,OW,r). column: scratch of KH*KW*Cin int16. */
+ * lora_A (r,KH,KW,Cin), hidden_shift (1), hidden (OH,OW,r). */
 void tp_lora_down_s8(const tp_lora_down_params *params, const int8_t *input, const int8_t *lora_A,
-                     const int8_t *hidden_shift, int16_t *hidden, void *column);
+                     const int8_t *hidden_shift, int16_t *hidden);
+
+typedef struct {
+  int32_t rows, row_size;
+} tp_int4_params;
+
+/* int4 is two values a byte, the first in the low nibble. Unpacked, row r is multiplier[r] times its values; packing
+ * takes multiples of it, at most 7 times. */
+void tp_pack_int4_s8(const tp_int4_params *params, const int8_t *values, const int8_t *multiplier, uint8_t *packed);
+void tp_unpack_int4_s8(const tp_int4_params *params, const uint8_t *packed, const int8_t *multiplier, int8_t *output);
 
 #endif

@@ -1,5 +1,5 @@
 /* Operators that move data without computing: slices, transposes, padding, concatenation, gathering; and their
- * gradients. Gradients are tp_bfp16; an output's mantissa pointer is set by the caller, its exponent and peak by the
+ * gradients. Gradients are tp_bfp; an output's mantissa pointer is set by the caller, its exponent and peak by the
  * kernel. */
 #ifndef TP_KERNELS_LAYOUT_H
 #define TP_KERNELS_LAYOUT_H
@@ -21,7 +21,7 @@ typedef struct {
 void tp_strided_copy_s8(const tp_strided *params, const int8_t *input, int8_t *output);
 
 /* The same of a gradient. */
-void tp_strided_copy_s16(const tp_strided *params, const tp_bfp16 *d_output, tp_bfp16 *d_input);
+void tp_strided_copy_s16(const tp_strided *params, const tp_bfp *d_output, tp_bfp *d_input);
 
 typedef struct {
   tp_strided inner; /* of the larger array */
@@ -33,7 +33,7 @@ typedef struct {
 void tp_pad_s8(const tp_strided_fill_params *params, const int8_t *input, int8_t *output);
 
 /* d_input (params->size) = 0 everywhere but at the elements params->inner, which are d_output (dense). */
-void tp_strided_scatter_s16(const tp_strided_fill_params *params, const tp_bfp16 *d_output, tp_bfp16 *d_input);
+void tp_strided_scatter_s16(const tp_strided_fill_params *params, const tp_bfp *d_output, tp_bfp *d_input);
 
 typedef struct {
   int32_t count;       /* of inputs */
@@ -73,6 +73,6 @@ typedef struct {
 } tp_gather_backward_params;
 
 /* d_input = sum of d_output over the copies of each input. */
-void tp_gather_backward_s16(const tp_gather_backward_params *params, const tp_bfp16 *d_output, tp_bfp16 *d_input);
+void tp_gather_backward_s16(const tp_gather_backward_params *params, const tp_bfp *d_output, tp_bfp *d_input);
 
 #endif

@@ -20,7 +20,7 @@ typedef struct {
 } tp_lookup_backward_params;
 
 /* d_input = d_output * derivative at `input`. In place on d_output allowed. */
-void tp_lookup_backward_s16(const tp_lookup_backward_params *params, const tp_bfp16 *d_output, const int8_t *input,
-                            tp_bfp16 *d_input);
+void tp_lookup_backward_s16(const tp_lookup_backward_params *params, const tp_bfp *d_output, const int8_t *input,
+                            tp_bfp *d_input);
 
 #endif

@@ -27,7 +27,7 @@ typedef struct {
  * loss = weight * -sum t * log(softmax(logits)); d_logits = weight * (softmax(logits) - t). 0 <= label < classes.
  * scratch: `classes` values. */
 void tp_softmax_cross_entropy_s32(const tp_softmax_cross_entropy_params *params, const int32_t *logits, int32_t label,
-                                  int32_t *loss, tp_bfp16 *d_logits, int32_t *logit_range, int32_t *scratch);
+                                  int32_t *loss, tp_bfp *d_logits, int32_t *logit_range, int32_t *scratch);
 
 typedef struct {
   int32_t size;
@@ -38,7 +38,7 @@ typedef struct {
 /* loss = mean of -t * log(p) - (1 - t) * log(1 - p), p = sigmoid(logits); d_logits = (p - t) / size.
  * target (size): t in Q16.16, limited to [0, 1]. scratch: `size` values. */
 void tp_binary_cross_entropy_s32(const tp_binary_cross_entropy_params *params, const int32_t *logits,
-                                 const int32_t *target, int32_t *loss, tp_bfp16 *d_logits, int32_t *logit_range,
+                                 const int32_t *target, int32_t *loss, tp_bfp *d_logits, int32_t *logit_range,
                                  int32_t *scratch);
 
 typedef struct {
@@ -52,7 +52,7 @@ typedef struct {
 /* loss = mean of (logits - target)^2; d_logits = 2 * (logits - target) / size. target (size) in Q16.16; where it is
  * NULL, it is `input` (size). */
 void tp_mean_squared_error_s32(const tp_mean_squared_error_params *params, const int32_t *logits,
-                               const int32_t *target, const int8_t *input, int32_t *loss, tp_bfp16 *d_logits,
+                               const int32_t *target, const int8_t *input, int32_t *loss, tp_bfp *d_logits,
                                int32_t *logit_range);
 
 typedef struct {

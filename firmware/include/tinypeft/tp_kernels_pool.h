@@ -24,8 +24,8 @@ typedef struct {
 } tp_average_pool_backward_params;
 
 /* d_input = sum over the windows that cover an input of d_output / taps. d_output (OH,OW,C), d_input (H,W,C). */
-void tp_average_pool_backward_s16(const tp_average_pool_backward_params *params, const tp_bfp16 *d_output,
-                                  tp_bfp16 *d_input);
+void tp_average_pool_backward_s16(const tp_average_pool_backward_params *params, const tp_bfp *d_output,
+                                  tp_bfp *d_input);
 
 typedef struct {
   tp_window window;
@@ -33,7 +33,7 @@ typedef struct {
 } tp_max_pool_backward_params;
 
 /* Each window's d_output goes to its first largest input in row-major order; `input` is the forward pass's. */
-void tp_max_pool_backward_s16(const tp_max_pool_backward_params *params, const tp_bfp16 *d_output, const int8_t *input,
-                              tp_bfp16 *d_input);
+void tp_max_pool_backward_s16(const tp_max_pool_backward_params *params, const tp_bfp *d_output, const int8_t *input,
+                              tp_bfp *d_input);
 
 #endif

@@ -37,7 +37,7 @@ typedef struct {
 } tp_mean_backward_params;
 
 /* d_input[p,c] = d_output[c] / count. d_output (C), d_input (count,C). */
-void tp_mean_backward_s16(const tp_mean_backward_params *params, const tp_bfp16 *d_output, tp_bfp16 *d_input);
+void tp_mean_backward_s16(const tp_mean_backward_params *params, const tp_bfp *d_output, tp_bfp *d_input);
 
 typedef struct {
   tp_axes kept, reduced; /* of d_input */
@@ -45,8 +45,8 @@ typedef struct {
 } tp_mean_axes_backward_params;
 
 /* The same over any axes. */
-void tp_mean_axes_backward_s16(const tp_mean_axes_backward_params *params, const tp_bfp16 *d_output,
-                               tp_bfp16 *d_input);
+void tp_mean_axes_backward_s16(const tp_mean_axes_backward_params *params, const tp_bfp *d_output,
+                               tp_bfp *d_input);
 
 typedef struct {
   tp_axes kept, reduced; /* of the input */
@@ -57,7 +57,7 @@ typedef struct {
 void tp_reduce_extreme_s8(const tp_reduce_extreme_params *params, const int8_t *input, int8_t *output);
 
 /* Each d_output goes to the first of the extreme elements in row-major order; `input` is the forward pass's. */
-void tp_reduce_extreme_backward_s16(const tp_reduce_extreme_params *params, const tp_bfp16 *d_output,
-                                    const int8_t *input, tp_bfp16 *d_input);
+void tp_reduce_extreme_backward_s16(const tp_reduce_extreme_params *params, const tp_bfp *d_output,
+                                    const int8_t *input, tp_bfp *d_input);
 
 #endif

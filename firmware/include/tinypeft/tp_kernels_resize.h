@@ -27,7 +27,7 @@ typedef struct {
 } tp_resize_bilinear_backward_params;
 
 /* d_input (N,H,W,C) = sum of d_output (N,OH,OW,C) over the outputs that each input has weight in. */
-void tp_resize_bilinear_backward_s16(const tp_resize_bilinear_backward_params *params, const tp_bfp16 *d_output,
-                                     tp_bfp16 *d_input);
+void tp_resize_bilinear_backward_s16(const tp_resize_bilinear_backward_params *params, const tp_bfp *d_output,
+                                     tp_bfp *d_input);
 
 #endif

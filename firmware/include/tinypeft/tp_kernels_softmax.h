@@ -20,7 +20,7 @@ typedef struct {
 
 /* d_input = p * (d_output - mean of d_output weighted by p) of each row; `output` holds p as tp_softmax_s8 gives it.
  * In place on d_output allowed. */
-void tp_softmax_backward_s16(const tp_softmax_backward_params *params, const tp_bfp16 *d_output, const int8_t *output,
-                             tp_bfp16 *d_input);
+void tp_softmax_backward_s16(const tp_softmax_backward_params *params, const tp_bfp *d_output, const int8_t *output,
+                             tp_bfp *d_input);
 
 #endif

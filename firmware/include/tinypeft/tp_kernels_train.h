@@ -1,28 +1,49 @@
-/* Initialisation and optimisers. */
+/* Initialisation, and updates by gradients. */
 #ifndef TP_KERNELS_TRAIN_H
 #define TP_KERNELS_TRAIN_H
 
+#include "tp_optimizer.h"
 #include "tp_types.h"
 
-typedef struct {
-  int32_t size;
-  float momentum;
-} tp_sgd_params;
+/* What happened to a row of masters since it was quantised: nothing, an update, or it was written from outside. */
+enum { TP_ROW_CLEAN = 0, TP_ROW_CHANGED = 1, TP_ROW_WRITTEN = 2 };
 
-/* velocity = momentum * velocity + gradient; master -= learning_rate * velocity; both kept within +-TP_MASTER_LIMIT,
- * not a number becomes 0. velocity is NULL where momentum is 0. */
-void tp_sgd_f32(const tp_sgd_params *params, const float *gradient, float learning_rate, float *master,
-                float *velocity);
+/* Row `row` of a parameter's gradient: the sums over positions, rounded to `shift` bits fewer, into `gradient`.
+ * Returns whether one of them is not 0. */
+typedef int (*tp_gradient_function)(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
+                                    int32_t shift, int32_t *gradient);
 
 typedef struct {
-  int32_t size;
-} tp_accumulate_params;
+  int32_t rows, row_size;
+  int32_t is_vector; /* one row; row_changed has its elements */
+  tp_optimizer_function update;
+  const void *update_params;
+  /* of tp_update_rows alone: */
+  int64_t reach;      /* largest |sum| over the largest mantissa of d_output */
+  int32_t skips_zero; /* leave out rows of zeros, which change nothing */
+  tp_gradient_function gradient;
+  const void *gradient_params;
+  const float *scale; /* (rows): what a sum is worth; NULL: uniform_scale */
+  float uniform_scale;
+  int32_t unit_index;
+} tp_update_params;
 
-/* sum += gradient. */
-void tp_accumulate_f32(const tp_accumulate_params *params, const float *gradient, float *sum);
+/* Update a parameter by its gradient, a row at a time: sums * 2^exponent * scale * unit[unit_index] *
+ * channel_unit[row], of which unit and channel_unit (rows) may be NULL. row_changed (rows), unless NULL, becomes at
+ * least TP_ROW_CHANGED for each row that was not left out. scratch: row_size float. */
+void tp_update_rows(const tp_update_params *params, const tp_bfp *d_output, const void *source, const float *unit,
+                    const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
+                    void *const *states, void *scratch);
 
-/* mean = sum / count, sum = 0; mean = 0 where count is 0. In place is not allowed. */
-void tp_take_mean_f32(const tp_accumulate_params *params, int32_t count, float *sum, float *mean);
+/* Update a parameter by sums / count [* factor[0]], 0 where count is 0, and clear the sums. scratch: row_size float. */
+void tp_update_from_sums(const tp_update_params *params, int32_t count, const float *factor, float learning_rate,
+                         float *sums, float *master, int8_t *row_changed, void *const *states, void *scratch);
+
+/* The same for a parameter that is a vector: one row, of which scale and channel_unit have an element each. row_changed
+ * (row_size) becomes at least TP_ROW_CHANGED where the sum is not 0, or everywhere where zeros are not left out. */
+void tp_update_vector(const tp_update_params *params, const tp_bfp *d_output, const void *source, const float *unit,
+                      const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
+                      void *const *states, void *scratch);
 
 typedef struct {
   int32_t size;
@@ -32,6 +53,22 @@ typedef struct {
 
 /* size values in [-bound, bound), determined by seed and stream. */
 void tp_initialize_uniform_f32(const tp_initialize_uniform_params *params, int32_t seed, float *master);
+
+typedef struct {
+  int32_t size;
+  int32_t stream;
+  float deviation;
+} tp_initialize_normal_params;
+
+/* size values around 0, nearly normal: each the sum of 12 uniforms, whose variance is 1, times deviation. */
+void tp_initialize_normal_f32(const tp_initialize_normal_params *params, int32_t seed, float *master);
+
+typedef struct {
+  int32_t size;
+} tp_initialize_from_table_params;
+
+/* master (size) = table. */
+void tp_initialize_from_table_f32(const tp_initialize_from_table_params *params, const float *table, float *master);
 
 typedef struct {
   int32_t size;
@@ -48,9 +85,19 @@ typedef struct {
 void tp_initialize_constant_s32(const tp_initialize_constant_s32_params *params, int32_t *state);
 
 typedef struct {
+  int32_t size;
+} tp_initialize_zero_params;
+
+/* size bytes of 0. */
+void tp_initialize_zero(const tp_initialize_zero_params *params, void *state);
+
+typedef struct {
   int32_t channels, per_channel;
   const float *unit; /* (channels): real value of one integer step */
 } tp_initialize_from_base_params;
+
+/* row_changed[i] = value, one of TP_ROW_. */
+void tp_mark_rows_s8(int32_t rows, int32_t value, int8_t *row_changed);
 
 /* master[c,i] = weights[c,i] * unit[c]. */
 void tp_initialize_from_base_s8(const tp_initialize_from_base_params *params, const int8_t *weights, float *master);

@@ -23,24 +23,45 @@
 #define TP_SECTION(name)
 #endif
 
+/* A loop in a function of its own has the registers to itself. */
+#ifdef __GNUC__
+#define TP_NOINLINE __attribute__((noinline))
+#else
+#define TP_NOINLINE
+#endif
+
 #define TP_STATUS_ENUM(name, value, text) name = (value),
 typedef enum { TP_STATUS_TABLE(TP_STATUS_ENUM) TP_STATUS_END = 1 } tp_status;
 
 /* The text of a status; "unknown status" for any other value. */
 const char *tp_status_text(tp_status status);
 
-/* Block floating point: value[i] = mantissa[i] * 2^exponent. `peak` is the largest |mantissa|, 0 to 32767,
+/* Bits of a gradient's mantissa, 16 or 8: one number for all sources of a build. */
+#ifndef TP_GRADIENT_BITS
+#define TP_GRADIENT_BITS 16
+#endif
+#if TP_GRADIENT_BITS == 16
+typedef int16_t tp_mantissa;
+#define TP_BFP_MAX 32767
+#elif TP_GRADIENT_BITS == 8
+typedef int8_t tp_mantissa;
+#define TP_BFP_MAX 127
+#else
+#error "TP_GRADIENT_BITS must be 16 or 8"
+#endif
+
+/* Block floating point: value[i] = mantissa[i] * 2^exponent. `peak` is the largest |mantissa|, 0 to TP_BFP_MAX,
  * kept by every kernel that writes the mantissas, so that the next one can bound its result beforehand. */
 typedef struct {
-  int16_t *mantissa;
+  tp_mantissa *mantissa;
   int32_t exponent;
   int32_t peak;
-} tp_bfp16;
+} tp_bfp;
 
 /* A constant real number as Q16.16, the form of target vectors; within +-32767. */
 #define TP_Q16(x) ((int32_t)((x) * 65536.0 + ((x) < 0 ? -0.5 : 0.5)))
 
-/* Called after every operation with each of its outputs; `exponent` is 0 but for tp_bfp16 values.
+/* Called after every operation with each of its outputs; `exponent` is 0 but for tp_bfp values.
  * `index` counts the outputs over the whole graph, from 0. */
 typedef void (*tp_trace_function)(void *context, uint32_t index, const void *data, uint32_t bytes, int32_t exponent);
 
