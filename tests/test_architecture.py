@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "exchange": {"frontend", "errors"},
     "boards": {"errors", "resources"},
     "device": {"errors"},
-    "fit": {"device", "replay", "errors"},
+    "fit": {"device", "replay", "schedule", "errors"},
     "learners": {"compiler", "device", "interpreter", "losses", "ir", "arithmetic"},
     "emulators": {"device", "host_library", "errors"},
     "flashers": {"errors"},

@@ -17,6 +17,7 @@ from tinypeft.errors import DataError, DeviceError
 from tinypeft.fit import FitConfig, fit, shuffle, split
 from tinypeft.interpreter import run_graph
 from tinypeft.learners import DeviceLearner, InterpreterLearner
+from tinypeft.schedule import Schedule
 
 MODELS = ("plain", "batches", "binary", "regression", "autoencoder", "no_saved_module")
 
@@ -57,6 +58,15 @@ def test_alike_everywhere(store: Callable[[str], Built], name: str) -> None:
     assert result.updates == result.epochs * -(-result.learned // built.model.training_config.batch_size)
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_schedules(store: Callable[[str], Built], kind: str) -> None:
+    """The rate of each update, as it was asked for: another adapter than that of a constant one."""
+    of = task(store("batches"))
+    config = FitConfig(2, Schedule(of.built.learning_rate, kind, 2, 8, 0.1), seed=3, held_back=1)
+    outcome = everywhere(of, config)
+    assert outcome.adapter != of.interpreted(replace(config, learning_rate=of.built.learning_rate)).adapter
+
+
 def test_a_rate_that_diverges_is_undone(store: Callable[[str], Built]) -> None:
     """No update stays, and the adapter from before is back to the byte, without the other rail too."""
     for name in ("plain", "batches"):
@@ -73,7 +83,7 @@ class Spiked(FitConfig):
     """The rate of one update is huge."""
 
     def rate(self, update: int) -> np.float32:
-        return np.float32(1e30 if update == 4 else self.learning_rate)
+        return np.float32(1e30) if update == 4 else super().rate(update)
 
 
 @pytest.mark.parametrize("name", ["plain", "batches"])

@@ -17,6 +17,7 @@ import numpy as np
 from tinypeft.device.fit import DO_NO_HARM, UNDO, End, FitProgress, FitRequest, FitResult, Score
 from tinypeft.errors import DataError, DeviceError
 from tinypeft.replay import MAX_SAMPLES
+from tinypeft.schedule import KINDS, Schedule
 
 MAX_EPOCHS = 65535
 _WORD = 0xFFFFFFFF
@@ -26,6 +27,7 @@ _WORD = 0xFFFFFFFF
 class FitConfig:
     """Settings of a run; tp_fit_config.
 
+    learning_rate    of each update, those that are undone counted; a float is a constant one
     seed             of the choice of what is held back, and of the order, which is drawn anew every epoch
     held_back        samples of each class that are held back; held_back_share is added, a share of each class
     patience         epochs without a better adapter after which training ends, the best one staying; 0: never
@@ -34,7 +36,7 @@ class FitConfig:
     """
 
     epochs: int
-    learning_rate: float
+    learning_rate: Schedule | float
     seed: int = 0
     held_back: int = 0
     held_back_share: float = 0.0
@@ -60,7 +62,13 @@ class FitConfig:
 
     def rate(self, update: int) -> np.float32:
         """The learning rate of update number `update`, from 0."""
-        return np.float32(self.learning_rate)
+        return self.schedule.rate(update)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rates."""
+        given = self.learning_rate
+        return given if isinstance(given, Schedule) else Schedule(given)
 
     @property
     def share_q16(self) -> int:
@@ -70,9 +78,10 @@ class FitConfig:
     def request(self, samples: int) -> FitRequest:
         """The same for a device that learns from the first `samples` of its store by itself."""
         guards = DO_NO_HARM * self.do_no_harm + UNDO * self.undo
+        rates = self.schedule
         return FitRequest(
             samples, self.epochs, self.seed, self.held_back, self.share_q16, self.patience, guards, self.max_undone,
-            float(self.rate(0)),
+            KINDS.index(rates.kind), rates.learning_rate, rates.warmup_steps, rates.total_steps, rates.final_fraction,
         )  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def train_adapter(
             raise DataError("the interpreter keeps no samples to train from by itself", "leave --on-device out")
         device.check_room(len(train))
     if fit_config is not None:
-        split(classes_of(model, y, train), fit_config)  # fail before anything is measured
+        learned_count(model, y, train, fit_config)  # fail before anything is measured
     device.reset_adapter(seed)
     if start is not None:
         device.load_adapter(start)
@@ -224,6 +224,11 @@ def target_form(model: CompiledModel) -> tuple[int, VectorForm | None]:
 def update_count(model: CompiledModel, samples: int, epochs: int) -> int:
     """How many updates `train_adapter` makes; the last of each epoch may be of fewer samples than a batch."""
     return -(-samples // model.training_config.batch_size) * epochs
+
+
+def learned_count(model: CompiledModel, y: np.ndarray | None, train: np.ndarray, config: FitConfig) -> int:
+    """How many of the samples `train` are not held back; DataError as `fit.split`."""
+    return len(split(classes_of(model, y, train), config)[0])
 
 
 def _train_in_order(

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "tinypeft/tp_fit.h"
+#include "tinypeft/tp_schedule.h"
 
 #define LABEL_BYTES 4u
 
@@ -15,9 +16,24 @@ tp_status tp_server_learning_rate(const uint8_t *bytes, float *learning_rate) {
   return TP_OK;
 }
 
-static float constant_rate(const void *schedule, uint32_t update) {
-  (void)update;
-  return *(const float *)schedule;
+static float rate_of(const void *schedule, uint32_t update) { return tp_learning_rate(schedule, update); }
+
+/* TP_ERR_ARGUMENT for what tp_schedule.h does not allow. */
+static tp_status get_schedule(const uint8_t *bytes, tp_schedule *schedule) {
+  const uint32_t kind = tp_get_u32(bytes);
+  tp_status status = tp_server_learning_rate(bytes + 4, &schedule->learning_rate);
+  schedule->warmup_steps = tp_get_u32(bytes + 8);
+  schedule->total_steps = tp_get_u32(bytes + 12);
+  if (status == TP_OK) {
+    status = tp_server_learning_rate(bytes + 16, &schedule->final_fraction);
+  }
+  if (status != TP_OK || kind > TP_SCHEDULE_COSINE || schedule->final_fraction > 1.0f ||
+      schedule->total_steps > INT32_MAX ||
+      (kind != TP_SCHEDULE_CONSTANT && schedule->warmup_steps > schedule->total_steps)) {
+    return TP_ERR_ARGUMENT;
+  }
+  schedule->kind = (tp_schedule_kind)kind;
+  return TP_OK;
 }
 
 static const uint8_t *stored(const tp_model *model, uint32_t index) {
@@ -57,20 +73,20 @@ tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t leng
   (void)length;
   const tp_model *model = server->model;
   tp_response *response = &server->response;
-  float learning_rate = 0.0f;
+  tp_schedule schedule;
   tp_fit_result result;
   if (model->fit == NULL || model->samples == 0) {
     return TP_ERR_UNSUPPORTED;
   }
-  tp_status status = tp_server_learning_rate(request + 32, &learning_rate);
+  tp_status status = get_schedule(request + 32, &schedule);
   if (status != TP_OK) {
     return status;
   }
   const tp_fit_config config = {
       .epochs = tp_get_u32(request + 4),
       .seed = tp_get_u32(request + 8),
-      .learning_rate = constant_rate,
-      .schedule = &learning_rate,
+      .learning_rate = rate_of,
+      .schedule = &schedule,
       .held_back = tp_get_u32(request + 12),
       .held_back_share = tp_get_u32(request + 16),
       .patience = tp_get_u32(request + 20),

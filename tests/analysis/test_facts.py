@@ -141,6 +141,8 @@ def test_totals(name: str) -> None:
             ("arena", model.arena.arena_bytes),
             ("adapter", model.adapter_bytes),
             ("optimizer", model.training_bytes),
+            ("target", model.target_bytes),
+            ("replay", model.replay_bytes),
             ("stack", 4096),
         ]
         if size

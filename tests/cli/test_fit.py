@@ -65,6 +65,16 @@ def test_on_the_device_by_itself(stored: Built, tmp_path: Path) -> None:
     assert unguarded["fit"]["held_back"] == 0 and unguarded["fit"]["before"]["loss"] is None
 
 
+def test_a_schedule(stored: Built, tmp_path: Path) -> None:
+    """It counts the updates of what is not held back, and the device follows it."""
+    falling = train(stored, tmp_path, "--schedule", "cosine", "--warmup", "0.1", "-o", str(tmp_path / "a"))
+    alone, driven = (succeeded(*falling, *by) for by in (("--on-device",), ()))
+    constant = succeeded(*train(stored, tmp_path))
+    assert alone == driven and alone["adapter_sha256"] != constant["adapter_sha256"]
+    schedule = json.loads((tmp_path / "a" / "adapter_config.json").read_text())["tinypeft"]["training"]["schedule"]
+    assert schedule["total_steps"] == alone["fit"]["updates"] == 3 * alone["fit"]["learned"]
+
+
 def test_refusals(plain: Built, stored: Built, tmp_path: Path) -> None:
     refused(invoke(*train(plain, tmp_path, "--on-device")), "plain has no store of samples")
     refused(

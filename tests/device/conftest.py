@@ -23,11 +23,12 @@ SOURCES = (
     "tp_fit.c",
     "tp_frame.c",
     "tp_response.c",
+    "tp_schedule.c",
     "tp_server.c",
     "tp_server_fit.c",
     "tp_status.c",
 )
-TWIN = [*(RUNTIME / name for name in SOURCES), HERE / "fake_model.c"]
+TWIN = [*(RUNTIME / name for name in SOURCES), RUNTIME.parent / "kernels" / "tp_arithmetic.c", HERE / "fake_model.c"]
 
 
 def compile_c(compiler: str, *arguments: str | Path) -> None:

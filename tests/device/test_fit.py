@@ -44,7 +44,8 @@ def fill(device, count: int = 12) -> None:
 
 def request(**changes: float) -> FitRequest:
     settings = {"samples": 12, "epochs": 2, "seed": 5, "held_back": 1, "held_back_share": 0, "patience": 0}
-    settings |= {"guards": DO_NO_HARM | UNDO, "max_undone": 3, "learning_rate": 0.0625}
+    settings |= {"guards": DO_NO_HARM | UNDO, "max_undone": 3, "schedule": 0, "learning_rate": 0.0625}
+    settings |= {"warmup_steps": 0, "total_steps": 0, "final_fraction": 0.0}
     return FitRequest(**(settings | changes))
 
 
@@ -99,6 +100,10 @@ ERRORS = {
     "nothing held back": (lambda d: d.fit(request(held_back=0)), r"FIT\(samples=12, .*out of range \(status -1\)"),
     "no epochs": (lambda d: d.fit(request(epochs=0)), r"FIT\(samples=12, epochs=0, .*out of range"),
     "rate": (lambda d: d.fit(request(learning_rate=float("inf"))), r"FIT\(.*learning_rate=inf\): .*out of range"),
+    "kind of schedule": (lambda d: d.fit(request(schedule=3)), r"FIT\(.*out of range"),
+    "warm-up": (lambda d: d.fit(request(schedule=1, warmup_steps=9, total_steps=8)), r"FIT\(.*out of range"),
+    "updates": (lambda d: d.fit(request(schedule=2, total_steps=2**31)), r"FIT\(.*out of range"),
+    "last rate": (lambda d: d.fit(request(schedule=2, total_steps=9, final_fraction=1.1)), r"FIT\(.*out of range"),
     "huge rate": (lambda d: d.fit(request(learning_rate=1e300)), "cannot be sent"),
     "evaluated label": (lambda d: d.evaluate(None, 3), r"EVALUATE\(label=3\): .*out of range"),
 }
@@ -121,7 +126,7 @@ def test_a_label_that_is_none(device):
 
 
 def test_firmware_that_only_infers(inference_wire):
-    for command, payload in ((Command.FIT, bytes(36)), (Command.EVALUATE, bytes(8) + b"\xff" * 4)):
+    for command, payload in ((Command.FIT, bytes(52)), (Command.EVALUATE, bytes(8) + b"\xff" * 4)):
         answer = inference_wire.request(WRITE, command, payload)
         assert struct.unpack("<i", answer.payload[:4]) == (-7,), command
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -22,7 +22,7 @@ from tinypeft.device.fit import End, FitResult, Score
 from tinypeft.errors import AdapterError
 from tinypeft.fit import FitConfig
 from tinypeft.learners import ONE_Q16
-from tinypeft.personalise import Trained, train_adapter, update_count
+from tinypeft.personalise import Trained, learned_count, train_adapter, update_count
 from tinypeft.running import ran_on
 from tinypeft.schedule import KINDS, scheduled
 
@@ -102,7 +102,9 @@ def command(
     if shots is not None and (dataset.y is None or dataset.y.ndim > 1):
         raise click.UsageError("--shots counts samples of a class, and this loss has none; use --train-split.")
     split = choose_split(dataset, shots, train_split, seed)
-    updates = update_count(project.model, len(split[0]), epochs)
+    config = FitConfig(epochs, learning_rate, seed, **guards) if guards is not None else None
+    learned = len(split[0]) if config is None else learned_count(project.model, dataset.y, split[0], config)
+    updates = update_count(project.model, learned, epochs)
     rates = scheduled(learning_rate, schedule, warmup, final_fraction, updates)
     with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
         trained = train_adapter(
@@ -116,7 +118,7 @@ def command(
             seed=seed,
             start=start,
             progress=show,
-            fit_config=FitConfig(epochs, learning_rate, seed, **guards) if guards is not None else None,
+            fit_config=None if config is None else replace(config, learning_rate=rates),
             on_device=on_device,
         )
     if output is not None:

@@ -24,7 +24,9 @@
  *   EVALUATE       W i32 label, run                                   i32 loss (Q16.16), right
  *   FIT            W u32 samples (the first of SAMPLES), epochs,      u32 learned, held_back, epochs, steps, updates,
  *                    seed, held_back, held_back_share, patience,      undone, end, kept, epoch, then before and after:
- *                    guards, max_undone, f32 learning rate            u32 right, i64 loss each; as in tp_fit.h
+ *                    guards, max_undone; kind, f32 learning rate,     u32 right, i64 loss each; as in tp_fit.h
+ *                    u32 warmup_steps, total_steps, f32
+ *                    final_fraction, as in tp_schedule.h
  *
  *   run = u32 trace (0: no), i32 dump (an output's index, -1: none)
  *
