@@ -21,6 +21,7 @@ from tinypeft.compiler import CompiledModel
 from tinypeft.data import Dataset, choose_split, make_dataset
 from tinypeft.device import Runner
 from tinypeft.errors import AdapterError, DataError
+from tinypeft.fit import FitConfig
 from tinypeft.fitting import DEFAULT_STACK
 from tinypeft.frontend import LoadedModel, load_model
 from tinypeft.generate import Project, Report, compile_for, generate_project, keras_model, load_source, open_project
@@ -201,6 +202,7 @@ class Model:
         train_split: float | None = None,
         test: tuple[np.ndarray, np.ndarray | None] | None = None,
         adapter: AdapterLike | Path | str | bytes | None = None,
+        fit: FitConfig | None = None,
     ) -> Trained:
         """Train an adapter, a fresh one or from `adapter` on, sample by sample; the same seed gives the same bytes.
 
@@ -209,6 +211,7 @@ class Model:
         schedule     constant, linear or cosine; `warmup` and `final_fraction` as of `tinypeft train`
         shots        learn from so many samples of each class; or `train_split`, a share of each, by default half
         test         samples and labels to measure with, when all of x are learnt from; else those left over
+        fit          guard rails; epochs, learning rate and order are then as it says
 
         AdapterError: no adapters; DataError: arrays that do not fit; ToolError, DeviceError: of what it runs on.
         """
@@ -238,6 +241,7 @@ class Model:
                 learning_rate=rates,
                 seed=seed,
                 start=start,
+                fit_config=fit,
             )
 
     def evaluate(

@@ -12,6 +12,7 @@ import click
 from rich.table import Table
 
 from tinypeft.adapters import AdapterConfig
+from tinypeft.cli.bench_personalise import personalise
 from tinypeft.cli.output import console, json_option, print_json, progress_console
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.data import load_array
@@ -49,7 +50,10 @@ class PlannerResult:
 
 @click.group("bench")
 def command() -> None:
-    """Measure tinypeft itself; `bench planner` the memory planner."""
+    """Measure tinypeft itself: the memory planner, and personalisation."""
+
+
+command.add_command(personalise)
 
 
 @command.command("planner")

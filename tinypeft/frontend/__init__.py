@@ -11,7 +11,7 @@ import numpy as np
 
 from tinypeft.errors import DataError, ModelError
 from tinypeft.frontend.float_filters import read_float_filters
-from tinypeft.frontend.naming import identifier
+from tinypeft.frontend.naming import model_identifier
 from tinypeft.frontend.tflite import read_tflite
 from tinypeft.ir import Graph
 
@@ -66,7 +66,7 @@ def load_model(
     else:
         raise ModelError(f"{path} has the suffix {suffix or 'none'}, supported are .keras, .h5, .tflite")
     try:
-        loaded = load_tflite(identifier(path.stem), tflite, layers)
+        loaded = load_tflite(model_identifier(path.stem), tflite, layers)
         if float_tflite is None:
             return loaded
         return replace(loaded, float_filters=read_float_filters(loaded.graph, float_tflite))

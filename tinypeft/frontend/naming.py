@@ -39,6 +39,20 @@ def identifier(text: str) -> str:
     return f"{name}_" if _C_KEYWORD.fullmatch(name) else name
 
 
+#: what the firmware's sources call things of their own, in the same file as the model's name
+_OF_DEVICE = re.compile(
+    "adapter|adapter_memory|arena|evaluate|export_adapter|fit_memory|forward|guards_intact|input|instance|load_adapter|"
+    "logits|masters_sane|memory_of_fit|output|pending|requantize|reset_adapter|sample_store|set_trace|staging|status|"
+    "store|target|target_memory|train_step|training|training_memory|update"
+)
+
+
+def model_identifier(stem: str) -> str:
+    """What a model's file is called, as the prefix of its C names: `my-model` gives `my_model`."""
+    name = identifier(stem)
+    return f"{name}_model" if _OF_DEVICE.fullmatch(name) or name.startswith("tp_") else name
+
+
 class UniqueNames:
     """Hands out C identifiers, none of them twice."""
 
