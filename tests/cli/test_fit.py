@@ -71,7 +71,7 @@ def test_a_schedule(stored: Built, tmp_path: Path) -> None:
     alone, driven = (succeeded(*falling, *by) for by in (("--on-device",), ()))
     constant = succeeded(*train(stored, tmp_path))
     assert alone == driven and alone["adapter_sha256"] != constant["adapter_sha256"]
-    schedule = json.loads((tmp_path / "a" / "adapter_config.json").read_text())["tinypeft"]["training"]["schedule"]
+    schedule = json.loads((tmp_path / "a" / "adapter_config.json").read_text())["tinypeft"]["schedule"]
     assert schedule["total_steps"] == alone["fit"]["updates"] == 3 * alone["fit"]["learned"]
 
 
