@@ -88,12 +88,12 @@ def test_merged_weights_equal_float_computation(name: str) -> None:
                 bias = state[f"{op.name}_bias_master"].astype(np.float64)
             else:
                 assert kind == "sparse"
-                sparse = next(
-                    o for o in made.model.inference.operations if o.kind == "SPARSE_ROWS" and o.layer == op.layer
-                )
-                rows = state[f"{op.name}_sparse_rows_master"].astype(np.float64)
-                expected[sparse.attributes["channel"]] = rows.reshape(len(rows), -1)
-                bias[sparse.attributes["channel"]] = state[f"{op.name}_sparse_bias_master"]
+                assert made.model.reset is not None
+                masters = f"{op.name}_sparse_rows_master"
+                start = next(o for o in made.model.reset.operations if o.output.name == masters)
+                rows = state[masters].astype(np.float64)
+                expected[start.attributes["channel"]] = rows.reshape(len(rows), -1)
+                bias[start.attributes["channel"]] = state[f"{op.name}_sparse_bias_master"]
         found = merged.weights[op.name]
         np.testing.assert_allclose(channels(op, found.filter), expected, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(found.bias, bias, rtol=1e-9, atol=1e-12)
