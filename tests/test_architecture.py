@@ -69,14 +69,14 @@ ALLOWED: dict[str, set[str]] = {
         *("analysis", "generate", "fitting", "emulators", "device", "compiler", "interpreter", "stages", "frontend"),
         *("planner", "adapters", "losses", "training", "ops", "ir", "memory", "boards", "data", "errors", "resources"),
     },
-    "benchmark": {"data", "frontend", "errors"},
+    "benchmark": {"api", "data", "frontend", "errors"},
     "cli": {"*"},
     "__main__": {"cli"},
 }
 #: part -> the only parts that may import it
 IMPORTERS = {
     "cli": {"__main__"},
-    "api": {"", "cli"},
+    "api": {"", "cli", "benchmark"},
     "parity": {"cli", "parity", "demo"},
     "personalise": {"cli", "api", "merging", "personalise", "parity", "demo", "benchmark"},
     "learners": {"cli", "learners", "personalise"},
