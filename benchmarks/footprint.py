@@ -11,32 +11,53 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
+from tinypeft.adapters import AdapterConfig
 from tinypeft.boards import load_board
 from tinypeft.cli.on_device import progress_bars, running_device
 from tinypeft.cli.output import console
+from tinypeft.compiler import CompiledModel
 from tinypeft.data import choose_shots, load_array, load_dataset
 from tinypeft.demo import make_model
 from tinypeft.generate import generate_project, open_project
+from tinypeft.ir import Purpose
 from tinypeft.personalise import infer_all, train_adapter
 
 BASELINE = Path(__file__).with_name("baseline.json")
-BOARD = "stm32f4_discovery"
 TOLERANCE = 1.01
 SHARED = Path(os.environ.get("TINYPEFT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
-def measure(model: Path, data: Path, shots: int, epochs: int, folder: Path) -> dict[str, int | bool]:
-    """The figures of `model`, trained on samples x, y of `data` under QEMU and on the host twin."""
-    report = generate_project(model, load_board(BOARD), folder, calibration=load_array(f"{data}:x_base"))
+@dataclass(frozen=True)
+class Setting:
+    """Where a model is trained, what of it, and on how much."""
+
+    board: str = "stm32f4_discovery"
+    adapter: AdapterConfig = AdapterConfig()
+    shots: int = 5
+    epochs: int = 4
+
+
+#: the MLP 64-32-10 that others are compared by: trained whole, one sample a step
+WHOLE = Setting("mps2_an386", AdapterConfig("modules_to_save", modules_to_save=("hidden", "head")), shots=20, epochs=1)
+
+
+def measure(model: Path, data: Path, setting: Setting, folder: Path) -> dict[str, int | bool]:
+    """The figures of `model`, trained on samples x, y of `data` under QEMU and on the host twin.
+
+    overhead_bytes: RAM of a training step beyond parameters and their masters.
+    """
+    board, calibration = load_board(setting.board), load_array(f"{data}:x_base")
+    report = generate_project(model, board, folder, calibration=calibration, adapter=setting.adapter)
     project = open_project(folder)
     samples = load_dataset(f"{data}:x:y", project.model.inference.inputs[0], project.model.output.shape[-1])
     assert samples.y is not None and report.ram_bytes is not None and report.flash_bytes is not None
-    train, _ = choose_shots(samples.y, shots, 0)
+    train, _ = choose_shots(samples.y, setting.shots, 0)
     nothing = np.zeros(0, np.int64)
     packages, figures = [], {}
     for on in ("qemu", "host"):
@@ -48,7 +69,7 @@ def measure(model: Path, data: Path, shots: int, epochs: int, folder: Path) -> d
                 samples.y,
                 train,
                 nothing,
-                epochs=epochs,
+                epochs=setting.epochs,
                 learning_rate=0.02,
                 seed=0,
                 progress=lambda phase, done, total, on=on: show(f"{model.stem} {on}: {phase}", done, total),
@@ -62,8 +83,34 @@ def measure(model: Path, data: Path, shots: int, epochs: int, folder: Path) -> d
         "flash_bytes": report.flash_bytes,
         "arena_bytes": report.arena_bytes,
         "ram_bytes": report.ram_bytes["total"],
+        "overhead_bytes": overhead(project.model),
         "same_adapter": packages[0] == packages[1],
     }
+
+
+def overhead(model: CompiledModel) -> int:
+    """Bytes of a training step: activations and gradients, and all state that is no parameter and no master."""
+    parameters = {id(p.quantized) for p in model.parameters}
+    state = [t for t in model.training_state if t.purpose is not Purpose.MASTER]
+    scales = [t for t in model.adapter_weights if id(t) not in parameters]
+    return model.arena.plans["training"].arena_bytes + sum(t.nbytes for t in [*state, *scales])
+
+
+def make_mlp(folder: Path) -> tuple[Path, Path]:
+    """(model, data): an MLP 64-32-10 trained for a while on scikit-learn's digits of 8 x 8 pixels."""
+    import keras
+    from sklearn.datasets import load_digits
+
+    keras.utils.set_random_seed(0)
+    digits = load_digits()
+    x, y = (digits.data / 16).astype(np.float32), digits.target
+    layers = [keras.Input((64,)), keras.layers.Dense(32, "relu", name="hidden"), keras.layers.Dense(10, name="head")]
+    model = keras.Sequential(layers)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x[:1200], y[:1200], epochs=3, verbose=0)
+    model.save(folder / "mlp.keras")
+    np.savez(folder / "mlp.npz", x_base=x[:1200], x=x[1200:], y=y[1200:])
+    return folder / "mlp.keras", folder / "mlp.npz"
 
 
 def main() -> int:
@@ -76,10 +123,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         digits = make_model(folder)
-        results["digits"] = measure(digits.model, digits.data, 5, 4, folder / "digits")
+        results["digits"] = measure(digits.model, digits.data, Setting(epochs=4), folder / "digits")
+        results["mlp"] = measure(*make_mlp(folder), WHOLE, folder / "mlp")
         speech = SHARED / "fsdd_loso"
         if speech.is_dir():
-            results["speech"] = measure(speech / "nicolas.tflite", speech / "nicolas.npz", 5, 15, folder / "speech")
+            results["speech"] = measure(
+                speech / "nicolas.tflite", speech / "nicolas.npz", Setting(epochs=15), folder / "speech"
+            )
         else:
             console().print(f"speech is skipped: no recordings in {speech}; TINYPEFT_DATA names another folder")
     return report(results, baseline, update)

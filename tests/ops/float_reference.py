@@ -136,7 +136,7 @@ class Reference:
     @property
     def functions(self) -> dict[str, Any]:
         """Result of a HIDDEN_ACTIVATION -> ((the function, its slope), the tensor in front of it)."""
-        return self.values["functions of hidden"]
+        return self.values.get("functions of hidden", {})
 
     def _conv_2d(self, op: Operation, d: np.ndarray) -> None:
         self._weighted(op, self._channels(op, d), _taps(op))

@@ -98,7 +98,9 @@ def _updates(rng: np.random.Generator, name: str) -> tuple[Operation, dict]:
     rate = Tensor("rate", (), "float32", Purpose.ARGUMENT)
     gradient = tensor("gradient", shape, "float32")
     inputs = {"gradient": gradient, "learning_rate": rate, "master": master}
-    update = Operation(OPS["SGD"], f"{name}_sgd", inputs, {"master": master}, {"momentum": 0.0})
+    update = Operation(
+        OPS["SGD"], f"{name}_sgd", inputs, {"master": master}, {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    )
     attributes = {"gradient": producer, "update": update}
     operands = {**producer.inputs, "learning_rate": rate, "master": master}
     op = Operation(OPS["UPDATE_ROWS"], name, operands, {"master": master}, attributes)

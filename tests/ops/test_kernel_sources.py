@@ -30,8 +30,9 @@ def test_compiles_without_a_warning(source: str, compiler: str, bits: int) -> No
 
 #: where float32 is: its own arithmetic, masters and what gives or takes them, models with float32 ends
 FLOAT_SOURCES = {
-    *("tp_arithmetic.c", "tp_conv_backward.c", "tp_dense_quantize.c", "tp_initialize.c", "tp_lora.c"),
-    *("tp_optimizer.c", "tp_quantize.c"),
+    *("tp_arithmetic.c", "tp_initialize.c", "tp_quantize.c", "tp_update.c", "tp_dense_retrain.c"),
+    *("tp_optimizer.c", "tp_adam.c", "tp_clip.c", "tp_dense_quantize.c", "tp_lora_quantize.c", "tp_bitfit.c"),
+    *("tp_ia3.c", "tp_bottleneck_quantize.c", "tp_input_offset_quantize.c", "tp_sparse_quantize.c"),
 }
 
 

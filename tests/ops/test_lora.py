@@ -10,7 +10,7 @@ from layer_cases import MASTER_STYLES, lora_operations, masters
 from tflite_builder import Node, conv_2d, fully_connected, int8_tensor, int32_constant, transpose_conv
 
 from tinypeft.adapters import ADAPTERS
-from tinypeft.arithmetic import MASTER_LIMIT, REQUANTIZE_MAX
+from tinypeft.arithmetic import ACCUMULATOR_MAX, MASTER_LIMIT, REQUANTIZE_MAX
 from tinypeft.ir import Operation
 from tinypeft.ops.base import Value
 from tinypeft.ops.fully_connected import dense_window
@@ -161,7 +161,7 @@ def test_layers_too_wide_for_a_lora_are_refused(zero_point: int) -> None:
         w = int8_tensor("w", (1, 1, 1, inputs), 0.1, 0, np.zeros((1, 1, 1, inputs)))
         return conv_2d(x, w, int32_constant("b", [0], 0.01), int8_tensor("y", (1, 1, 1, 1), 1.0), strideH=1, strideW=1)
 
-    widest = 0x7FFE0000 // (127 * max(127 - zero_point, zero_point + 128))
+    widest = ACCUMULATOR_MAX // (127 * max(127 - zero_point, zero_point + 128))
     assert ADAPTERS["lora"].refuses(wide(widest).operation()) is None
     assert f"reads {widest + 1} inputs" in str(ADAPTERS["lora"].refuses(wide(widest + 1).operation()))
     assert accumulator_bound(wide(widest).operation()) == 0
