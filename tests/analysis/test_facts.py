@@ -37,7 +37,7 @@ def test_schemas_are_closed(path: Any) -> None:
 
     def check(node: Any) -> None:
         if isinstance(node, dict):
-            if node.get("type") == "object" and "may join" not in node["description"]:
+            if node.get("type") == "object" and "may join" not in node.get("description", ""):
                 assert node["additionalProperties"] is False and node["required"] == list(node["properties"])
             for child in node.values():
                 check(child)
@@ -92,7 +92,7 @@ def test_phases_follow_each_other(name: str) -> None:
     assert phases.count("loss") == 1 and set(phases) <= set(PHASES)
     before = training.operations[: phases.index("loss")]
     assert {op.phase for op in before if op.kind != "ADAM_STEP"} == {"forward"}
-    assert {"backward", "update"} <= set(phases)
+    assert "update" in phases and ("backward" in phases or name == "classifier_only")
     for op in training.operations:
         state = op.result.purpose in ("master", "optimizer_state", "adapter_weight")
         assert (op.phase == "update") == state, op
