@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
         *("analysis", "generate", "fitting", "emulators", "device", "compiler", "interpreter", "stages", "frontend"),
         *("planner", "adapters", "losses", "training", "ops", "ir", "memory", "boards", "data", "errors", "resources"),
     },
-    "benchmark": {"api", "data", "fit", "frontend", "errors"},
+    "benchmark": {"api", "data", "fit", "frontend", "resources", "errors"},
     "cli": {"*"},
     "__main__": {"cli"},
 }

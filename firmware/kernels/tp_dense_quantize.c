@@ -9,9 +9,6 @@ static float growth_factor(int32_t growth) {
   return quarters[growth & 3] * tp_exp2i(growth >> 2);
 }
 
-/* A master as it is quantised: finite. */
-static float limited(float x) { return tp_limit_f32(x, TP_MASTER_LIMIT); }
-
 /* The Q31 multiplier and shift of a positive normal float32, exactly. */
 static void float_to_multiplier(float real, int32_t *multiplier, int32_t *shift) {
   uint32_t bits;
@@ -52,7 +49,7 @@ static void derive_backward(const tp_dense_quantize_params *params, const float 
 static int quantize_row(const float *row, int32_t count, float inverse, int8_t *filter) {
   uint32_t shifted = 0;
   for (int32_t k = 0; k < count; k++) {
-    const float steps = limited(row[k]) * inverse;
+    const float steps = tp_limit_master(row[k]) * inverse;
     const uint32_t rounded = tp_magic_bits(steps);
     filter[k] = (int8_t)tp_clamp_s32(tp_magic_to_s32(rounded, steps), -128, 127);
     shifted |= tp_magic_outside(rounded);

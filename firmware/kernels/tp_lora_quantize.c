@@ -4,20 +4,6 @@
 /* An A whose largest element is smaller is all zeros. */
 #define A_MIN 9.094947e-13f /* 2^-40 */
 
-/* A master as it is quantised: finite. */
-static float limited(float x) { return tp_limit_f32(x, TP_MASTER_LIMIT); }
-
-/* Largest |x[i]|. */
-static float peak_f32(const float *x, int32_t count) {
-  float peak = 0.0f;
-  for (int32_t i = 0; i < count; i++) {
-    const float value = limited(x[i]);
-    const float magnitude = value < 0.0f ? -value : value;
-    peak = magnitude > peak ? magnitude : peak;
-  }
-  return peak;
-}
-
 /* What a row of 4-bit values is multiplied with, so that its largest is `peak` int8 steps: a power of two below 60, with
  * which rounding leaves the peak in its range, else the nearest. A row restored gets the same. */
 static int32_t int4_multiplier(float peak) {
@@ -67,14 +53,14 @@ static int32_t round_row(const float *row, int32_t size, int divided, float step
   int32_t times = 1;
   float most = 127.0f;
   if (multiplier != NULL) {
-    const float peak = peak_f32(row, size);
+    const float peak = tp_peak_of_masters(row, size);
     times = int4_multiplier(divided ? peak / step : peak * step);
     *multiplier = (int8_t)times;
     unit = (float)times;
     most = 7.0f;
   }
   for (int32_t i = 0; i < size; i++) {
-    const float steps = divided ? limited(row[i]) / step : limited(row[i]) * step;
+    const float steps = divided ? tp_limit_master(row[i]) / step : tp_limit_master(row[i]) * step;
     const float scaled = multiplier != NULL ? steps / unit : steps;
     quantized[i] = (int8_t)(tp_round_to_s32(tp_limit_f32(scaled, most)) * times);
     sum += tp_abs_s32(quantized[i]);
@@ -87,7 +73,7 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
                           int32_t *l1, float *gradient_unit, int8_t *a_multiplier, int8_t *b_multiplier) {
   const int32_t rank = params->rank;
   const int32_t fan_in = params->fan_in;
-  const float a_peak = peak_f32(master_A, rank * fan_in);
+  const float a_peak = tp_peak_of_masters(master_A, rank * fan_in);
   const float scale = a_peak >= A_MIN ? a_peak / (a_multiplier != NULL ? 126.0f : 127.0f) : 1.0f;
   int32_t row_l1 = 0;
   for (int32_t r = 0; r < rank; r++) {
@@ -106,7 +92,7 @@ void tp_lora_quantize_f32(const tp_lora_quantize_params *params, const float *ma
     const float *row = master_B + c * rank;
     const float factor = hidden_unit * params->b_unit[c];
     /* the largest lies in [63.75, 127.5) steps, none is clipped; or in [66.5, 133), near a multiple of 7 */
-    const float reach = peak_f32(row, rank) * factor;
+    const float reach = tp_peak_of_masters(row, rank) * factor;
     const float peak = reach * (b_multiplier != NULL ? 64.0f / 66.5f : 257.0f / 256.0f);
     int32_t k_b = 24;
     if (peak > 0.0f) {

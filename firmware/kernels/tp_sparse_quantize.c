@@ -8,20 +8,6 @@
 /* Largest |accumulator|: int32 with room for a zero point and the least that a LoRA may add. */
 #define ACCUMULATOR_LIMIT (TP_REQUANTIZE_MAX - 256)
 
-/* A master as it is quantised: finite. */
-static float limited(float x) { return tp_limit_f32(x, TP_MASTER_LIMIT); }
-
-/* Largest |x[i]|. */
-static float peak_f32(const float *x, int32_t count) {
-  float peak = 0.0f;
-  for (int32_t i = 0; i < count; i++) {
-    const float value = limited(x[i]);
-    const float magnitude = value < 0.0f ? -value : value;
-    peak = magnitude > peak ? magnitude : peak;
-  }
-  return peak;
-}
-
 /* x rounded up to 17 bits, so that its products with int8 are exact and a restored row finds the same scale. */
 static float short_mantissa(float x) {
   uint32_t bits;
@@ -81,17 +67,17 @@ void tp_sparse_quantize_f32(const tp_sparse_quantize_params *params, const float
   for (int32_t r = 0; r < params->rows; r++) {
     const float *master = master_rows + r * params->row_size;
     int8_t *row = rows + r * params->row_size;
-    const float needed = peak_f32(master, params->row_size) / 127.0f;
+    const float needed = tp_peak_of_masters(master, params->row_size) / 127.0f;
     const int grown = needed > params->filter_scale[r] * SAME_SCALE;
     scale[r] = grown ? short_mantissa(needed) : params->filter_scale[r];
     int32_t row_l1 = 0;
     for (int32_t k = 0; k < params->row_size; k++) {
-      row[k] = (int8_t)tp_clamp_s32(tp_round_to_s32(limited(master[k]) / scale[r]), -127, 127);
+      row[k] = (int8_t)tp_clamp_s32(tp_round_to_s32(tp_limit_master(master[k]) / scale[r]), -127, 127);
       row_l1 += tp_abs_s32(row[k]);
     }
     const float unit = params->input_scale * scale[r];
     const int32_t limit = tp_min_s32(BIAS_LIMIT, ACCUMULATOR_LIMIT - row_l1 * params->input_range);
-    bias[r] = tp_clamp_s32(tp_round_to_s32(limited(master_bias[r]) / unit), -limit, limit);
+    bias[r] = tp_clamp_s32(tp_round_to_s32(tp_limit_master(master_bias[r]) / unit), -limit, limit);
     if (grown) {
       float_to_multiplier(unit / params->output_scale, &multiplier[r], &shift[r]);
     } else {

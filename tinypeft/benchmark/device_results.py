@@ -18,6 +18,7 @@ from tinypeft.benchmark.methods import METHODS, Method, attached
 from tinypeft.benchmark.process import Progress, silent
 from tinypeft.errors import DataError
 from tinypeft.fit import FitConfig
+from tinypeft.resources import resource_path
 
 #: Of the samples to train on, what is held back to judge by where there are guard rails.
 HELD_BACK = 0.2
@@ -174,12 +175,9 @@ def _train(
 @functools.cache
 def _code() -> str:
     """A hash of all code that a result depends on."""
-    package = Path(__file__).resolve().parents[1]
-    firmware = package / "firmware" if (package / "firmware").is_dir() else package.parent / "firmware"
+    folders = Path(__file__).resolve().parents[1], resource_path("firmware"), resource_path("templates")
     total = hashlib.sha256()
-    for folder in ("adapters", "frontend", "ops", "optimizers", "losses", "stages"):
-        for path in sorted((package / folder).glob("*.py")):
+    for folder in folders:
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".c", ".h", ".j2")):
             total.update(path.read_bytes())
-    for path in sorted([*firmware.glob("kernels/*.c"), *firmware.glob("include/tinypeft/*.h"), *package.glob("*.py")]):
-        total.update(path.read_bytes())
     return total.hexdigest()[:16]

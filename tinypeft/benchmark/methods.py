@@ -11,9 +11,9 @@ from tinypeft.benchmark.datasets import BenchmarkDataset
 
 @dataclass(frozen=True)
 class Method:
-    """`kinds` as of `Model.attach`; `options` are the kinds' and r. Every method but "lora alone" retrains the head.
+    """`kinds` as of `Model.attach`; `options` are the kinds' and r. Every method retrains a classifier beside.
 
-    The learning rate is the dataset's times `rate`, the same for all of its users: it was chosen on two users of FSDD.
+    The learning rate is the dataset's times `rate`, the same for all of its users; none was searched for.
     """
 
     name: str

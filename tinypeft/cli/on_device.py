@@ -94,7 +94,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
         progress.start()  # with the first bar: an error in front of it has the screen to itself
         if phase not in tasks:
             tasks[phase] = progress.add_task(phase, total=total)
-        progress.update(tasks[phase], completed=done)
+        progress.update(tasks[phase], completed=done, total=total)
 
     try:
         yield show

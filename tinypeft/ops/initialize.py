@@ -15,58 +15,52 @@ def stream_state(seed: int, stream: int) -> int:
     return state or 1
 
 
+class _InitializeRandom(Op):
+    """float32 values from xorshift32, one stream a parameter; `width` names the attribute that scales them."""
+
+    operands = ("seed",)
+    results = ("master",)
+    source = "tp_initialize.c"
+    width, kernel = "", ""
+
+    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
+        return {"master": op.output.shape}
+
+    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
+        state = stream_state(int(values["seed"]), op.attributes["stream"])
+        drawn = self.draw(state, op.output.size, np.float32(op.attributes[self.width]))
+        return {"master": drawn.reshape(op.output.shape)}
+
+    def draw(self, state: int, size: int, width: np.float32) -> np.ndarray:
+        """The values, (size,)."""
+        raise NotImplementedError
+
+    def call(self, op: Operation) -> KernelCall:
+        width = np.float32(op.attributes[self.width])
+        fields = {"size": op.output.size, "stream": op.attributes["stream"], self.width: width}
+        return KernelCall(f"{self.kernel}_f32", f"{self.kernel}_params", fields, [op.inputs["seed"], op.output])
+
+
 @register
-class InitializeUniform(Op):
+class InitializeUniform(_InitializeRandom):
     """float32 values in [-bound, bound) from xorshift32, one stream a parameter."""
 
     name = "INITIALIZE_UNIFORM"
-    operands = ("seed",)
-    results = ("master",)
-    source = "tp_initialize.c"
+    width, kernel = "bound", "tp_initialize_uniform"
 
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"master": op.output.shape}
-
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        state = stream_state(int(values["seed"]), op.attributes["stream"])
-        _, drawn = arithmetic.uniform_f32(state, op.output.size, np.float32(op.attributes["bound"]))
-        return {"master": drawn.reshape(op.output.shape)}
-
-    def call(self, op: Operation) -> KernelCall:
-        fields = {
-            "size": op.output.size,
-            "stream": op.attributes["stream"],
-            "bound": np.float32(op.attributes["bound"]),
-        }
-        arguments = [op.inputs["seed"], op.output]
-        return KernelCall("tp_initialize_uniform_f32", "tp_initialize_uniform_params", fields, arguments)
+    def draw(self, state: int, size: int, width: np.float32) -> np.ndarray:
+        return arithmetic.uniform_f32(state, size, width)[1]
 
 
 @register
-class InitializeNormal(Op):
+class InitializeNormal(_InitializeRandom):
     """float32 values, normal around 0 with the attribute `deviation`, one stream a parameter: sums of 12 uniforms."""
 
     name = "INITIALIZE_NORMAL"
-    operands = ("seed",)
-    results = ("master",)
-    source = "tp_initialize.c"
+    width, kernel = "deviation", "tp_initialize_normal"
 
-    def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        return {"master": op.output.shape}
-
-    def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        state = stream_state(int(values["seed"]), op.attributes["stream"])
-        _, drawn = arithmetic.normal_f32(state, op.output.size, np.float32(op.attributes["deviation"]))
-        return {"master": drawn.reshape(op.output.shape)}
-
-    def call(self, op: Operation) -> KernelCall:
-        fields = {
-            "size": op.output.size,
-            "stream": op.attributes["stream"],
-            "deviation": np.float32(op.attributes["deviation"]),
-        }
-        arguments = [op.inputs["seed"], op.output]
-        return KernelCall("tp_initialize_normal_f32", "tp_initialize_normal_params", fields, arguments)
+    def draw(self, state: int, size: int, width: np.float32) -> np.ndarray:
+        return arithmetic.normal_f32(state, size, width)[1]
 
 
 @register

@@ -156,6 +156,20 @@ static inline float tp_limit_f32(float x, float limit) {
   return x == x ? x : 0.0f;
 }
 
+/* A master as it is quantised: finite. */
+static inline float tp_limit_master(float x) { return tp_limit_f32(x, TP_MASTER_LIMIT); }
+
+/* The largest |x[i]| of masters. */
+static inline float tp_peak_of_masters(const float *x, int32_t count) {
+  float peak = 0.0f;
+  for (int32_t i = 0; i < count; i++) {
+    const float value = tp_limit_master(x[i]);
+    const float magnitude = value < 0.0f ? -value : value;
+    peak = magnitude > peak ? magnitude : peak;
+  }
+  return peak;
+}
+
 /* floor(x + 0.5): one float addition, then floor. Saturates at +-2^30; not a number gives 0. */
 static inline int32_t tp_round_to_s32(float x) {
   const float shifted = tp_limit_f32(x, 1073741824.0f) + 0.5f;
