@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -169,8 +169,7 @@ def compile_model(
     training = evaluate = update = None
     if logits is not None:
         training, update = differentiate(forward, logits, adapted, training_config)
-        settings = asdict(training_config)
-        evaluate = evaluation(forward, logits, training_config.loss, training_config.target, settings)
+        evaluate = evaluation(forward, logits, training_config)
     source = forward if "logit_range" in adapted.observers else adapted.graph  # a retrained classifier gives logits
     inference = Graph("inference", source.inputs, source.outputs, source.operations)
     reset = requantize = restore = None

@@ -70,6 +70,7 @@ def diagnose() -> list[Check]:
         _library("rich", "tables and progress", ""),
         _library("jinja2", "generating C and project files", ""),
         _library("ai-edge-litert", "reading models and the reference kernels", ""),
+        _library("flatbuffers", "writing merged models", ""),
         _library("safetensors", "adapter files", ""),
         _library("pyelftools", "measuring firmware", ""),
         _library("pyserial", "talking to real boards", ""),

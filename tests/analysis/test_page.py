@@ -107,7 +107,7 @@ def test_it_is_accessible() -> None:
     assert all(a.get("tabindex") == "0" and a.get("aria-label") for a in page.of_class("scroll") if a.get("role"))
     identifiers = {a.get("id") for _, a in page.elements}
     tabs = [a for _, a in page.elements if a.get("role") == "tab"]
-    assert len(tabs) == 2 and {t["aria-controls"] for t in tabs} <= identifiers
+    assert len(tabs) == 3 and {t["aria-controls"] for t in tabs} <= identifiers
     assert sum(t["aria-selected"] == "true" for t in tabs) == 1
     labelled = [a["aria-labelledby"] for _, a in page.elements if "aria-labelledby" in a]
     assert labelled and set(labelled) <= identifiers

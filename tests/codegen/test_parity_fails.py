@@ -94,7 +94,7 @@ def test_a_corrupted_parameter(project: Callable[[str], Built], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("operation", "statement", "tensor", "index"),
     [
-        ("stem_backward_b", "d_stem_lora_B[5] += 1.0f;", "d_stem_lora_B", 5),
+        ("stem_lora_B_master_update", "m->training->stem_lora_B_master[5] += 1.0f;", "stem_lora_B_master", 5),
         ("dw_backward_input", "d_stem_out.mantissa[7] = (int16_t)(d_stem_out.mantissa[7] + 1);", "d_stem_out", 7),
         ("dw_backward_input", "d_stem_out.exponent += 1;", "d_stem_out", None),
         ("softmax_cross_entropy", "loss[0] += 1;", "loss", 0),
@@ -115,7 +115,7 @@ def test_a_broken_backward(
     assert report.steps_compared == 0
     if index is not None:
         assert divergence.index == index
-    if tensor == "loss" or tensor.endswith("_B"):
+    if tensor in ("loss", "stem_lora_B_master"):
         assert divergence.actual == float(np.float32(divergence.expected) + np.float32(1))
 
 
@@ -154,11 +154,13 @@ def test_a_fault_in_an_update(project: Callable[[str], Built], tmp_path: Path) -
     directory = built.copy(tmp_path)
     graph = built.model.update
     assert graph is not None
-    operation = next(op for op in graph.operations if op.kind == "SGD")
+    operation = next(op for op in graph.operations if op.kind == "UPDATE_FROM_SUMS")
     master = operation.outputs["master"].name
     after_call(directory / "src" / "plain.c", graph, operation.name, f"m->training->{master}[2] += 1.0f;")
     report = check(built, directory)
-    divergence = found(report, phase="update", step=3, operator="SGD", operation=operation.name, tensor=master, index=2)
+    divergence = found(
+        report, phase="update", step=3, operator="UPDATE_FROM_SUMS", operation=operation.name, tensor=master, index=2
+    )
     assert divergence.actual == pytest.approx(divergence.expected + 1)
     assert report.steps_compared == 3
 
@@ -232,7 +234,8 @@ def test_the_command_line_tells_it(project: Callable[[str], Built], tmp_path: Pa
     built = project("plain")
     directory = built.copy(tmp_path)
     assert built.model.training is not None
-    after_call(directory / "src" / "plain.c", built.model.training, "stem_backward_b", "d_stem_lora_B[5] += 1.0f;")
+    statement = "m->training->stem_lora_B_master[5] += 1.0f;"
+    after_call(directory / "src" / "plain.c", built.model.training, "stem_lora_B_master_update", statement)
     data = built.save_samples(tmp_path / "data.npz")
     arguments = ["test", str(directory), "--data", data, "--limit", "4", "--train-steps", "5"]
     result = CliRunner().invoke(main, [*arguments, "--json"])
@@ -240,8 +243,10 @@ def test_the_command_line_tells_it(project: Callable[[str], Built], tmp_path: Pa
     report = json.loads(result.stdout)
     assert report["parity"] is False and report["steps_compared"] == 0
     first = report["first_divergence"]
-    assert (first["phase"], first["step"], first["operator"]) == ("training", 0, "LORA_BACKWARD_B")
-    assert (first["tensor"], first["index"]) == ("d_stem_lora_B", 5) and first["expected"] != first["actual"]
+    assert (first["phase"], first["step"], first["operator"]) == ("training", 0, "UPDATE_ROWS")
+    assert (first["tensor"], first["index"]) == ("stem_lora_B_master", 5) and first["expected"] != first["actual"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1 and "no parity" in result.stdout
-    assert re.search(r"training 0, LORA_BACKWARD_B stem_backward_b,\s+d_stem_lora_B\[5\]: \S+ and \S+", result.stdout)
+    assert re.search(
+        r"training 0, UPDATE_ROWS stem_lora_B_master_update,\s+stem_lora_B_master\[5\]: \S+ and \S+", result.stdout
+    )

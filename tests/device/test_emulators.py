@@ -165,7 +165,7 @@ def test_instruction_counts_are_exact_and_repeatable(qemu, firmware, name):
     none, one, many, again, step, update = first
     # The fake spins 1000 times for each unit of its second input, at two instructions a round.
     assert (one - none, many - none, again - none) == (2000, 255 * 2000, 0)
-    assert 5 < update <= step < none + 100
+    assert 5 < update <= step < none + 300  # the step adds floats, in software where there is no FPU
     assert counts() == first
 
 
@@ -303,7 +303,7 @@ def test_renode_counts_at_the_markers(firmware):
         if "orr.w\tsl, sl, sl" in line or "orr.w\tfp, fp, fp" in line
     ]
     assert [int(words[2], 16) for words in hooks] == markers
-    assert len(markers) == 6  # forward, train_step, update
+    assert len(markers) == 8  # forward, evaluate, train_step, update
 
 
 def test_a_renode_session(firmware):

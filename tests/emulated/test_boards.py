@@ -175,8 +175,8 @@ def test_a_real_model(shared_data: Path, tmp_path: Path, emulator: str, board: s
     spec = f"{tmp_path / 'data.npz'}:x:y"
     parity = invoke("test", project, "--on", emulator, "--data", spec, "--limit", 10, "--train-steps", 40)
     assert parity["parity"] is True and parity["steps_compared"] == 40
-    training = ["--data", spec, "--shots", 4, "--epochs", 1]
+    training = ["--data", spec, "--shots", 4, "--epochs", 1]  # one shot of the four is held back
     trained, twin = (invoke("train", project, "--on", on, *training) for on in (emulator, "host"))
-    assert trained["steps"] == 40 and trained["adapter_sha256"] == twin["adapter_sha256"]
+    assert trained["steps"] == 30 and trained["adapter_sha256"] == twin["adapter_sha256"]
     assert trained["accuracy_after"] == twin["accuracy_after"]
     assert trained["guards_intact"] and trained["stack_high_water"] <= 4096 - MARGIN

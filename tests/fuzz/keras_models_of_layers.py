@@ -30,7 +30,7 @@ def convert(specification: dict[str, Any], folder: Path) -> tuple[bytes, dict[st
     samples = rng.normal(specification["offset"], 1, (CALIBRATION, *specification["input"])) * specification["range"]
     np.save(folder / "calibration.npy", samples.astype(np.float32))
     try:
-        layers = keras_process._convert(path, folder, lambda step: None)
+        layers = keras_process._convert(path, folder, False, lambda step: None)
     except TinypeftError as error:
         return error.message.replace(str(path), "the model")
     return (folder / "model.tflite").read_bytes(), layers, built

@@ -122,6 +122,14 @@ def save_finding(folder: Path, number: int, finding: Finding) -> Path:
 def load_case(path: Path) -> Case:
     """The case of a saved finding."""
     values = json.loads(path.with_suffix(".json").read_text())["case"]
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values["adapter"].items()}
-    adapter, training = AdapterConfig(**lists), TrainingConfig(**values["training"])
+    adapter, training = AdapterConfig(**_frozen(values["adapter"])), TrainingConfig(**_frozen(values["training"]))
     return Case(tflite=path.read_bytes(), **values | {"adapter": adapter, "training": training})
+
+
+def _frozen(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they were in front of JSON, which has no tuples."""
+
+    def freeze(value: Any) -> Any:
+        return tuple(map(freeze, value)) if isinstance(value, list) else value
+
+    return {key: freeze(value) for key, value in settings.items()}

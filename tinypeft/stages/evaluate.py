@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.losses import LOSSES
 from tinypeft.ops import OPS
+from tinypeft.training import TrainingConfig
 
 
-def evaluation(forward: Graph, logits: Tensor, loss: str, target: str, settings: dict[str, Any]) -> Graph:
+def evaluation(forward: Graph, logits: Tensor, config: TrainingConfig) -> Graph:
     """The graph `evaluate`: (input, label or target vector if any) to the loss that training sees, int32 in Q16.16.
 
-    `loss`, `target` and `settings` are those of training. Where the loss decides, a second output is how many decisions
-    are right, int32. No state is written: the range of logits that training keeps is of samples it learned from.
+    Where the loss decides, a second output is how many decisions are right, int32. No state is written: the range of
+    logits that training keeps is of samples it learned from.
     """
-    entry = LOSSES[loss]
-    operand = entry.target(forward, logits, target)
-    d_logits = Tensor(f"d_{logits.name}", logits.shape, "bfp16", Purpose.GRADIENT)
-    operations = [entry.operation(f"{loss}_alone", logits, operand, d_logits, {}, settings)]
+    entry = LOSSES[config.loss]
+    operand = entry.target(forward, logits, config.target)
+    d_logits = Tensor(f"d_{logits.name}", logits.shape, f"bfp{config.grad_bits}", Purpose.GRADIENT)
+    operations = [entry.operation(f"{config.loss}_alone", logits, operand, d_logits, {}, asdict(config))]
     if entry.classifies:
         right = Tensor("right", (1,), "int32", Purpose.ACTIVATION)
         operands = {"logits": logits, "target": operand}
