@@ -49,9 +49,10 @@ static void end_region(unsigned int cpu, void *data) {
   }
 }
 
+/* In front of an instruction that crosses a page, QEMU gives the first bytes of that too: those behind do not count. */
 static int is_marker(const struct qemu_plugin_insn *instruction, const marker *markers) {
   for (int i = 0; i < 2; i++) {
-    if (qemu_plugin_insn_size(instruction) == markers[i].size &&
+    if (qemu_plugin_insn_size(instruction) >= markers[i].size &&
         memcmp(qemu_plugin_insn_data(instruction), markers[i].bytes, markers[i].size) == 0) {
       return 1;
     }
