@@ -48,7 +48,7 @@ class CommandFolder(click.Group):
         except TinypeftError as error:
             click.echo(f"error: {error.message}", err=True)
             if error.hint:
-                click.echo(f"try: {error.hint}", err=True)
+                click.echo(f"try: {error.hint.removeprefix('try ')}", err=True)
             raise click.exceptions.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
