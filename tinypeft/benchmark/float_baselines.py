@@ -101,9 +101,8 @@ def _runs(dataset: BenchmarkDataset, methods: list[str], user: str, seed: int, b
     for method in methods:
         for rate in _rates(dataset, method):
             run = {"method": method, "rate": rate, "user": user, "seed": seed, "epochs": dataset.epochs}
-            key = digest(
-                run, data, base.digest, dataset.metric, dataset.target_modules, _REVISION, tensorflow_version()
-            )
+            loss = dataset.metric, dataset.class_weights
+            key = digest(run, data, base.digest, loss, dataset.target_modules, _REVISION, tensorflow_version())
             path = cache_folder() / "float" / dataset.name / f"{user}-{seed}-{method}-{rate:g}-{key}.json"
             runs.append(run | {"model": str(base.path), "path": str(path)})
     return runs

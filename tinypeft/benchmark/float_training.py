@@ -18,14 +18,16 @@ class FloatTrainer:
     """Trains models of one architecture by `method`: "base" (nothing), "head" (last dense layer), "lora", "full".
 
     "lora": rank-4 adapters on convolutions and dense layers, not on depthwise ones, and the head whole. The loss is
-    softmax cross-entropy where the dataset's metric is "accuracy", mean squared error where it is "mse". Tracing takes
-    seconds, so one trainer serves many runs: `start` sets it to a base model and a fresh adapter.
+    softmax cross-entropy, classes weighted as the dataset says, where its metric is "accuracy", mean squared error
+    where it is "mse". Tracing takes seconds, so one trainer serves many runs: `start` sets it to a base model and a
+    fresh adapter.
     """
 
     def __init__(self, path: Path, method: str, dataset: BenchmarkDataset):
         import tensorflow as tf
 
         self.metric = dataset.metric
+        self.class_weights = dataset.class_weights
         self.base_path = path
         model = load(path)
         labels = dataset.metric == "accuracy"
@@ -86,6 +88,8 @@ class FloatTrainer:
                 output = self.network(x[index][None], training=False)[0]
                 if self.metric == "accuracy":
                     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y[index], output)
+                    if self.class_weights:
+                        loss *= tf.constant(self.class_weights)[y[index]]
                 else:
                     loss = tf.reduce_mean(tf.square(output - y[index]))
             variables = [weight.value for weight in self.trained]

@@ -41,6 +41,8 @@ def attached(dataset: BenchmarkDataset, base: Model, method: Method) -> Model:
     options = dict(method.options)
     if dataset.metric == "mse":  # an autoencoder has no classifier: the head is its last layer
         options |= {"loss": "mean_squared_error", "target": "input"}
+    if dataset.class_weights:
+        options["class_weights"] = dataset.class_weights
     kinds = method.kinds.split("+")
     head = [op.layer for op in base.source.graph.operations if op.kind == "FULLY_CONNECTED"][-1:]
     if kinds == ["modules_to_save"]:

@@ -49,13 +49,15 @@ class Samples:
 class UserSplit:
     """What one user's device trains on, in this order before the epochs shuffle it, and what it is tested on.
 
-    `train_ids` and `test_ids` name each sample by its row in the dataset's file; no row is in both.
+    The last `replayed` to train on are of others, to keep what the base model knows. `train_ids` and `test_ids` name
+    each sample by its row in the dataset's file; no row is in both.
     """
 
     train: Samples
     test: Samples
     train_ids: np.ndarray
     test_ids: np.ndarray
+    replayed: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class BenchmarkDataset:
 
     `metric` is "accuracy" (more is better) or "mse" (less is better). `files` are relative to the data folder. `base`
     says how base models are trained, or is the file of a ready one. Adapters and heads are trained by SGD, one sample a
-    step, for `epochs` at `learning_rate`; `full_rates` is the grid for full fine-tuning. `target_modules` says which
-    layers get adapters, as the option of that name: a regular expression, "" the default.
+    step, for `epochs` at `learning_rate`, `class_weights` in the loss; `full_rates` is the grid for full fine-tuning.
+    `target_modules` says which layers get adapters, as the option of that name: a regular expression, "" the default.
     """
 
     name: str = ""
@@ -93,6 +95,7 @@ class BenchmarkDataset:
     metric: str = "accuracy"
     epochs: int = 15
     learning_rate: float = 0.02
+    class_weights: tuple[float, ...] = ()
     target_modules: str = ""
     full_rates: tuple[float, ...] = ()
 
