@@ -193,7 +193,7 @@ def requantization_arguments(op: Operation) -> list[Any]:
     if "multiplier" in op.inputs:
         return [op.inputs["multiplier"], op.inputs["shift"]]
     multiplier, shift = multipliers(op)
-    return [CArray("int32_t", multiplier, "multiplier"), CArray("int32_t", shift, "shift")]
+    return [CArray("int32_t", multiplier, "multiplier"), CArray("int8_t", shift, "shift")]
 
 
 def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.ndarray:
