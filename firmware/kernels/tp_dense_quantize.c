@@ -80,8 +80,8 @@ void tp_dense_begin_f32(const tp_dense_quantize_params *params, const int32_t *l
   }
 }
 
-void tp_dense_rescale_channel_f32(const tp_dense_quantize_params *params, int32_t c, int32_t growth, int32_t *multiplier,
-                                  int8_t *shift, float *logit_scale, const tp_dense_state *state) {
+void tp_dense_rescale_channel_f32(const tp_dense_quantize_params *params, int32_t c, int32_t growth,
+                                  int32_t *multiplier, int8_t *shift, float *logit_scale, const tp_dense_state *state) {
   const float unit = tp_dense_unit_f32(params, c, growth);
   if (logit_scale != NULL) {
     logit_scale[c] = unit;
@@ -111,7 +111,8 @@ void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *
     int rescaled = 0;
     if (row_changed[c] != TP_ROW_CLEAN) {
       const int32_t first = c * params->row_size;
-      rescaled = tp_dense_quantize_row_f32(params, master_filter + first, c, row_changed[c], filter + first, &growth[c]);
+      const float *row = master_filter + first;
+      rescaled = tp_dense_quantize_row_f32(params, row, c, row_changed[c], filter + first, &growth[c]);
       bias[c] = tp_dense_bias_f32(master_bias[c], tp_dense_unit_f32(params, c, growth[c]));
       row_changed[c] = TP_ROW_CLEAN;
     }

@@ -236,7 +236,7 @@ def retrained_case(rng: np.random.Generator, name: str) -> dict[str, Case]:
 
 
 def _as_before(rng: np.random.Generator, quantize: Operation, now: dict[str, Value]) -> dict[str, Value]:
-    """What a layer holds that was quantised once, and whose masters are `now`: row_changed, growth, all that it gives."""
+    """What a layer holds that was quantised once and whose masters are `now`: row_changed, and all that it gives."""
     rows = len(now["master_filter"])
     row_changed = rng.integers(0, 3, rows).astype(np.int8)
     scale = np.where(row_changed == 0, 1.0, rng.choice([0.25, 0.9, 1.0, 4.0], rows)).astype(np.float32)

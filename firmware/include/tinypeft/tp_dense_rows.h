@@ -50,8 +50,8 @@ static inline float tp_dense_unit_f32(const tp_dense_quantize_params *params, in
   return params->input_scale * tp_dense_scale_f32(params, channel, growth);
 }
 
-/* Quantise all of a row; `state` is what happened to it, TP_ROW_. *growth grows where needed. Returns whether what follows
- * from the channel's scale is to be computed: by tp_dense_rescale_channel_f32, and at the end. */
+/* Quantise all of a row; `state` is what happened to it, TP_ROW_. *growth grows where needed. Returns whether what
+ * follows from the channel's scale is to be computed: by tp_dense_rescale_channel_f32, and at the end. */
 int tp_dense_quantize_row_f32(const tp_dense_quantize_params *params, const float *row, int32_t channel, int state,
                               int8_t *filter, int8_t *growth);
 

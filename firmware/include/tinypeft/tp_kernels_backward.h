@@ -149,10 +149,10 @@ typedef struct {
 /* Quantise a retrained layer per output channel. master_filter (Cout,row_size), master_bias (Cout); logit_range (2), the
  * smallest and largest logit seen in steps of 2^logit_exponent, and output_shift (1) are NULL but for a classifier.
  * multiplier, shift (Cout): to int8 of scale output_scale * 2^output_shift[0]; logit_scale (Cout), what a step of the
- * accumulator is worth, and fold_multiplier (Cout), fold_exponent (1), filter scales for the backward pass, are NULL where
- * nothing reads them. row_changed (Cout), see tp_kernels_train.h: channels that are TP_ROW_CLEAN are left as they are;
- * all are clean afterwards. growth (Cout): scale = filter_scale * 2^(growth / 4); what follows from it alone is computed
- * where it changes, and for TP_ROW_WRITTEN. */
+ * accumulator is worth, and fold_multiplier (Cout), fold_exponent (1), filter scales for the backward pass, are NULL
+ * where nothing reads them. row_changed (Cout), see tp_kernels_train.h: channels that are TP_ROW_CLEAN are left as they
+ * are; all are clean afterwards. growth (Cout): scale = filter_scale * 2^(growth / 4); what follows from it alone is
+ * computed where it changes, and for TP_ROW_WRITTEN. */
 void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
                            const float *master_bias, const int32_t *logit_range, int8_t *filter, int32_t *bias,
                            int32_t *multiplier, int8_t *shift, int8_t *output_shift, float *logit_scale,
