@@ -83,7 +83,7 @@ def quantizer_states(model: CompiledModel) -> list[Tensor]:
     given: set[int] = set()
     found: dict[int, Tensor] = {}
     for op in model.requantize.operations:
-        read = [t for t in op.inputs.values() if t.purpose is Purpose.OPTIMIZER_STATE]
+        read = [t for t in op.inputs.values() if t.purpose is not Purpose.MASTER]
         found |= {id(t): t for t in read if id(t) not in marked | given}
         given |= {id(t) for t in op.outputs.values()}
     return list(found.values())

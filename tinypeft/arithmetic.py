@@ -61,10 +61,10 @@ def exact_multiplier(real: float) -> tuple[int, int]:
 
 
 def quantize_multipliers(reals: np.ndarray, *, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """`quantize_multiplier`, or `exact_multiplier`, of each element: (multipliers, shifts), both int32."""
+    """`quantize_multiplier`, or `exact_multiplier`, of each element: (multipliers int32, shifts int8, at most 127)."""
     quantize = exact_multiplier if exact else quantize_multiplier
     pairs = [quantize(float(real)) for real in np.atleast_1d(reals)]
-    return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int32)
+    return np.array([m for m, _ in pairs], np.int32), np.array([min(s, 127) for _, s in pairs], np.int8)
 
 
 def rounding_shift_right(x: np.ndarray, shift: np.ndarray | int) -> np.ndarray:

@@ -22,6 +22,7 @@ from tinypeft.stages.logits import attach_logits
 from tinypeft.stages.plan import plan_graphs
 from tinypeft.stages.recompute import RamBudget, Recomputed, recompute
 from tinypeft.stages.schedule import schedule, schedule_quickly
+from tinypeft.stages.unread import leave_out_unread
 
 #: header and checksum around the adapter weights in a package
 PACKAGE_OVERHEAD = 56
@@ -177,6 +178,8 @@ def compile_model(
         reset = Graph("reset", [adapted.seed], [], [*adapted.initializers, *adapted.quantizers])
         requantize = Graph("requantize", [], [], [*adapted.marks, *adapted.quantizers])
         restore = Graph("restore", [], [], adapted.restorers)
+    every = (inference, training, evaluate, update, reset, requantize, restore)
+    leave_out_unread([graph for graph in every if graph is not None])
     inference = schedule(verify(inference, "differentiate"))
     training = schedule(verify(training, "differentiate")) if training is not None else None
     evaluate = schedule(verify(evaluate, "evaluate")) if evaluate is not None else None

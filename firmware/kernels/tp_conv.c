@@ -4,7 +4,7 @@
 
 /* One position: its channels in groups. `start` is what accumulators start from, NULL for 0. */
 static int8_t *convolve(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *start,
-                        const int32_t *multiplier, const int32_t *shift, int32_t oy, int32_t ox, int8_t *output,
+                        const int32_t *multiplier, const int8_t *shift, int32_t oy, int32_t ox, int8_t *output,
                         int16_t *column) {
   const tp_window *w = &params->window;
   const int32_t channels = params->filter_c;
@@ -41,7 +41,7 @@ static int8_t *convolve(const tp_conv_params *params, const int8_t *input, const
 }
 
 void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
-                const int32_t *multiplier, const int32_t *shift, const int16_t *hidden, const int8_t *lora_B,
+                const int32_t *multiplier, const int8_t *shift, const int16_t *hidden, const int8_t *lora_B,
                 const int8_t *lora_shift, int8_t *output, void *scratch) {
   const tp_window *w = &params->window;
   int32_t *lora_start = scratch;

@@ -9,14 +9,6 @@ static float growth_factor(int32_t growth) {
   return quarters[growth & 3] * tp_exp2i(growth >> 2);
 }
 
-/* The Q31 multiplier and shift of a positive normal float32, exactly. */
-static void float_to_multiplier(float real, int32_t *multiplier, int32_t *shift) {
-  uint32_t bits;
-  memcpy(&bits, &real, sizeof bits);
-  *multiplier = (int32_t)(((bits & 0x7FFFFFu) | 0x800000u) << 7);
-  *shift = tp_float_exponent(real) + 1;
-}
-
 /* The smallest power of two that lets the int8 output hold every logit seen. */
 static int32_t output_range_shift(const tp_dense_quantize_params *params, const int32_t *logit_range) {
   const float smallest = (float)logit_range[0] * tp_exp2i(params->logit_exponent);
@@ -30,16 +22,20 @@ static int32_t output_range_shift(const tp_dense_quantize_params *params, const 
   return shift;
 }
 
-/* Filter scales as int16 multipliers of one exponent. */
-static void derive_backward(const tp_dense_quantize_params *params, const float *logit_scale,
-                            int16_t *fold_multiplier, int32_t *fold_exponent) {
+/* Filter scales as int16 multipliers of one exponent, where the backward pass reads them. */
+static void derive_backward(const tp_dense_quantize_params *params, const int8_t *growth, int16_t *fold_multiplier,
+                            int32_t *fold_exponent) {
   float largest = 0.0f;
-  for (int32_t c = 0; c < params->output_c; c++) {
-    largest = logit_scale[c] > largest ? logit_scale[c] : largest;
+  if (fold_multiplier == NULL) {
+    return;
   }
-  const int32_t exponent = tp_float_exponent(largest / params->input_scale) - 14;
   for (int32_t c = 0; c < params->output_c; c++) {
-    const float mantissa = (logit_scale[c] / params->input_scale) * tp_exp2i(-exponent);
+    const float scale = tp_dense_scale_f32(params, c, growth[c]);
+    largest = scale > largest ? scale : largest;
+  }
+  const int32_t exponent = tp_float_exponent(largest) - 14;
+  for (int32_t c = 0; c < params->output_c; c++) {
+    const float mantissa = tp_dense_scale_f32(params, c, growth[c]) * tp_exp2i(-exponent);
     fold_multiplier[c] = (int16_t)tp_min_s32(tp_round_to_s32(mantissa), INT16_MAX);
   }
   fold_exponent[0] = exponent;
@@ -61,13 +57,15 @@ float tp_dense_scale_f32(const tp_dense_quantize_params *params, int32_t channel
   return params->filter_scale[channel] * growth_factor(growth);
 }
 
-void tp_dense_quantize_row_f32(const tp_dense_quantize_params *params, const float *row, int32_t channel, int state,
-                               int8_t *filter, int8_t *growth) {
+int tp_dense_quantize_row_f32(const tp_dense_quantize_params *params, const float *row, int32_t channel, int state,
+                              int8_t *filter, int8_t *growth) {
+  const int32_t before = *growth;
   *growth = state == TP_ROW_WRITTEN ? 0 : *growth;
   while (quantize_row(row, params->row_size, 1.0f / tp_dense_scale_f32(params, channel, *growth), filter) != 0 &&
          *growth < GROWTH_MAX) {
     (*growth)++;
   }
+  return state == TP_ROW_WRITTEN || *growth != before;
 }
 
 void tp_dense_begin_f32(const tp_dense_quantize_params *params, const int32_t *logit_range, int8_t *output_shift,
@@ -82,56 +80,48 @@ void tp_dense_begin_f32(const tp_dense_quantize_params *params, const int32_t *l
   }
 }
 
-void tp_dense_finish_channel_f32(const tp_dense_quantize_params *params, int32_t c, int changed, float master_bias,
-                                 int32_t growth, int32_t *bias, int32_t *multiplier, int32_t *shift,
-                                 float *logit_scale, tp_dense_state *state) {
-  int rescaled = state->range_changed;
-  if (changed != 0) {
-    const float unit = params->input_scale * tp_dense_scale_f32(params, c, growth);
-    rescaled |= logit_scale[c] != unit || changed == TP_ROW_WRITTEN;
-    state->scales_changed |= rescaled;
+void tp_dense_rescale_channel_f32(const tp_dense_quantize_params *params, int32_t c, int32_t growth,
+                                  int32_t *multiplier, int8_t *shift, float *logit_scale, const tp_dense_state *state) {
+  const float unit = tp_dense_unit_f32(params, c, growth);
+  if (logit_scale != NULL) {
     logit_scale[c] = unit;
-    bias[c] = tp_dense_bias_f32(master_bias, unit);
-  }
-  if (rescaled == 0) {
-    return;
   }
   if (growth > 0) {
-    float_to_multiplier(logit_scale[c] / state->range_scale, &multiplier[c], &shift[c]);
+    shift[c] = tp_requantize_multiplier(unit / state->range_scale, &multiplier[c]);
   } else {
     multiplier[c] = params->base_multiplier[c];
-    shift[c] = params->base_shift[c] - state->range_shift;
+    shift[c] = (int8_t)tp_clamp_s32(params->base_shift[c] - state->range_shift, -31, 30);
   }
-  shift[c] = tp_clamp_s32(shift[c], -31, 30);
 }
 
-void tp_dense_end_f32(const tp_dense_quantize_params *params, const float *logit_scale, int16_t *fold_multiplier,
+void tp_dense_end_f32(const tp_dense_quantize_params *params, const int8_t *growth, int16_t *fold_multiplier,
                       int32_t *fold_exponent, const tp_dense_state *state) {
   if (state->scales_changed != 0) {
-    derive_backward(params, logit_scale, fold_multiplier, fold_exponent);
+    derive_backward(params, growth, fold_multiplier, fold_exponent);
   }
 }
 
 void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
                            const float *master_bias, const int32_t *logit_range, int8_t *filter, int32_t *bias,
-                           int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
+                           int32_t *multiplier, int8_t *shift, int8_t *output_shift, float *logit_scale,
                            int16_t *fold_multiplier, int32_t *fold_exponent, int8_t *row_changed, int8_t *growth) {
   tp_dense_state state;
   tp_dense_begin_f32(params, logit_range, output_shift, &state);
   for (int32_t c = 0; c < params->output_c; c++) {
-    const int changed = row_changed[c];
-    if (changed == TP_ROW_CLEAN && state.range_changed == 0) {
-      continue;
-    }
-    if (changed != TP_ROW_CLEAN) {
+    int rescaled = 0;
+    if (row_changed[c] != TP_ROW_CLEAN) {
       const int32_t first = c * params->row_size;
-      tp_dense_quantize_row_f32(params, master_filter + first, c, changed, filter + first, &growth[c]);
+      const float *row = master_filter + first;
+      rescaled = tp_dense_quantize_row_f32(params, row, c, row_changed[c], filter + first, &growth[c]);
+      bias[c] = tp_dense_bias_f32(master_bias[c], tp_dense_unit_f32(params, c, growth[c]));
       row_changed[c] = TP_ROW_CLEAN;
     }
-    tp_dense_finish_channel_f32(params, c, changed, master_bias[c], growth[c], bias, multiplier, shift, logit_scale,
-                                &state);
+    state.scales_changed |= rescaled;
+    if (rescaled != 0 || state.range_changed != 0) {
+      tp_dense_rescale_channel_f32(params, c, growth[c], multiplier, shift, logit_scale, &state);
+    }
   }
-  tp_dense_end_f32(params, logit_scale, fold_multiplier, fold_exponent, &state);
+  tp_dense_end_f32(params, growth, fold_multiplier, fold_exponent, &state);
 }
 
 /* The logit within `limit` that, observed, asks for the same scale: rounded towards zero. */
@@ -140,25 +130,19 @@ static int32_t observed(const tp_dense_quantize_params *params, float limit) {
 }
 
 void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *filter, const int32_t *bias,
-                          const int8_t *output_shift, const float *logit_scale, float *master_filter,
-                          float *master_bias, int32_t *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
-                          int8_t *growth) {
+                          const int8_t *growth, const int8_t *output_shift, float *master_filter, float *master_bias,
+                          int32_t *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent) {
   for (int32_t c = 0; c < params->output_c; c++) {
-    const float scale = logit_scale[c] / params->input_scale;
+    const float scale = tp_dense_scale_f32(params, c, growth[c]);
     for (int32_t k = 0; k < params->row_size; k++) {
       master_filter[c * params->row_size + k] = (float)filter[c * params->row_size + k] * scale;
     }
-    master_bias[c] = (float)bias[c] * logit_scale[c];
-    growth[c] = 0;
-    while (growth[c] < GROWTH_MAX &&
-           params->input_scale * (params->filter_scale[c] * growth_factor(growth[c])) < logit_scale[c]) {
-      growth[c]++;
-    }
+    master_bias[c] = (float)bias[c] * tp_dense_unit_f32(params, c, growth[c]);
   }
   if (output_shift != NULL) {
     const float reach = output_shift[0] > 0 ? tp_exp2i(output_shift[0]) : 0.0f;
     logit_range[0] = observed(params, ((float)(-128 - params->output_zero_point) * params->output_scale) * reach);
     logit_range[1] = observed(params, ((float)(127 - params->output_zero_point) * params->output_scale) * reach);
   }
-  derive_backward(params, logit_scale, fold_multiplier, fold_exponent);
+  derive_backward(params, growth, fold_multiplier, fold_exponent);
 }

@@ -62,7 +62,7 @@ static void limit_row(const touched *t, float *row) {
 
 void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp *d_output, const int8_t *source,
                           float learning_rate, float *master_filter, const float *master_bias,
-                          const int32_t *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int32_t *shift,
+                          const int32_t *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int8_t *shift,
                           int8_t *output_shift, float *logit_scale, int16_t *fold_multiplier, int32_t *fold_exponent,
                           int8_t *row_changed, int8_t *growth, void *scratch) {
   const tp_dense_quantize_params *quantize = &params->quantize;
@@ -74,32 +74,32 @@ void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp *d
   for (int32_t c = 0; c < quantize->output_c; c++) {
     const int32_t mantissa = d_output->mantissa[c];
     const int moves = mantissa != 0 && t.count > 0;
-    if (moves == 0 && row_changed[c] == TP_ROW_CLEAN && state.range_changed == 0) {
-      continue;
-    }
-    float *row = master_filter + c * quantize->row_size;
-    int8_t *weights = filter + c * quantize->row_size;
     const int written = row_changed[c] == TP_ROW_WRITTEN;
-    int all = written;
-    if (moves != 0) {
-      const float scale = tp_dense_scale_f32(quantize, c, growth[c]);
-      const int outside = move_row(&t, row, weights, (float)mantissa * rate, 1.0f / scale);
-      if (outside != 0 || scale > TP_MASTER_LIMIT / 256.0f) {
-        limit_row(&t, row);
+    int rescaled = 0;
+    if (moves != 0 || row_changed[c] != TP_ROW_CLEAN) {
+      float *row = master_filter + c * quantize->row_size;
+      int8_t *weights = filter + c * quantize->row_size;
+      float scale = tp_dense_scale_f32(quantize, c, growth[c]);
+      int all = written;
+      if (moves != 0) {
+        const int outside = move_row(&t, row, weights, (float)mantissa * rate, 1.0f / scale);
+        if (outside != 0 || scale > TP_MASTER_LIMIT / 256.0f) {
+          limit_row(&t, row);
+        }
+        all |= outside;
       }
-      all |= outside;
+      if (all != 0) {
+        const int what = written != 0 ? TP_ROW_WRITTEN : TP_ROW_CHANGED;
+        rescaled = tp_dense_quantize_row_f32(quantize, row, c, what, weights, &growth[c]);
+        scale = tp_dense_scale_f32(quantize, c, growth[c]);
+      }
+      bias[c] = tp_dense_bias_f32(master_bias[c], quantize->input_scale * scale);
+      row_changed[c] = TP_ROW_CLEAN;
     }
-    if (all != 0) {
-      tp_dense_quantize_row_f32(quantize, row, c, written != 0 ? TP_ROW_WRITTEN : TP_ROW_CHANGED, weights, &growth[c]);
+    state.scales_changed |= rescaled;
+    if (rescaled != 0 || state.range_changed != 0) {
+      tp_dense_rescale_channel_f32(quantize, c, growth[c], multiplier, shift, logit_scale, &state);
     }
-    if (all == 0 && state.range_changed == 0) { /* the channel keeps its scale */
-      bias[c] = tp_dense_bias_f32(master_bias[c], logit_scale[c]);
-    } else {
-      const int changed = tp_max_s32(row_changed[c], moves != 0 ? TP_ROW_CHANGED : TP_ROW_CLEAN);
-      tp_dense_finish_channel_f32(quantize, c, changed, master_bias[c], growth[c], bias, multiplier, shift,
-                                  logit_scale, &state);
-    }
-    row_changed[c] = TP_ROW_CLEAN;
   }
-  tp_dense_end_f32(quantize, logit_scale, fold_multiplier, fold_exponent, &state);
+  tp_dense_end_f32(quantize, growth, fold_multiplier, fold_exponent, &state);
 }

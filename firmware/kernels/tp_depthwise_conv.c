@@ -45,7 +45,7 @@ static int32_t one_channel(const tp_tap *taps, int32_t count, const int8_t *inpu
 }
 
 void tp_depthwise_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
-                          const int32_t *multiplier, const int32_t *shift, int8_t *output, void *taps) {
+                          const int32_t *multiplier, const int8_t *shift, int8_t *output, void *taps) {
   const tp_window *w = &params->window;
   const int32_t depth_multiplier = w->output_c / w->input_c;
   for (int32_t oy = 0; oy < w->output_h; oy++) {

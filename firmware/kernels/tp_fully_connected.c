@@ -22,7 +22,7 @@ static int16_t *column_of(const tp_fully_connected_params *params, int32_t *scra
 }
 
 void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
-                           const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
+                           const int32_t *bias, const int32_t *multiplier, const int8_t *shift, const int16_t *hidden,
                            const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch) {
   const tp_lora lora = tp_make_lora(lora_B, lora_shift, params->output_c, params->rank);
   int16_t *column = column_of(params, scratch);

@@ -28,7 +28,7 @@ static void derive_backward(const tp_ia3_params *params, const float *factor, fl
   fold_exponent[0] = exponent;
 }
 
-void tp_ia3_quantize_f32(const tp_ia3_params *params, const float *master, int32_t *multiplier, int32_t *shift,
+void tp_ia3_quantize_f32(const tp_ia3_params *params, const float *master, int32_t *multiplier, int8_t *shift,
                          float *factor, float *inverse, int16_t *fold_multiplier, int32_t *fold_exponent) {
   for (int32_t c = 0; c < params->channels; c++) {
     const int32_t base_shift = params->base_shift[c];
@@ -39,12 +39,12 @@ void tp_ia3_quantize_f32(const tp_ia3_params *params, const float *master, int32
     /* rounded to 23 bits fewer it would have 32 */
     const int32_t more = product >= ((int64_t)1 << 54) - ((int64_t)1 << 22) ? 1 : 0;
     multiplier[c] = (int32_t)tp_round_shift_s64(product, 23 + more);
-    shift[c] = params->base_multiplier[c] > 0 ? base_shift + exponent + more : base_shift;
+    shift[c] = (int8_t)(params->base_multiplier[c] > 0 ? base_shift + exponent + more : base_shift);
   }
   derive_backward(params, factor, inverse, fold_multiplier, fold_exponent);
 }
 
-void tp_ia3_restore_f32(const tp_ia3_params *params, const int32_t *multiplier, const int32_t *shift, float *master,
+void tp_ia3_restore_f32(const tp_ia3_params *params, const int32_t *multiplier, const int8_t *shift, float *master,
                         float *factor, float *inverse, int16_t *fold_multiplier, int32_t *fold_exponent) {
   for (int32_t c = 0; c < params->channels; c++) {
     const int32_t base = params->base_multiplier[c];

@@ -17,14 +17,6 @@ static float short_mantissa(float x) {
   return x;
 }
 
-/* The Q31 multiplier and shift of a positive normal float32, exactly; the shift limited to what requantising takes. */
-static void float_to_multiplier(float real, int32_t *multiplier, int8_t *shift) {
-  uint32_t bits;
-  memcpy(&bits, &real, sizeof bits);
-  *multiplier = (int32_t)(((bits & 0x7FFFFFu) | 0x800000u) << 7);
-  *shift = (int8_t)tp_clamp_s32(tp_float_exponent(real) + 1, -31, 30);
-}
-
 /* The largest sum of |rows| over one input channel. Rows that read the same channels follow each other. */
 static int32_t input_channel_l1(const tp_sparse_quantize_params *params, const int8_t *rows) {
   int32_t largest = 0;
@@ -79,10 +71,10 @@ void tp_sparse_quantize_f32(const tp_sparse_quantize_params *params, const float
     const int32_t limit = tp_min_s32(BIAS_LIMIT, ACCUMULATOR_LIMIT - row_l1 * params->input_range);
     bias[r] = tp_clamp_s32(tp_round_to_s32(tp_limit_master(master_bias[r]) / unit), -limit, limit);
     if (grown) {
-      float_to_multiplier(unit / params->output_scale, &multiplier[r], &shift[r]);
+      shift[r] = tp_requantize_multiplier(unit / params->output_scale, &multiplier[r]);
     } else {
       multiplier[r] = params->base_multiplier[r];
-      shift[r] = (int8_t)params->base_shift[r];
+      shift[r] = params->base_shift[r];
     }
   }
   derive_backward(params, rows, scale, fold_multiplier, fold_exponent, l1);

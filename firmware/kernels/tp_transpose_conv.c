@@ -20,7 +20,7 @@ static void gather_covering(const tp_window *w, const int8_t *input, int32_t inp
 }
 
 void tp_transpose_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
-                          const int32_t *multiplier, const int32_t *shift, int8_t *output, void *column) {
+                          const int32_t *multiplier, const int8_t *shift, int8_t *output, void *column) {
   const tp_window *w = &params->window;
   const int32_t count = w->kernel_h * w->kernel_w * w->output_c;
   for (int32_t y = 0; y < w->input_h; y++) {

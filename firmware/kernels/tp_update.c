@@ -41,7 +41,7 @@ void tp_update_rows(const tp_update_params *params, const tp_bfp *d_output, cons
     if (any == 0 && params->skips_zero != 0) {
       continue;
     }
-    float factor = step * (params->scale != NULL ? params->scale[row] : params->uniform_scale);
+    float factor = step * (params->row_scale != NULL ? params->row_scale[row] * params->scale : params->scale);
     if (unit != NULL) {
       factor = factor * unit[params->unit_index];
     }
@@ -84,7 +84,7 @@ void tp_update_vector(const tp_update_params *params, const tp_bfp *d_output, co
   for (int32_t i = 0; i < params->row_size; i++) {
     int32_t sum;
     memcpy(&sum, &gradient[i], sizeof sum); /* the same memory as a number of the other type */
-    float factor = step * (params->scale != NULL ? params->scale[i] : params->uniform_scale);
+    float factor = step * (params->row_scale != NULL ? params->row_scale[i] * params->scale : params->scale);
     if (unit != NULL) {
       factor = factor * unit[params->unit_index];
     }

@@ -4,7 +4,7 @@
 
 #include "tinypeft/tp_count.h"
 #include "tinypeft/tp_crc.h"
-#include "tp_server_fit.h"
+#include "tinypeft/tp_server_fit.h"
 
 #define STATUS_BYTES 4u
 #define RUN_BYTES 8u
@@ -322,6 +322,11 @@ static tp_status command_evaluate(tp_server *server, const uint8_t *request, uin
   return status;
 }
 
+static tp_status command_fit(tp_server *server, const uint8_t *request, uint32_t length) {
+  const tp_model *model = server->model;
+  return model->fit != NULL && model->samples > 0 ? model->fit(server, request, length) : TP_ERR_UNSUPPORTED;
+}
+
 typedef struct {
   tp_status (*function)(tp_server *server, const uint8_t *request, uint32_t length);
   uint8_t op;
@@ -342,7 +347,7 @@ static const command_entry commands[TP_COMMAND_COUNT] = {
     [TP_COMMAND_LOAD_ADAPTER] = {command_load_adapter, TP_OP_WRITE, 4, 0},
     [TP_COMMAND_STATS] = {command_stats, TP_OP_READ, 0, 0},
     [TP_COMMAND_EVALUATE] = {command_evaluate, TP_OP_WRITE, 4 + RUN_BYTES, 0},
-    [TP_COMMAND_FIT] = {tp_server_fit, TP_OP_WRITE, TP_SERVER_FIT_BYTES, 0},
+    [TP_COMMAND_FIT] = {command_fit, TP_OP_WRITE, TP_SERVER_FIT_BYTES, 0},
 };
 
 static tp_status dispatch(tp_server *server, const tp_message_header *header, const uint8_t *message,

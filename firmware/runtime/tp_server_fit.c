@@ -1,4 +1,4 @@
-#include "tp_server_fit.h"
+#include "tinypeft/tp_server_fit.h"
 
 #include <string.h>
 
@@ -75,9 +75,6 @@ tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t leng
   tp_response *response = &server->response;
   tp_schedule schedule;
   tp_fit_result result;
-  if (model->fit == NULL || model->samples == 0) {
-    return TP_ERR_UNSUPPORTED;
-  }
   tp_status status = get_schedule(request + 32, &schedule);
   if (status != TP_OK) {
     return status;
@@ -101,7 +98,7 @@ tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t leng
   if (samples.count > model->samples) {
     return TP_ERR_ARGUMENT;
   }
-  status = model->fit(model, &config, &samples, &memory, &result);
+  status = tp_fit(model, &config, &samples, &memory, &result);
   if (status != TP_OK) {
     return status;
   }

@@ -42,7 +42,7 @@ def after_call(source: Path, graph: Graph, operation: str, statement: str) -> No
     start = re.search(rf"^tp_status \w+{re.escape(name)}[^;]*?{{$", text, re.MULTILINE).start()
     position = next(i for i, op in enumerate(graph.operations) if op.name == operation)
     comment = text.index(f"/* op {position}: ", start)
-    call = text.index("  trace(", comment)
+    call = text.index("  if (traced(m)) {", comment)
     source.write_text(f"{text[:call]}  {statement}\n{text[call:]}")
 
 

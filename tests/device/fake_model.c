@@ -6,6 +6,7 @@
 #include "tinypeft/tp_crc.h"
 #include "tinypeft/tp_device.h"
 #include "tinypeft/tp_fit.h"
+#include "tinypeft/tp_server_fit.h"
 
 enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5, CLASSES = 3, SAMPLES = 20, SAMPLE = 4 + 8 + 16 };
 
@@ -196,7 +197,7 @@ const tp_model tp_device_model = {
     .fit_bytes = sizeof fake.fit_memory,
     .store = store,
     .fit_memory = fit_memory,
-    .fit = tp_fit,
+    .fit = tp_server_fit,
     .evaluate = evaluate,
     .masters_sane = masters_sane,
     .train_step = train_step,

@@ -21,7 +21,9 @@ TARGET = struct.pack("<2i", 0, 1 << 16)
 def test_every_rule_in_c(compile_c, compiler, tmp_path):
     """fit_program.c: each guard rail with it and without, early stopping, errors, and what is left after each."""
     here, program = Path(__file__).parent, tmp_path / "program"
-    runtime = [resource_path("firmware", "runtime", f"tp_{name}.c") for name in ("fit", "crc", "status")]
+    names = ("fit", "crc", "status", "server_fit", "schedule", "response", "frame")  # the fake refers to the server
+    runtime = [resource_path("firmware", "runtime", f"tp_{name}.c") for name in names]
+    runtime.append(resource_path("firmware", "kernels", "tp_arithmetic.c"))
     flags = [*SANITIZERS, "-fno-sanitize=float-divide-by-zero"] if compiler == "gcc" else ["-O2"]
     compile_c(compiler, *flags, *runtime, here / "fake_model.c", here / "fit_program.c", "-o", program)
     run = subprocess.run([str(program)], capture_output=True, text=True, timeout=60)

@@ -173,7 +173,7 @@ def retrained_operations(base: Operation) -> dict[str, Operation]:
     dtypes = {
         "master_filter": "float32", "master_bias": "float32", "logit_range": "int32",
         "filter": "int8", "bias": "int32",
-        "multiplier": "int32", "shift": "int32", "output_shift": "int8", "logit_scale": "float32",
+        "multiplier": "int32", "shift": "int8", "output_shift": "int8", "logit_scale": "float32",
         "fold_multiplier": "int16", "fold_exponent": "int32", "row_changed": "int8", "growth": "int8",
     }  # fmt: skip
     extents = dict.fromkeys(dtypes, channels) | {"master_filter": shape, "filter": shape, "logit_range": (2,)}
@@ -225,15 +225,29 @@ def retrained_case(rng: np.random.Generator, name: str) -> dict[str, Case]:
     }
     steps = np.array([-rng.random() * reach, rng.random() * reach]) * 2.0 ** -exponent_for(base.output)
     values["logit_range"] = np.clip(steps, -(1 << 31), (1 << 31) - 1).astype(np.int32)
-    states = {
-        "row_changed": rng.integers(1, 3, len(values["master_filter"])).astype(np.int8),
-        "growth": rng.integers(0, 9, len(values["master_filter"])).astype(np.int8),
+    values |= _as_before(rng, quantize, values)
+    quantized = values | quantize.op.evaluate(quantize, values)
+    quantized |= {"input": random_int8(rng, base.inputs["input"].shape), "scale": quantized["logit_scale"]}
+    cases = {kind: (op, {n: quantized[n] for n in op.inputs}) for kind, op in made.items()}
+    # the outputs are operands of this case too: memory that holds what there was
+    inputs = {**quantize.inputs, **quantize.outputs}
+    op = Operation(quantize.op, quantize.name, inputs, quantize.outputs, quantize.attributes)
+    return cases | {"DENSE_QUANTIZE": (op, {n: values[n] for n in inputs})}
+
+
+def _as_before(rng: np.random.Generator, quantize: Operation, now: dict[str, Value]) -> dict[str, Value]:
+    """What a layer holds that was quantised once and whose masters are `now`: row_changed, and all that it gives."""
+    rows = len(now["master_filter"])
+    row_changed = rng.integers(0, 3, rows).astype(np.int8)
+    scale = np.where(row_changed == 0, 1.0, rng.choice([0.25, 0.9, 1.0, 4.0], rows)).astype(np.float32)
+    before = {
+        "master_filter": now["master_filter"] * scale.reshape(-1, *[1] * (now["master_filter"].ndim - 1)),
+        "master_bias": now["master_bias"] * scale,
+        "logit_range": now["logit_range"] if rng.random() < 0.5 else np.zeros(2, np.int32),
+        "row_changed": np.ones(rows, np.int8),
+        "growth": rng.integers(0, 9, rows).astype(np.int8),
     }
-    values |= states
-    values |= quantize.op.evaluate(quantize, values)
-    values |= {"input": random_int8(rng, base.inputs["input"].shape), "scale": values["logit_scale"]}
-    values |= states
-    return {kind: (op, {n: values[n] for n in op.inputs}) for kind, op in made.items()}
+    return quantize.op.evaluate(quantize, before) | {"row_changed": row_changed}
 
 
 def retrain_case(rng: np.random.Generator, name: str) -> Case:

@@ -130,8 +130,9 @@ def update_rows(rng: np.random.Generator, name: str, gradient_kind: str = "", op
     if rng.random() < 0.3:
         channel = int(rng.integers(values["d_output"].mantissa.shape[-1]))
         values["d_output"].mantissa[..., channel] = 0
-    per_row = rng.random() < 0.5
-    producer.attributes["scale"] = np.exp(rng.normal(-3, 2, shape[0] if per_row else 1)).astype(np.float32)
+    producer.attributes["scale"] = np.exp(rng.normal(-3, 2, 1)).astype(np.float32)
+    if rng.random() < 0.5:
+        producer.attributes["row_scale"] = np.exp(rng.normal(0, 2, shape[0])).astype(np.float32)
     if rng.random() < 0.5:
         producer.inputs["unit"] = tensor(f"{name}_unit", (2,), "float32")
         producer.attributes["unit_index"] = int(rng.integers(2))

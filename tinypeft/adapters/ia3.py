@@ -32,7 +32,7 @@ class Ia3(AdapterKind):
         base_multiplier, base_shift = multipliers(operation)
         outputs = {
             "multiplier": insertion.weight(f"{name}_ia3_multiplier", channels, "int32"),
-            "shift": insertion.weight(f"{name}_ia3_shift", channels, "int32"),
+            "shift": insertion.weight(f"{name}_ia3_shift", channels, "int8"),
             "factor": insertion.state(f"{name}_ia3_factor", channels, "float32", Purpose.OPTIMIZER_STATE),
             "inverse": insertion.state(f"{name}_ia3_inverse", channels, "float32", Purpose.OPTIMIZER_STATE),
             "fold_multiplier": insertion.state(f"{name}_fold_multiplier", channels, "int16", Purpose.OPTIMIZER_STATE),

@@ -61,7 +61,7 @@ class ModulesToSave(AdapterKind):
             insertion.initialize("INITIALIZE_FROM_BASE", master_bias, {"weights": bias}, unit=unit)
         insertion.mark_rows(row_changed)
 
-        growth = insertion.state(f"{name}_growth", channels, "int8", Purpose.OPTIMIZER_STATE)
+        growth = insertion.weight(f"{name}_growth", channels, "int8")
         insertion.initialize("MARK_ROWS", growth, {}, value=0)
         inputs = {"master_filter": master_filter, "master_bias": master_bias}
         inputs |= {"row_changed": row_changed, "growth": growth}
@@ -69,7 +69,7 @@ class ModulesToSave(AdapterKind):
             "filter": insertion.weight(f"{name}_trained_kernel", filters.shape, "int8"),
             "bias": insertion.weight(f"{name}_trained_bias", channels, "int32"),
             "multiplier": insertion.weight(f"{name}_multiplier", channels, "int32"),
-            "shift": insertion.weight(f"{name}_shift", channels, "int32"),
+            "shift": insertion.weight(f"{name}_shift", channels, "int8"),
             "logit_scale": insertion.weight(f"{name}_logit_scale", channels, "float32"),
             "fold_multiplier": insertion.state(f"{name}_fold_multiplier", channels, "int16", Purpose.OPTIMIZER_STATE),
             "fold_exponent": insertion.state(f"{name}_fold_exponent", (1,), "int32", Purpose.OPTIMIZER_STATE),
@@ -96,7 +96,7 @@ class ModulesToSave(AdapterKind):
         operation.inputs |= {operand: outputs[operand] for operand in ("filter", "bias", "multiplier", "shift")}
         outputs["filter"].scale = scales
         operation.attributes["fold"] = FoldState(outputs["fold_multiplier"], outputs["fold_exponent"])
-        operation.attributes["logit_scale"] = outputs["logit_scale"]
+        operation.attributes |= {"growth": growth, "logit_scale": outputs["logit_scale"]}
         if classifier:
             operation.attributes["output_shift"] = outputs["output_shift"]
         self._declare(operation, (master_filter, outputs["filter"]), (master_bias, outputs["bias"]), insertion)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +42,46 @@ class GraphFunction:
     in_arena: bool
 
 
-def graph_function(graph: Graph, arena: ArenaPlan, constants: Constants) -> GraphFunction:
-    """The statements that run `graph` with its tensors where `arena` puts them."""
+@dataclass(frozen=True)
+class SharedFunction:
+    """The C function of an operation that several graphs run; it takes the index of its first result in the trace."""
+
+    name: str
+    comment: str
+    step: Step
+
+
+def shared_functions(graphs: Sequence[Graph], arena: ArenaPlan, constants: Constants) -> dict[int, SharedFunction]:
+    """By the operation's id: of those that are in several graphs, and work on persistent state alone."""
+    users = Counter(id(op) for graph in graphs for op in graph.operations)
+    functions = {}
+    for graph in graphs:
+        writer = _Writer(graph.name, arena, constants)
+        for op in graph.operations:
+            if users[id(op)] > 1 and id(op) not in functions and _only_state(op):
+                functions[id(op)] = SharedFunction(f"run_{op.name}", _describe_call(op), writer.shared(op))
+    return functions
+
+
+def _only_state(operation: Operation) -> bool:
+    operands = [*operation.inputs.values(), *operation.outputs.values()]
+    anywhere = all(t.persistent or t.data is not None for t in operands)
+    return anywhere and not operation.op.scratch_bytes(operation) and runs(operation)
+
+
+def graph_function(
+    graph: Graph, arena: ArenaPlan, constants: Constants, shared: Mapping[int, SharedFunction]
+) -> GraphFunction:
+    """The statements that run `graph` with its tensors where `arena` puts them; operations in `shared` by a call."""
     writer = _Writer(graph.name, arena, constants)
     inputs = [writer.declare(t) for t in graph.inputs if t.in_arena and _read_by_a_call(graph, t)]
     steps, index = [], 0
     for position, operation in enumerate(graph.operations):
-        steps.append(writer.step(position, operation, index))
+        function = shared.get(id(operation))
+        if function is None:
+            steps.append(writer.step(position, operation, index))
+        else:
+            steps.append(Step(_comment(position, operation), [], f"{function.name}(m, {index});", []))
         index += len(operation.outputs)
     return GraphFunction(graph.name, inputs, steps, bool(arena.plans[graph.name].buffers))
 
@@ -84,6 +119,11 @@ class _Writer:
         declarations = [self.declare(t) for t in operation.outputs.values() if t.in_arena]
         traces = [self._trace(index + i, tensor) for i, tensor in enumerate(operation.outputs.values())]
         return Step(_comment(position, operation), declarations, self._call(operation, declarations), traces)
+
+    def shared(self, operation: Operation) -> Step:
+        """The same of one that works on persistent state alone, wherever it is in the trace."""
+        traces = [self._trace(f"first + {i}", tensor) for i, tensor in enumerate(operation.outputs.values())]
+        return Step("", [], self._call(operation, []), traces)
 
     def _call(self, operation: Operation, declarations: list[str]) -> str | None:
         call = operation.op.call(operation) if runs(operation) else None
@@ -127,20 +167,24 @@ class _Writer:
             return f"m->training->{tensor.name}"
         return f"&{tensor.name}" if tensor.block_float else tensor.name
 
-    def _trace(self, index: int, tensor: Tensor) -> str:
+    def _trace(self, index: int | str, tensor: Tensor) -> str:
         if tensor.block_float:
-            return f"trace(m, {index}, {tensor.name}.mantissa, {tensor.nbytes}, {tensor.name}.exponent);"
-        return f"trace(m, {index}, {self._reference(tensor)}, {tensor.nbytes}, 0);"
+            return f"trace_gradient(m, {index}, &{tensor.name}, {tensor.nbytes});"
+        return f"trace(m, {index}, {self._reference(tensor)}, {tensor.nbytes});"
 
 
 def _comment(position: int, operation: Operation) -> str:
+    return f"op {position}: {_describe_call(operation)}"
+
+
+def _describe_call(operation: Operation) -> str:
     sources = [t for t in operation.inputs.values() if t.data is None and not t.persistent]
     shown = ", ".join(_describe(t) for t in sources if t.purpose is not Purpose.ARGUMENT)
     results = ", ".join(_describe(t) for t in operation.outputs.values() if t.in_arena) or "state"
     layer = f" of {operation.layer}" if operation.layer and operation.layer != operation.name else ""
     rank = lora_rank(operation) if "hidden" in operation.inputs else 0
     lora = f" + {operation.attributes.get('addend', 'lora')}(r={rank})" if rank else ""
-    return f"op {position}: {operation.kind}{lora}{layer}: {shown or 'state'} -> {results}"
+    return f"{operation.kind}{lora}{layer}: {shown or 'state'} -> {results}"
 
 
 def _describe(tensor: Tensor) -> str:

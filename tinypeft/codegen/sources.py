@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinypeft.arithmetic import float_exponent
-from tinypeft.codegen.functions import graph_function, part_name, place_of
+from tinypeft.codegen.functions import graph_function, part_name, place_of, shared_functions
 from tinypeft.codegen.tables import CTYPES, Constants, number
 from tinypeft.compiler import CompiledModel
 from tinypeft.ir import Purpose, Tensor
@@ -34,12 +34,14 @@ class GeneratedSources:
 class ArenaPartSource:
     """A part of the arena in C: its pointer's name, the macro of its size, and the linker's section for its memory.
 
-    `section` is empty for ordinary data; `ram_bytes`, where known, is what the memory has.
+    `size` is what the graphs use of it, `room` what firmware reserves, in which it can receive a package; `section` is
+    empty for ordinary data; `ram_bytes`, where known, is what the memory has.
     """
 
     name: str
     macro: str
     size: int
+    room: int
     section: str
     ram_bytes: int | None
 
@@ -53,7 +55,8 @@ def generate_sources(
     weights_section  the linker's section for the constant tables, empty for that of other constants
     """
     constants = Constants(model.name)
-    functions = {g.name: graph_function(g, model.arena, constants) for g in model.graphs}
+    shared = shared_functions(model.graphs, model.arena, constants)
+    functions = {g.name: graph_function(g, model.arena, constants, shared) for g in model.graphs}
     kernels = sorted({s for g in model.graphs for op in g.operations if runs(op) for s in op.op.sources(op)})
     parts = _arena_parts(model, ram_bytes)
     values = {
@@ -61,6 +64,7 @@ def generate_sources(
         "upper": model.name.upper(),
         "model": model,
         "functions": functions,
+        "shared": shared.values(),
         "constants": constants,
         "fingerprint": ", ".join(f"0x{byte:02x}" for byte in model.fingerprint),
         "layout": layout_crc(model.adapter_weights),
@@ -73,7 +77,8 @@ def generate_sources(
         "input": model.inference.inputs[0],
         "output": model.output,
         "arena_parts": parts,
-        "staging": max(parts, key=lambda part: part.size),
+        "used_bytes": sum(part.size for part in parts),
+        "staging": max(parts, key=lambda part: part.room),
         "input_place": place_of(model.arena, "inference", model.inference.inputs[0].name),
         "output_place": place_of(model.arena, "inference", model.output.name),
         "logits": model.logits,
@@ -151,7 +156,8 @@ def _arena_parts(model: CompiledModel, ram_bytes: Mapping[str, int] | None) -> l
     for part in model.arena.parts:
         name = part_name(model.arena, part)
         section = "" if part.name in ordinary else f".arena_{part.name}"
-        parts.append(ArenaPartSource(name, f"{model.name}_{name}".upper(), part.size, section, known.get(part.name)))
+        macro, used = f"{model.name}_{name}".upper(), model.arena.used_bytes(part)
+        parts.append(ArenaPartSource(name, macro, used, part.size, section, known.get(part.name)))
     return parts
 
 

@@ -47,12 +47,13 @@ class ParamsStruct:
 
 @dataclass
 class Constants:
-    """Collects what generated functions refer to; equal tables share one array."""
+    """Collects what generated functions refer to; equal tables share one array, equal structs one struct."""
 
     prefix: str
     tables: list[Table] = field(default_factory=list)
     structs: dict[str, ParamsStruct] = field(default_factory=dict)
     _by_content: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    _by_text: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def tensor(self, tensor: Tensor) -> str:
         """The name of a frozen weight's array."""
@@ -66,18 +67,19 @@ class Constants:
 
     def params(self, operation: Operation, call: KernelCall) -> str:
         """The name of the parameter struct of a call."""
-        name = f"{operation.name}_params"
-        if name not in self.structs:
-            text = self._initializer(call.fields, operation.name)  # structs that it points to come first
-            self.structs[name] = ParamsStruct(call.params, name, text)
-        return name
+        return self._struct(call.params, f"{operation.name}_params", call.fields, operation.name)
 
     def struct(self, struct: CStruct, owner: str) -> str:
         """The name of a struct that is pointed to."""
-        name = f"{owner}_{struct.name}_params"
-        if name not in self.structs:
-            self.structs[name] = ParamsStruct(struct.ctype, name, self._initializer(struct.fields, owner))
-        return name
+        return self._struct(struct.ctype, f"{owner}_{struct.name}_params", struct.fields, owner)
+
+    def _struct(self, ctype: str, name: str, fields: dict[str, Any], owner: str) -> str:
+        text = self._initializer(fields, owner)  # structs that it points to come first
+        if (ctype, text) not in self._by_text:
+            assert name not in self.structs, f"{name} is two structs"
+            self._by_text[ctype, text] = name
+            self.structs[name] = ParamsStruct(ctype, name, text)
+        return self._by_text[ctype, text]
 
     def _table(self, ctype: str, name: str, values: np.ndarray, comment: str) -> str:
         flat = np.ascontiguousarray(values).reshape(-1)

@@ -16,7 +16,8 @@ from tinypeft.frontend import flatfile
 from tinypeft.frontend.flatfile import FileModel
 from tinypeft.ir import Operation, Tensor
 from tinypeft.merging.weights import QuantizedLayer, channel_rows, quantize_layer
-from tinypeft.ops.weighted import input_scale
+from tinypeft.ops.dense_quantize import grown_scale
+from tinypeft.ops.weighted import filter_scales, input_scale
 
 #: what passes a classifier's output on, with its scale or its number of classes
 _PASSED_ON = ("RESHAPE", "SOFTMAX", "DEQUANTIZE")
@@ -108,8 +109,9 @@ def _prescribed_scale(model: CompiledModel, op: Operation, state: Mapping[str, n
     """The scales of a retrained layer, which has its own on the device; None for others."""
     if model.adapted_by[op.name] != ["modules_to_save"]:
         return None
-    unit = state[_adapted(model, op).attributes["logit_scale"].name]
-    return (unit / input_scale(op)).astype(np.float32)
+    adapted = _adapted(model, op)
+    growth = state[adapted.attributes["growth"].name]
+    return grown_scale(filter_scales(adapted), growth)
 
 
 def _report(model: CompiledModel, op: Operation, layer: MergedLayer, quantized: QuantizedLayer) -> LayerReport:

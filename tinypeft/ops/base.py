@@ -149,7 +149,7 @@ class Op:
     name        TFLite's name where TFLite has the operator
     operands    required operand names, in order; `optional` those that may be absent
     variadic    for any number of further operands: the stem of their names, "input" for input0, input1, ...
-    results     output names, in order
+    results     output names, in order; `dispensable` those that an operation lacks where nothing reads them
     in_place    output name -> operands whose buffer it may take over when that is their last use
     source      C file under firmware/kernels/ that holds its kernels
     limits      which forms of the TFLite operator are refused, as a sentence for the table of operators
@@ -160,6 +160,7 @@ class Op:
     optional: tuple[str, ...] = ()
     variadic: str = ""
     results: tuple[str, ...] = ("output",)
+    dispensable: tuple[str, ...] = ()
     source: str = ""
     limits: str = ""
 

@@ -28,7 +28,8 @@ class DenseQuantize(Op):
     keeps how often, until masters are written from outside. So a weight whose master has not changed is what it was,
     and the kernel leaves out channels that `row_changed` (see UPDATE_ROWS) says are clean. `logit_range` (2,), of a
     classifier, holds the smallest and largest logit seen, int32 in steps of 2**logit_exponent: the int8 output's scale
-    grows by powers of two, `output_shift`, until it holds them. The loss reads `logit_scale`, not that.
+    grows by powers of two, `output_shift`, until it holds them. The loss reads `logit_scale`, not that. What the
+    scales alone decide, the kernel computes where they change.
     """
 
     name = "DENSE_QUANTIZE"
@@ -46,14 +47,13 @@ class DenseQuantize(Op):
         "row_changed",
         "growth",
     )
+    dispensable = ("logit_scale", "fold_multiplier", "fold_exponent")
     source = "tp_dense_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
-        channels = op.inputs["master_bias"].shape
-        per_channel = ("bias", "multiplier", "shift", "logit_scale", "fold_multiplier", "row_changed", "growth")
-        shapes = dict.fromkeys(per_channel, channels) | {"filter": op.inputs["master_filter"].shape}
-        shapes |= {"fold_exponent": (1,)}
-        return shapes | ({"output_shift": (1,)} if "logit_range" in op.inputs else {})
+        shapes = dict.fromkeys(self.results, op.inputs["master_bias"].shape)
+        shapes |= {"filter": op.inputs["master_filter"].shape, "fold_exponent": (1,), "output_shift": (1,)}
+        return _present(op, shapes, "output_shift" if "logit_range" in op.inputs else "")
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         weights = arithmetic.limit_float(values["master_filter"])
@@ -64,7 +64,7 @@ class DenseQuantize(Op):
         growth, scale, filters = self._grown(rows, values, attributes["filter_scale"])
         unit = input_scale * scale
         range_scale = output_scale * arithmetic.exp2i(range_shift)
-        multiplier, shift = attributes["base_multiplier"].copy(), attributes["base_shift"] - range_shift
+        multiplier, shift = attributes["base_multiplier"].copy(), attributes["base_shift"].astype(int) - range_shift
         for c in np.flatnonzero(growth):
             mantissa, exponent = math.frexp(float(unit[c] / range_scale))
             multiplier[c], shift[c] = int(mantissa * (1 << 31)), exponent
@@ -72,11 +72,11 @@ class DenseQuantize(Op):
             "filter": filters.reshape(weights.shape),
             "bias": arithmetic.round_to_int(bias / unit),
             "multiplier": multiplier.astype(np.int32),
-            "shift": np.clip(shift, -31, 30).astype(np.int32),
+            "shift": np.clip(shift, -31, 30).astype(np.int8),
             "logit_scale": unit,
             "row_changed": np.full(len(rows), CLEAN, np.int8),
             "growth": growth,
-            **_derived(unit / input_scale),
+            **_derived(scale),
         }
         return results | ({"output_shift": np.array([range_shift], np.int8)} if "logit_range" in op.inputs else {})
 
@@ -90,7 +90,7 @@ class DenseQuantize(Op):
         """
         growth = np.where(values["row_changed"] == WRITTEN, 0, values["growth"]).astype(np.int64)
         while True:
-            scale = base_scale * growth_factor(growth)
+            scale = grown_scale(base_scale, growth)
             steps = rows * (F32(1.0) / scale)[:, None]
             outside = ~((steps >= F32(-128.5)) & (steps < F32(127.5))).all(1)
             if not (outside & (growth < GROWTH_MAX)).any():
@@ -120,25 +120,24 @@ class DenseRestore(Op):
     """The masters that a retrained layer's integers stand for, and what the backward pass derives from them."""
 
     name = "DENSE_RESTORE"
-    operands = ("filter", "bias", "logit_scale")
+    operands = ("filter", "bias", "growth")
     optional = ("output_shift",)
-    results = ("master_filter", "master_bias", "logit_range", "fold_multiplier", "fold_exponent", "growth")
+    results = ("master_filter", "master_bias", "logit_range", "fold_multiplier", "fold_exponent")
+    dispensable = ("fold_multiplier", "fold_exponent")
     source = "tp_dense_quantize.c"
 
     def shapes(self, op: Operation) -> dict[str, tuple[int, ...]]:
         channels = op.inputs["bias"].shape
         shapes: dict[str, tuple[int, ...]] = {"master_filter": op.inputs["filter"].shape, "master_bias": channels}
-        shapes |= {"fold_multiplier": channels, "fold_exponent": (1,), "growth": channels}
-        return shapes | ({"logit_range": (2,)} if "output_shift" in op.inputs else {})
+        shapes |= {"fold_multiplier": channels, "fold_exponent": (1,), "logit_range": (2,)}
+        return _present(op, shapes, "logit_range" if "output_shift" in op.inputs else "")
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
-        filters, unit = values["filter"], values["logit_scale"]
-        scale = unit / F32(op.attributes["input_scale"])
+        filters, scale = values["filter"], grown_scale(op.attributes["filter_scale"], values["growth"])
         rows = filters.reshape(len(filters), -1).astype(np.float32) * scale[:, None]
         results = {
             "master_filter": rows.reshape(filters.shape),
-            "master_bias": values["bias"].astype(np.float32) * unit,
-            "growth": self._growth(op, unit),
+            "master_bias": values["bias"].astype(np.float32) * (F32(op.attributes["input_scale"]) * scale),
             **_derived(scale),
         }
         if "output_shift" in op.inputs:
@@ -148,27 +147,22 @@ class DenseRestore(Op):
             results["logit_range"] = _observed(op, np.array([low * reach, high * reach], np.float32))
         return results
 
-    @staticmethod
-    def _growth(op: Operation, unit: np.ndarray) -> np.ndarray:
-        """How often the scales of a package have grown: the least that is enough, since it may be of any origin."""
-        growth = np.zeros(len(unit), np.int64)
-        while True:
-            scale = op.attributes["filter_scale"] * growth_factor(growth)
-            less = (F32(op.attributes["input_scale"]) * scale < unit) & (growth < GROWTH_MAX)
-            if not less.any():
-                return growth.astype(np.int8)
-            growth += less
-
     def call(self, op: Operation) -> KernelCall:
-        arguments = [op.inputs.get(name) for name in ("filter", "bias", "output_shift", "logit_scale")]
+        arguments = [op.inputs.get(name) for name in ("filter", "bias", "growth", "output_shift")]
         arguments += [op.outputs.get(name) for name in self.results]
         fields = quantize_fields(op, op.inputs["filter"])
         return KernelCall("tp_dense_restore_f32", "tp_dense_quantize_params", fields, arguments)
 
 
-def growth_factor(growth: np.ndarray) -> np.ndarray:
-    """2**(growth / 4) as float32."""
-    return _QUARTERS[growth & 3] * np.exp2(growth >> 2).astype(np.float32)
+def grown_scale(base_scale: np.ndarray, growth: np.ndarray) -> np.ndarray:
+    """The scales of channels, float32, that have grown so often."""
+    return base_scale * np.ldexp(_QUARTERS[growth & 3], growth >> 2)
+
+
+def _present(op: Operation, shapes: dict[str, tuple[int, ...]], classifiers: str) -> dict[str, tuple[int, ...]]:
+    """Without the results that are dispensed with, or that only a classifier has; it names `classifiers`."""
+    absent = {"output_shift", "logit_range"} - {classifiers} | set(op.op.dispensable) - set(op.outputs)
+    return {name: shape for name, shape in shapes.items() if name not in absent}
 
 
 def _output_limits(op: Operation) -> tuple[np.float32, np.float32]:
@@ -204,5 +198,5 @@ def quantize_fields(op: Operation, filters: Tensor) -> dict[str, Any]:
         "logit_exponent": attributes["logit_exponent"],
         "filter_scale": CArray("float", attributes["filter_scale"]),
         "base_multiplier": CArray("int32_t", attributes["base_multiplier"]),
-        "base_shift": CArray("int32_t", attributes["base_shift"]),
+        "base_shift": CArray("int8_t", attributes["base_shift"]),
     }

@@ -25,6 +25,7 @@ class DenseRetrain(Op):
     operands = ("d_output", "source", "learning_rate", *DenseQuantize.operands)
     optional = DenseQuantize.optional
     results = ("master_filter", *DenseQuantize.results)
+    dispensable = DenseQuantize.dispensable
     source = "tp_dense_retrain.c"
 
     def sources(self, op: Operation) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def limited_factors(master: np.ndarray, base_shift: np.ndarray) -> np.ndarray:
 class Ia3Quantize(Op):
     """multiplier * 2**shift = base multiplier * factor * 2**base shift, rounded to the 31 bits of a multiplier.
 
-    A factor of 1 leaves the base's. Attributes: base_multiplier, base_shift int32 and filter_scale float32, (Cout,).
+    A factor of 1 leaves the base's. Attributes: base_multiplier int32, base_shift int8, filter_scale float32, (Cout,).
     """
 
     name = "IA3_QUANTIZE"
@@ -58,7 +58,7 @@ class Ia3Quantize(Op):
         multiplier = arithmetic.round_half_up_shift(product, 23 + more)
         return {
             "multiplier": multiplier.astype(np.int32),
-            "shift": np.where(base > 0, base_shift + exponent + more, base_shift).astype(np.int32),
+            "shift": np.where(base > 0, base_shift + exponent + more, base_shift).astype(np.int8),
             **_derived(op, factor),
         }
 
@@ -111,7 +111,7 @@ def _fields(op: Operation) -> dict[str, Any]:
     return {
         "channels": op.output.size,
         "base_multiplier": CArray("int32_t", op.attributes["base_multiplier"], "base_multiplier"),
-        "base_shift": CArray("int32_t", op.attributes["base_shift"], "base_shift"),
+        "base_shift": CArray("int8_t", op.attributes["base_shift"], "base_shift"),
         "filter_scale": CArray("float", op.attributes["filter_scale"], "filter_scale"),
     }
 

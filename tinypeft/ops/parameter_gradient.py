@@ -13,9 +13,9 @@ from tinypeft.ops.base import BlockFloat, Op, RowFunction, Value
 class ParameterGradient(Op):
     """The gradient of a parameter, bfp32 of its master's shape, from the gradient `d_output` and perhaps `source`.
 
-    What it gives is in units that the update knows: times the attribute `scale`, float32 (1,) or (rows,), times element
-    `unit_index` of the operand `unit`, times the operand `channel_unit` (rows,), each where there is one. No gradient
-    is stored: UPDATE_ROWS takes one row at a time.
+    What it gives is in units that the update knows: times the attributes `row_scale`, float32 (rows,), and `scale`,
+    float32 (1,), times element `unit_index` of the operand `unit`, times the operand `channel_unit` (rows,), each where
+    there is one. No gradient is stored: UPDATE_ROWS takes one row at a time.
     """
 
     optional = ("unit", "channel_unit")
@@ -43,12 +43,15 @@ class ParameterGradient(Op):
         return {"gradient": BlockFloat(total.reshape(op.output.shape), d_output.exponent + shift)}
 
 
+def uniform_scale(op: Operation) -> np.float32:
+    """The attribute `scale` of a parameter's gradient; 1 where it has none."""
+    return F32(np.asarray(op.attributes.get("scale", 1.0)).reshape(-1)[0])
+
+
 def row_factors(op: Operation, values: dict[str, Value], exponent: int) -> np.ndarray:
     """float32 (rows,): what a mantissa of each row of a parameter's gradient is worth."""
-    rows = op.output.shape[0]
-    factors = arithmetic.exp2i(exponent) * np.broadcast_to(
-        np.asarray(op.attributes.get("scale", 1.0), np.float32), rows
-    )
+    scales = np.broadcast_to(op.attributes.get("row_scale", F32(1.0)), op.output.shape[0]) * uniform_scale(op)
+    factors = arithmetic.exp2i(exponent) * scales
     if "unit" in op.inputs:
         factors = factors * F32(values["unit"][op.attributes["unit_index"]])
     if "channel_unit" in op.inputs:

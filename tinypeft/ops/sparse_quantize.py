@@ -135,7 +135,7 @@ def _fields(op: Operation, rows: Tensor) -> dict[str, Any]:
         "output_scale": F32(attributes["output_scale"]),
         "filter_scale": CArray("float", attributes["filter_scale"], "filter_scale"),
         "base_multiplier": CArray("int32_t", attributes["base_multiplier"], "base_multiplier"),
-        "base_shift": CArray("int32_t", attributes["base_shift"], "base_shift"),
+        "base_shift": CArray("int8_t", attributes["base_shift"], "base_shift"),
     }
 
 

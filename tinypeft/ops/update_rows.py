@@ -9,7 +9,7 @@ import numpy as np
 from tinypeft.arithmetic import F32, limit_float
 from tinypeft.ir import Operation
 from tinypeft.ops.base import CArray, CFunction, CPointers, CStruct, KernelCall, Op, RowFunction, Value, register
-from tinypeft.ops.parameter_gradient import ParameterGradient, row_factors
+from tinypeft.ops.parameter_gradient import ParameterGradient, row_factors, uniform_scale
 
 #: row_changed: nothing happened since the row was quantised; it was updated; it was written from outside
 CLEAN, CHANGED, WRITTEN = 0, 1, 2
@@ -94,7 +94,7 @@ class UpdateRows(_Update):
 
     def call(self, op: Operation) -> KernelCall:
         producer, update = op.attributes["gradient"], op.attributes["update"]
-        scale = np.asarray(producer.attributes.get("scale", 1.0), np.float32).reshape(-1)
+        row_scale = producer.attributes.get("row_scale")
         producing = cast(ParameterGradient, producer.op)
         gradient = producing.row_function(producer)
         function, fields = self._fields(op)
@@ -103,8 +103,8 @@ class UpdateRows(_Update):
             "skips_zero": int(update.op.skips_zero(update)),
             "gradient": CFunction(gradient.name),
             "gradient_params": CStruct.of(gradient, "gradient"),
-            "scale": CArray("float", scale, "scale") if len(scale) > 1 else None,
-            "uniform_scale": scale[0],
+            "row_scale": None if row_scale is None else CArray("float", row_scale, "row_scale"),
+            "scale": uniform_scale(producer),
             "unit_index": producer.attributes.get("unit_index", 0),
         }
         names = ("d_output", "source", "unit", "channel_unit", "learning_rate", "master", "row_changed")

@@ -193,7 +193,7 @@ def requantization_arguments(op: Operation) -> list[Any]:
     if "multiplier" in op.inputs:
         return [op.inputs["multiplier"], op.inputs["shift"]]
     multiplier, shift = multipliers(op)
-    return [CArray("int32_t", multiplier, "multiplier"), CArray("int32_t", shift, "shift")]
+    return [CArray("int32_t", multiplier, "multiplier"), CArray("int8_t", shift, "shift")]
 
 
 def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.ndarray:
@@ -314,7 +314,7 @@ def lora_gradients(op: Operation, d_acc: Tensor, builder: Builder) -> dict[str, 
     builder.emit("LORA_BACKWARD_HIDDEN", op, operands, {"d_hidden": d_hidden})
     d_b = builder.parameter_gradient(op.inputs["lora_B"])
     operands = {"d_output": d_acc, "source": op.inputs["hidden"], "unit": state.gradient_unit}
-    units = {"scale": state.b_unit * input_scale(op), "unit_index": 1}
+    units = {"row_scale": state.b_unit, "scale": input_scale(op), "unit_index": 1}
     builder.emit("LORA_BACKWARD_B", op, operands, {"gradient": d_b}, units)
     return {"hidden": d_hidden, "lora_B": d_b}
 

@@ -58,6 +58,12 @@ class ArenaPlan:
         """The name of the graph that decides the arena's size."""
         return max(self.plans, key=lambda name: self.plans[name].arena_bytes)
 
+    def used_bytes(self, part: ArenaPart) -> int:
+        """How much of `part` the graphs use; the rest is room that firmware has for something else, a package."""
+        placed = (pair for plan in self.plans.values() for pair in zip(plan.buffers, plan.offsets, strict=True))
+        ends = (offset + buffer.size for buffer, offset in placed if part.start <= offset < part.end)
+        return (max(ends, default=part.start) - part.start + 7) // 8 * 8
+
     def part_of(self, offset: int) -> ArenaPart:
         """The part that `offset` lies in."""
         return next(part for part in reversed(self.parts) if offset >= part.start)

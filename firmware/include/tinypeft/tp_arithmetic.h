@@ -184,6 +184,14 @@ static inline int32_t tp_float_exponent(float x) {
   return (int32_t)((bits >> 23) & 0xFFu) - 127;
 }
 
+/* The Q31 multiplier and shift of a positive normal float32, exactly; the shift limited to what requantising takes. */
+static inline int8_t tp_requantize_multiplier(float real, int32_t *multiplier) {
+  uint32_t bits;
+  memcpy(&bits, &real, sizeof bits);
+  *multiplier = (int32_t)(((bits & 0x7FFFFFu) | 0x800000u) << 7);
+  return (int8_t)tp_clamp_s32(tp_float_exponent(real) + 1, -31, 30);
+}
+
 
 /* The square root, correctly rounded; 0 for what is not above 0. */
 float tp_sqrt_f32(float x);

@@ -37,25 +37,30 @@ typedef struct {
   int scales_changed;
 } tp_dense_state;
 
-/* A bias in steps of the accumulator. */
-static inline int32_t tp_dense_bias_f32(float master, float logit_scale) {
-  return tp_round_to_s32(tp_limit_f32(master, TP_MASTER_LIMIT) / logit_scale);
+/* A bias in steps of the accumulator, each worth `unit`. */
+static inline int32_t tp_dense_bias_f32(float master, float unit) {
+  return tp_round_to_s32(tp_limit_f32(master, TP_MASTER_LIMIT) / unit);
 }
 
 /* A channel's scale once it has grown. */
 float tp_dense_scale_f32(const tp_dense_quantize_params *params, int32_t channel, int32_t growth);
 
-/* Quantise all of a row; `state` is what happened to it, TP_ROW_. *growth grows where needed. */
-void tp_dense_quantize_row_f32(const tp_dense_quantize_params *params, const float *row, int32_t channel, int state,
-                               int8_t *filter, int8_t *growth);
+/* What a step of its accumulator is worth. */
+static inline float tp_dense_unit_f32(const tp_dense_quantize_params *params, int32_t channel, int32_t growth) {
+  return params->input_scale * tp_dense_scale_f32(params, channel, growth);
+}
 
-/* Before the first channel, for each, and behind the last. `changed`: what happened to the row or its bias. */
+/* Quantise all of a row; `state` is what happened to it, TP_ROW_. *growth grows where needed. Returns whether what
+ * follows from the channel's scale is to be computed: by tp_dense_rescale_channel_f32, and at the end. */
+int tp_dense_quantize_row_f32(const tp_dense_quantize_params *params, const float *row, int32_t channel, int state,
+                              int8_t *filter, int8_t *growth);
+
+/* Before the first channel; for each whose scale changed, and for all where the output's did; behind the last. */
 void tp_dense_begin_f32(const tp_dense_quantize_params *params, const int32_t *logit_range, int8_t *output_shift,
                         tp_dense_state *state);
-void tp_dense_finish_channel_f32(const tp_dense_quantize_params *params, int32_t channel, int changed,
-                                 float master_bias, int32_t growth, int32_t *bias, int32_t *multiplier, int32_t *shift,
-                                 float *logit_scale, tp_dense_state *state);
-void tp_dense_end_f32(const tp_dense_quantize_params *params, const float *logit_scale, int16_t *fold_multiplier,
+void tp_dense_rescale_channel_f32(const tp_dense_quantize_params *params, int32_t channel, int32_t growth,
+                                  int32_t *multiplier, int8_t *shift, float *logit_scale, const tp_dense_state *state);
+void tp_dense_end_f32(const tp_dense_quantize_params *params, const int8_t *growth, int16_t *fold_multiplier,
                       int32_t *fold_exponent, const tp_dense_state *state);
 
 #endif

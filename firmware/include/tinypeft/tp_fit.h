@@ -33,7 +33,7 @@ typedef struct {
   tp_fit_score score; /* of the last adapter that was judged */
 } tp_fit_progress;
 
-struct tp_fit_config {
+typedef struct {
   uint32_t epochs; /* 1 to 65535 */
   uint32_t seed;   /* of the choice of what is held back and of the order, which is drawn anew every epoch */
   /* The learning rate of update number `update`, from 0, those that are undone counted; finite, not negative. */
@@ -47,24 +47,24 @@ struct tp_fit_config {
   /* Called now and then, at the least every 16 runs of the model and at the end of an epoch; NULL: not. */
   void (*progress)(void *context, const tp_fit_progress *progress);
   void *context;
-};
+} tp_fit_config;
 
 /* Where samples come from. `context` goes to both functions. */
-struct tp_samples {
+typedef struct {
   void *context;
   uint32_t count; /* 1 to 65535 */
   /* The class of a sample, 0 <= class < model->classes. Not called where training takes no label. */
   int32_t (*label)(void *context, uint32_t index);
   /* Copy a sample's input and, where training takes a vector, its target; each into as many bytes as the model says. */
   tp_status (*load)(void *context, uint32_t index, void *input, void *target);
-};
+} tp_samples;
 
 /* The caller's, aligned to 4 bytes, at least tp_fit_memory_bytes(): two copies of adapter and training state, the best
  * so far and the one before an update; a number a sample, two a class. */
-struct tp_fit_memory {
+typedef struct {
   void *data;
   uint32_t bytes;
-};
+} tp_fit_memory;
 
 #define TP_FIT_ALIGN(bytes) (((bytes) + 3u) & ~3u)
 #define TP_FIT_MEMORY_BYTES(adapter_bytes, training_bytes, classes, samples)                 \
@@ -78,7 +78,7 @@ int tp_masters_sane(const float *master, uint32_t count);
 
 typedef enum { TP_FIT_ALL_EPOCHS, TP_FIT_OUT_OF_PATIENCE, TP_FIT_TOO_MANY_UNDONE } tp_fit_end;
 
-struct tp_fit_result {
+typedef struct {
   uint32_t learned;   /* samples to learn from */
   uint32_t held_back; /* samples held back */
   uint32_t epochs;    /* begun */
@@ -90,7 +90,7 @@ struct tp_fit_result {
   uint32_t epoch;     /* whose adapter was judged last, from 1: the best with patience, else the last */
   tp_fit_score before; /* the adapter from before */
   tp_fit_score after;  /* the new adapter, also where it was not kept */
-};
+} tp_fit_result;
 
 /* Train from where the adapter is. `result` is valid with TP_OK.
  *

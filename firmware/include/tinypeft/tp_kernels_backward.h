@@ -143,18 +143,19 @@ typedef struct {
   int32_t logit_exponent;
   const float *filter_scale;       /* (Cout) of the base layer: the finest scale used */
   const int32_t *base_multiplier;  /* (Cout) */
-  const int32_t *base_shift;       /* (Cout) */
+  const int8_t *base_shift;        /* (Cout) */
 } tp_dense_quantize_params;
 
 /* Quantise a retrained layer per output channel. master_filter (Cout,row_size), master_bias (Cout); logit_range (2), the
  * smallest and largest logit seen in steps of 2^logit_exponent, and output_shift (1) are NULL but for a classifier.
- * multiplier, shift (Cout): to int8 of scale output_scale * 2^output_shift[0]; logit_scale (Cout); fold_multiplier
- * (Cout), fold_exponent (1): filter scales for the backward pass. row_changed (Cout), see tp_kernels_train.h: channels
- * that are TP_ROW_CLEAN are left as they are; all are clean afterwards. growth (Cout): scale = filter_scale *
- * 2^(growth / 4). */
+ * multiplier, shift (Cout): to int8 of scale output_scale * 2^output_shift[0]; logit_scale (Cout), what a step of the
+ * accumulator is worth, and fold_multiplier (Cout), fold_exponent (1), filter scales for the backward pass, are NULL
+ * where nothing reads them. row_changed (Cout), see tp_kernels_train.h: channels that are TP_ROW_CLEAN are left as they
+ * are; all are clean afterwards. growth (Cout): scale = filter_scale * 2^(growth / 4); what follows from it alone is
+ * computed where it changes, and for TP_ROW_WRITTEN. */
 void tp_dense_quantize_f32(const tp_dense_quantize_params *params, const float *master_filter,
                            const float *master_bias, const int32_t *logit_range, int8_t *filter, int32_t *bias,
-                           int32_t *multiplier, int32_t *shift, int8_t *output_shift, float *logit_scale,
+                           int32_t *multiplier, int8_t *shift, int8_t *output_shift, float *logit_scale,
                            int16_t *fold_multiplier, int32_t *fold_exponent, int8_t *row_changed, int8_t *growth);
 
 typedef struct {
@@ -168,14 +169,13 @@ typedef struct {
  * row_size uint16. */
 void tp_dense_retrain_f32(const tp_dense_retrain_params *params, const tp_bfp *d_output, const int8_t *source,
                           float learning_rate, float *master_filter, const float *master_bias,
-                          const int32_t *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int32_t *shift,
+                          const int32_t *logit_range, int8_t *filter, int32_t *bias, int32_t *multiplier, int8_t *shift,
                           int8_t *output_shift, float *logit_scale, int16_t *fold_multiplier, int32_t *fold_exponent,
                           int8_t *row_changed, int8_t *growth, void *scratch);
 
 /* The masters that a retrained layer's integers stand for, and what the backward pass derives from them. */
 void tp_dense_restore_f32(const tp_dense_quantize_params *params, const int8_t *filter, const int32_t *bias,
-                          const int8_t *output_shift, const float *logit_scale, float *master_filter,
-                          float *master_bias, int32_t *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent,
-                          int8_t *growth);
+                          const int8_t *growth, const int8_t *output_shift, float *master_filter, float *master_bias,
+                          int32_t *logit_range, int16_t *fold_multiplier, int32_t *fold_exponent);
 
 #endif

@@ -21,7 +21,7 @@ void tp_bitfit_restore_f32(const tp_bitfit_params *params, const int32_t *bias, 
 typedef struct {
   int32_t channels;
   const int32_t *base_multiplier; /* (channels): 2^30 to 2^31 - 1; 0 for a channel that gives the zero point alone */
-  const int32_t *base_shift;      /* (channels): -31 to 30 */
+  const int8_t *base_shift;       /* (channels): -31 to 30 */
   const float *filter_scale;      /* (channels) */
 } tp_ia3_params;
 
@@ -29,11 +29,11 @@ typedef struct {
  * and to what keeps shifts within [-31, 30]; a factor of 1 gives the base's. For the backward pass factor and inverse
  * (channels), the factors and one over them; fold_multiplier (channels), fold_exponent (1): filter scales times
  * factors. */
-void tp_ia3_quantize_f32(const tp_ia3_params *params, const float *master, int32_t *multiplier, int32_t *shift,
+void tp_ia3_quantize_f32(const tp_ia3_params *params, const float *master, int32_t *multiplier, int8_t *shift,
                          float *factor, float *inverse, int16_t *fold_multiplier, int32_t *fold_exponent);
 
 /* The factors that multipliers stand for, and what the backward pass derives from them. multiplier >= 0. */
-void tp_ia3_restore_f32(const tp_ia3_params *params, const int32_t *multiplier, const int32_t *shift, float *master,
+void tp_ia3_restore_f32(const tp_ia3_params *params, const int32_t *multiplier, const int8_t *shift, float *master,
                         float *factor, float *inverse, int16_t *fold_multiplier, int32_t *fold_exponent);
 
 typedef struct {

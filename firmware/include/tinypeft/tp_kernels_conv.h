@@ -53,7 +53,7 @@ typedef struct {
  * is 1, then KH*KW*filter_c int16 unless it reads directly; NULL for neither.
  * output may lie in front of input as far as Op.behind says, and overwrite it. */
 void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
-                const int32_t *multiplier, const int32_t *shift, const int16_t *hidden, const int8_t *lora_B,
+                const int32_t *multiplier, const int8_t *shift, const int16_t *hidden, const int8_t *lora_B,
                 const int8_t *lora_shift, int8_t *output, void *scratch);
 
 /* Transposed: the window is that of the convolution from output to input, of which this is the adjoint. Each output is
@@ -61,12 +61,12 @@ void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t 
  * input (window.output_h,window.output_w,Cin), filter (Cout,KH,KW,Cin), output (window.input_h,window.input_w,Cout).
  * bias may be NULL. rank and what follows it are not read. column: scratch of KH*KW*Cin int16. */
 void tp_transpose_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
-                          const int32_t *multiplier, const int32_t *shift, int8_t *output, void *column);
+                          const int32_t *multiplier, const int8_t *shift, int8_t *output, void *column);
 
 /* Depthwise: input (H,W,C), filter (KH,KW,C*m), output (OH,OW,C*m); channel c*m+j reads input channel c.
  * taps: scratch of 8*KH*KW bytes. output may lie in front of input as far as Op.behind says, and overwrite it. */
 void tp_depthwise_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
-                          const int32_t *multiplier, const int32_t *shift, int8_t *output, void *taps);
+                          const int32_t *multiplier, const int8_t *shift, int8_t *output, void *taps);
 
 typedef struct {
   int32_t positions; /* rows of input and output */
@@ -83,7 +83,7 @@ typedef struct {
  * scratch: Cout int32 for a LoRA, then Cin int16 unless it reads directly; NULL for neither. output may lie in front of
  * input as far as Op.behind says, and overwrite it. */
 void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
-                           const int32_t *bias, const int32_t *multiplier, const int32_t *shift, const int16_t *hidden,
+                           const int32_t *bias, const int32_t *multiplier, const int8_t *shift, const int16_t *hidden,
                            const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch);
 
 /* The same accumulators as fixed point: logits[c] * 2^logit_exponent = acc[c] * scale[c], rounded half up, saturated.

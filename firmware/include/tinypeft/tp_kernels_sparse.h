@@ -44,7 +44,7 @@ typedef struct {
   float output_scale;
   const float *filter_scale;      /* (rows) of the base layer: the finest scale used */
   const int32_t *base_multiplier; /* (rows) */
-  const int32_t *base_shift;      /* (rows) */
+  const int8_t *base_shift;       /* (rows) */
 } tp_sparse_quantize_params;
 
 /* Quantise rows and their biases, each row with a scale of its own, and the bias so that no input drives the

@@ -23,14 +23,14 @@ typedef struct {
   int32_t skips_zero; /* leave out rows of zeros, which change nothing */
   tp_gradient_function gradient;
   const void *gradient_params;
-  const float *scale; /* (rows): what a sum is worth; NULL: uniform_scale */
-  float uniform_scale;
+  const float *row_scale; /* (rows), or NULL: what a sum is worth, times scale */
+  float scale;
   int32_t unit_index;
 } tp_update_params;
 
-/* Update a parameter by its gradient, a row at a time: sums * 2^exponent * scale * unit[unit_index] *
- * channel_unit[row], of which unit and channel_unit (rows) may be NULL. row_changed (rows), unless NULL, becomes at
- * least TP_ROW_CHANGED for each row that was not left out. scratch: row_size float. */
+/* Update a parameter by its gradient, a row at a time: sums * 2^exponent * (row_scale[row] * scale) *
+ * unit[unit_index] * channel_unit[row], of which unit and channel_unit (rows) may be NULL. row_changed (rows), unless
+ * NULL, becomes at least TP_ROW_CHANGED for each row that was not left out. scratch: row_size float. */
 void tp_update_rows(const tp_update_params *params, const tp_bfp *d_output, const void *source, const float *unit,
                     const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
                     void *const *states, void *scratch);

@@ -5,12 +5,7 @@
 #include "tp_types.h"
 
 typedef struct tp_model tp_model;
-
-/* Training by the device itself: tp_fit.h. */
-typedef struct tp_fit_config tp_fit_config;
-typedef struct tp_samples tp_samples;
-typedef struct tp_fit_memory tp_fit_memory;
-typedef struct tp_fit_result tp_fit_result;
+typedef struct tp_server tp_server;
 
 /* All functions take `self`, the model's context. Buffers belong to the context; none is allocated. */
 struct tp_model {
@@ -60,9 +55,9 @@ struct tp_model {
   tp_status (*load_adapter)(void *self, const uint8_t *package, uint32_t bytes);
   /* 1 while every master is finite and has not reached TP_MASTER_LIMIT, else 0. */
   int (*masters_sane)(void *self);
-  /* tp_fit() where there is a store, so that firmware without one does not carry it; else NULL. */
-  tp_status (*fit)(const tp_model *model, const tp_fit_config *config, const tp_samples *samples,
-                   const tp_fit_memory *memory, tp_fit_result *result);
+  /* The command FIT: tp_server_fit() where there is a store, so that firmware without one does not carry it; else
+   * NULL. */
+  tp_status (*fit)(tp_server *server, const uint8_t *request, uint32_t length);
   /* 1 while the guard words around the arena are as they were set, else 0. */
   int (*guards_intact)(void *self);
   /* Install a trace function, or none (NULL). */

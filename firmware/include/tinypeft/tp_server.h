@@ -88,7 +88,7 @@ typedef struct {
 } tp_server_config;
 
 /* All state of a server; the caller owns it. About 2 * TP_FRAME_MAX bytes. Fields are private. */
-typedef struct {
+struct tp_server {
   const tp_model *model;
   tp_server_config config;
   tp_status fault;
@@ -96,7 +96,7 @@ typedef struct {
   tp_response response;
   uint32_t trace;
   int32_t dump;
-} tp_server;
+};
 
 /* Start serving `model`, which must outlive the server. `fault` is the status of the model's own start-up: any but
  * TP_OK becomes the answer to every request, and no function of the model is called. */

@@ -30,6 +30,13 @@
 #define TP_NOINLINE
 #endif
 
+/* A function that hardly ever runs: small instead of fast, as is what leads to its calls. */
+#ifdef __GNUC__
+#define TP_COLD __attribute__((noinline, cold))
+#else
+#define TP_COLD
+#endif
+
 #define TP_STATUS_ENUM(name, value, text) name = (value),
 typedef enum { TP_STATUS_TABLE(TP_STATUS_ENUM) TP_STATUS_END = 1 } tp_status;
 

@@ -9,7 +9,7 @@
 /* A finite learning rate that is not negative; else TP_ERR_ARGUMENT. */
 tp_status tp_server_learning_rate(const uint8_t *bytes, float *learning_rate);
 
-/* Learn from the model's store; streams its progress and appends the result. */
+/* `fit` of a model with a store: learn from that; streams its progress and appends the result. */
 tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t length);
 
 #endif
