@@ -102,6 +102,12 @@ static tp_status object_find(const tp_model *model, uint32_t object, uint32_t of
       locate = model->store;
       bytes = model->samples * model->sample_bytes;
       break;
+#ifdef TP_LATENTS
+    case TP_OBJECT_LATENTS:
+      locate = model->latents;
+      bytes = model->latent_bytes;
+      break;
+#endif
     default:
       return TP_ERR_COMMAND;
   }
@@ -189,8 +195,14 @@ static void append_masters_sane(tp_server *server) {
   tp_response_append_u32(&server->response, model->masters_sane(model->self) != 0 ? 1u : 0u);
 }
 
-static tp_status command_train_step(tp_server *server, const uint8_t *request, uint32_t length) {
-  (void)length;
+typedef tp_status (*step_function)(const tp_model *model, int32_t label, float learning_rate, float *loss);
+
+static tp_status step_from_input(const tp_model *model, int32_t label, float learning_rate, float *loss) {
+  return model->train_step(model->self, label, learning_rate, loss);
+}
+
+/* `request`: a label, a learning rate and a run. */
+static tp_status train(tp_server *server, const uint8_t *request, step_function step) {
   const tp_model *model = server->model;
   const int32_t label = tp_get_s32(request);
   float learning_rate = 0.0f;
@@ -210,7 +222,7 @@ static tp_status command_train_step(tp_server *server, const uint8_t *request, u
     return status;
   }
   TP_COUNT_BEGIN();
-  status = model->train_step(model->self, label, learning_rate, &loss);
+  status = step(model, label, learning_rate, &loss);
   TP_COUNT_END();
   status = run_end(server, status);
   uint32_t loss_bits;
@@ -218,6 +230,11 @@ static tp_status command_train_step(tp_server *server, const uint8_t *request, u
   tp_response_append_u32(&server->response, loss_bits);
   append_masters_sane(server);
   return status;
+}
+
+static tp_status command_train_step(tp_server *server, const uint8_t *request, uint32_t length) {
+  (void)length;
+  return train(server, request, step_from_input);
 }
 
 static tp_status command_update(tp_server *server, const uint8_t *request, uint32_t length) {
@@ -322,6 +339,39 @@ static tp_status command_evaluate(tp_server *server, const uint8_t *request, uin
   return status;
 }
 
+#ifdef TP_LATENTS
+static tp_status command_encode(tp_server *server, const uint8_t *request, uint32_t length) {
+  (void)length;
+  const tp_model *model = server->model;
+  tp_status status = run_begin(server, request);
+  if (status != TP_OK) {
+    return status;
+  }
+  TP_COUNT_BEGIN();
+  status = model->encode(model->self, model->latents(model->self));
+  TP_COUNT_END();
+  status = run_end(server, status);
+  tp_response_append_u32(&server->response, model->latent_bytes);
+  return status;
+}
+
+static tp_status step_from_latents(const tp_model *model, int32_t label, float learning_rate, float *loss) {
+  return model->train_latents(model->self, model->latents(model->self), label, learning_rate, loss);
+}
+
+static tp_status command_train_latents(tp_server *server, const uint8_t *request, uint32_t length) {
+  (void)length;
+  if (tp_get_u32(request) != server->model->latent_bytes) {
+    return TP_ERR_SIZE;
+  }
+  return train(server, request + 4, step_from_latents);
+}
+
+#define COMMANDS TP_COMMAND_COUNT
+#else
+#define COMMANDS TP_COMMAND_ENCODE
+#endif
+
 typedef struct {
   tp_status (*function)(tp_server *server, const uint8_t *request, uint32_t length);
   uint8_t op;
@@ -329,7 +379,7 @@ typedef struct {
   uint8_t open_ended; /* `bytes` or more */
 } command_entry;
 
-static const command_entry commands[TP_COMMAND_COUNT] = {
+static const command_entry commands[COMMANDS] = {
     [TP_COMMAND_INFO] = {command_info, TP_OP_READ, 0, 0},
     [TP_COMMAND_WRITE] = {command_write, TP_OP_WRITE, 8, 1},
     [TP_COMMAND_READ] = {command_read, TP_OP_READ, 12, 0},
@@ -343,6 +393,10 @@ static const command_entry commands[TP_COMMAND_COUNT] = {
     [TP_COMMAND_STATS] = {command_stats, TP_OP_READ, 0, 0},
     [TP_COMMAND_EVALUATE] = {command_evaluate, TP_OP_WRITE, 4 + RUN_BYTES, 0},
     [TP_COMMAND_FIT] = {tp_server_fit, TP_OP_WRITE, TP_SERVER_FIT_BYTES, 0},
+#ifdef TP_LATENTS
+    [TP_COMMAND_ENCODE] = {command_encode, TP_OP_WRITE, RUN_BYTES, 0},
+    [TP_COMMAND_TRAIN_LATENTS] = {command_train_latents, TP_OP_WRITE, 12 + RUN_BYTES, 0},
+#endif
 };
 
 static tp_status dispatch(tp_server *server, const tp_message_header *header, const uint8_t *message,
@@ -350,7 +404,7 @@ static tp_status dispatch(tp_server *server, const tp_message_header *header, co
   if (server->fault != TP_OK) {
     return server->fault;
   }
-  if (header->group != TP_GROUP || header->command >= TP_COMMAND_COUNT) {
+  if (header->group != TP_GROUP || header->command >= COMMANDS) {
     return TP_ERR_COMMAND;
   }
   const command_entry *entry = &commands[header->command];

@@ -134,6 +134,7 @@ def command(
                 "steps": trained.steps,
                 "adapter_sha256": trained.adapter_sha256,
                 "instructions_per_step": trained.instructions_per_step,
+                "instructions_per_encoding": trained.instructions_per_encoding,
                 "loss_per_epoch": trained.losses,
                 "stack_high_water": trained.stack_high_water,
                 "guards_intact": trained.guards_intact,
@@ -187,6 +188,8 @@ def _print(trained: Trained, on: str, output: str | None) -> None:
     if trained.fit is not None and trained.fit.held_back:
         _print_fit(trained.fit, decides=trained.accuracy_after is not None)
     counted = f", {trained.instructions_per_step:,} instructions a step" if trained.instructions_per_step else ""
+    if trained.instructions_per_encoding:
+        counted += f" from latents, {trained.instructions_per_encoding:,} to encode each sample once"
     out.print(f"{trained.steps} steps on {on}{counted}; adapter's SHA-256 {trained.adapter_sha256}")
     if trained.stack_high_water:
         out.print(f"most stack used: {trained.stack_high_water:,} B; guard words around the arena intact")
