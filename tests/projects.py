@@ -62,7 +62,7 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
     "latents_input": (
         "autoencoder",
         AdapterConfig(r=2, target_modules="decoder"),
-        TrainingConfig(latents=True, loss="mean_squared_error", target="input"),
+        TrainingConfig(latents=True, loss="mean_squared_error", target="input", grad_bits=8),
     ),
     "whole": ("mlp", AdapterConfig("modules_to_save", modules_to_save=("first", "head")), TrainingConfig()),
     "whole_conv": (
