@@ -21,6 +21,9 @@ from tinypeft.ops.base import BlockFloat, Value
 from tinypeft.oracle import LiteRtOracle
 from tinypeft.state import pack_tensors, unpack_tensors
 
+#: What the arena is filled with
+_STALE = b"\x5a"
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -175,6 +178,7 @@ class _Comparison:
         values, latents = self._encode(step, source, data)
 
         def train_latents(**options: Any) -> Run:
+            self.device.write("staging", _STALE * self.device.info().arena_bytes)  # the encoding left them there
             return self.device.train_latents(latents, target, float(rate), **options)
 
         self._step(self.model.latent.training, "training from latents", step, values | given, train_latents)
