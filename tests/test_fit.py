@@ -64,7 +64,7 @@ def test_alike_from_latents(store: Callable[[str], Built], name: str) -> None:
     """Every step from what the first epoch kept, by itself and driven: what the interpreter learns without latents."""
     built = store(name)
     rate = 0.0005 if name == "latents_input" else built.learning_rate
-    of, config = task(built), FitConfig(3, rate, seed=3, held_back=1, held_back_share=0.1)
+    of, config = task(built), FitConfig(3, rate, seed=3, held_back=1, do_no_harm=False)
     outcome = everywhere(of, config)
     assert outcome.result.updates > 0 and outcome.adapter != of.untrained()[0]
     with built.twin() as device:

@@ -53,7 +53,9 @@ class InterpretedDevice:
         graphs = self._latent_graphs()
         if len(latents) != graphs.nbytes:
             raise DeviceError(f"the latents have {len(latents)} bytes, {graphs.nbytes} are needed")
-        return self._step(graphs.training, unpack_tensors(graphs.latents, latents) | self._target(target), learning_rate)
+        return self._step(
+            graphs.training, unpack_tensors(graphs.latents, latents) | self._target(target), learning_rate
+        )
 
     def _step(self, graph: Graph, arguments: dict[str, Any], learning_rate: float) -> Run:
         loss = run_graph(graph, arguments | {"learning_rate": np.float32(learning_rate)}, self._state)[0]

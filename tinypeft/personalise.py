@@ -65,8 +65,8 @@ class Trained:
     """What training gave: the adapter `package`, the persistent tensors `state`, and how it went.
 
     Accuracies and mean squared errors are of the samples that were not trained on; `losses` is the mean per epoch.
-    `instructions_per_step` and, with latents, `instructions_per_encoding` of a sample are means. `fit`: what guard rails
-    decided, where there were any.
+    `instructions_per_step` is a mean, as is `instructions_per_encoding`, of each sample once where there are latents.
+    `fit`: what guard rails decided, where there were any.
     """
 
     accuracy_before: float | None

@@ -33,8 +33,8 @@ class Device:
     """A device behind a transport. Errors are DeviceError with the command, its numbers and the status text.
 
     `timeout`: seconds without a byte after which a device counts as silent. `counter` gives the instructions of the
-    last inference, training step, encoding or update; `counter_reason` says why there are none. `lossy`, `sequence`: see `Link`.
-    What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may have run, so
+    last inference, training step, encoding or update; `counter_reason` says why there are none. `lossy`, `sequence`:
+    see `Link`. What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may have run, so
     that is an error.
     """
 
@@ -75,7 +75,7 @@ class Device:
         return self._info if self._info is not None else self._link.repeat(self._read_info)
 
     def write(self, target: str, data: bytes, offset: int = 0) -> None:
-        """Write into an object ("input", "adapter", "training", "staging", "target", "samples", "latents") from `offset` on."""
+        """Write into an object from `offset` on: any of `Object` but "output" and "logits"."""
         number = _object(target)
         chunk = self.info().max_payload - 8
         for begin in range(0, len(data), chunk):
@@ -257,7 +257,7 @@ class Device:
         return Stats(size, high_water, bool(guards))
 
     def instructions(self) -> int | None:
-        """Exact instructions of the last inference, training step, encoding or update; None where nothing counts them."""
+        """Exact instructions of the last inference, training step, encoding or update; None without a counter."""
         return self._counter() if self._counter is not None else None
 
     def _write_input(self, data: bytes | None) -> None:
