@@ -55,7 +55,7 @@ def test_refuses_what_a_device_refuses() -> None:
         device.infer(b"abc")
     with pytest.raises(DeviceError, match="generated without an update"):
         device.update(0.1)
-    for step in (lambda: device.encode(b""), lambda: device.train_latents(b"", 0, 0.1)):
+    for step in (lambda: device.encode(b"", 0), lambda: device.train_latents(0, 0, 0.1)):
         with pytest.raises(DeviceError, match="plain keeps no latents of a sample"):
             step()
     with pytest.raises(DeviceError, match="has no object 'arena'"):

@@ -29,6 +29,7 @@ class InterpretedDevice:
         self._state = model.fresh_state(0)
         self._logits = b""
         self._samples = 0
+        self._latents: dict[int, dict[str, Any]] = {}
 
     def infer(self, data: bytes) -> Run:
         """Infer one sample, the bytes of the input; `output` holds the output's bytes."""
@@ -42,20 +43,19 @@ class InterpretedDevice:
         graph = self._required(self._model.training, "a training step")
         return self._step(graph, self._arguments(graph, data, target), learning_rate)
 
-    def encode(self, data: bytes) -> Run:
-        """`latents` of a sample, as `Device.encode` gives them."""
-        graph = self._latent_graphs().encode
-        values = run_graph(graph, {graph.inputs[0].name: _tensor(graph.inputs[0], data)}, {})
-        return Run(latents=b"".join(value_bytes(value)[0] for value in values))
+    def encode(self, data: bytes, sample: int) -> Run:
+        """Keep the latents of `data` as those of `sample`, as `Device.encode` does; there is room for any number."""
+        latent = self._latent_graphs()
+        values = run_graph(latent.encode, {latent.encode.inputs[0].name: _tensor(latent.encode.inputs[0], data)}, {})
+        self._latents[sample] = {t.name: value for t, value in zip(latent.latents, values, strict=True)}
+        return Run(latent_bytes=latent.nbytes)
 
-    def train_latents(self, latents: bytes, target: int | bytes | None, learning_rate: float) -> Run:
-        """The same step as `train_step`, from what `encode` gave."""
-        graphs = self._latent_graphs()
-        if len(latents) != graphs.nbytes:
-            raise DeviceError(f"the latents have {len(latents)} bytes, {graphs.nbytes} are needed")
-        return self._step(
-            graphs.training, unpack_tensors(graphs.latents, latents) | self._target(target), learning_rate
-        )
+    def train_latents(self, sample: int, target: int | bytes | None, learning_rate: float) -> Run:
+        """The same step as `train_step`, from what was encoded as `sample`."""
+        graph = self._latent_graphs().training
+        if sample not in self._latents:
+            raise DeviceError(f"no latents are kept of sample {sample}", "encode it first")
+        return self._step(graph, self._latents[sample] | self._target(target), learning_rate)
 
     def _step(self, graph: Graph, arguments: dict[str, Any], learning_rate: float) -> Run:
         loss = run_graph(graph, arguments | {"learning_rate": np.float32(learning_rate)}, self._state)[0]

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinypeft.arithmetic import MASTER_LIMIT
 from tinypeft.compiler import CompiledModel
-from tinypeft.device import Run, Runner
+from tinypeft.device import Device, Run, Runner
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import Purpose
 from tinypeft.losses import target_argument, target_on_device
@@ -83,24 +83,27 @@ class InterpreterLearner:
 class DeviceSteps:
     """Training steps on a device, each from a sample of x (N, ...) and y by its number.
 
-    Where the model keeps latents, a sample is encoded the first time, and its steps begin behind that. `encodings`: the
-    instructions of each that was encoded, None where they are not counted.
+    Where the model has latents a sample is encoded the first time, and its steps begin behind that, as long as the
+    device has room for those of another; a step of one that finds none begins at the input and gives the same.
+    `encodings`: the instructions of each encoding, None where they are not counted.
     """
 
     def __init__(self, model: CompiledModel, device: Runner, x: np.ndarray, y: np.ndarray | None):
         self.model, self.device, self.x, self.y = model, device, x, y
         self.encodings: list[int | None] = []
-        self._latents: dict[int, bytes] = {}
+        self._room = 0 if model.latent is None else model.latent_room if isinstance(device, Device) else len(x)
+        self._kept: dict[int, int] = {}  # sample -> its number among the latents
 
     def train(self, number: int, learning_rate: float) -> Run:
         """One step; `device.instructions()` is then of it alone."""
         data, target = self.sample(number)
-        if self.model.latent is None:
-            return self.device.train_step(data, target, learning_rate)
-        if number not in self._latents:
-            self._latents[number] = self.device.encode(data).latents
+        if number not in self._kept:
+            if len(self._kept) == self._room:
+                return self.device.train_step(data, target, learning_rate)
+            self.device.encode(data, len(self._kept))
             self.encodings.append(self.device.instructions())
-        return self.device.train_latents(self._latents[number], target, learning_rate)
+            self._kept[number] = len(self._kept)
+        return self.device.train_latents(self._kept[number], target, learning_rate)
 
     def sample(self, number: int) -> tuple[bytes, int | bytes | None]:
         """Input and target, as a device takes them."""

@@ -175,36 +175,27 @@ class _Comparison:
         self._step(graph, "training", step, source | given, train)
         if self.model.latent is None:
             return
-        values, latents = self._encode(step, source, data)
+        values = self._encode(step, source, data)
 
         def train_latents(**options: Any) -> Run:
             self.device.write("staging", _STALE * self.device.info().arena_bytes)  # the encoding left them there
-            return self.device.train_latents(latents, target, float(rate), **options)
+            return self.device.train_latents(0, target, float(rate), **options)
 
         self._step(self.model.latent.training, "training from latents", step, values | given, train_latents)
 
-    def _encode(self, step: int, source: dict[str, Value], data: bytes) -> tuple[dict[str, Value], bytes]:
-        """The latents of a sample on both sides: the interpreter's by name, the device's bytes."""
+    def _encode(self, step: int, source: dict[str, Value], data: bytes) -> dict[str, Value]:
+        """Encode a sample on both sides; its latents by name, which are those that the device keeps."""
         latent = self.model.latent
         assert latent is not None
-        given = b""
-
-        def encode(**options: Any) -> Run:
-            nonlocal given
-            run = self.device.encode(data, **options)
-            given = run.latents
-            return run
-
-        computed = {
-            id(tensor): value for _, tensor, value in self._both(latent.encode, "encoding", step, source, encode)
-        }
-        kept = unpack_tensors(latent.latents, given)
+        outputs = self._both(latent.encode, "encoding", step, source, lambda **o: self.device.encode(data, 0, **o))
+        computed = {id(tensor): value for _, tensor, value in outputs}
+        kept = unpack_tensors(latent.latents, self.device.read("latents", 0, latent.nbytes))
         values: dict[str, Value] = {}
         for tensor in latent.latents:
             values[tensor.name] = computed.get(id(tensor), source.get(tensor.name))
             between = f"interpreter and {self.device_name}"
             self._compare("latents", step, None, tensor, values[tensor.name], kept[tensor.name], between)
-        return values, given
+        return values
 
     def _step(
         self, graph: Graph, phase: str, step: int, arguments: dict[str, Value], train: Callable[..., Run]

@@ -65,7 +65,8 @@ class Trained:
     """What training gave: the adapter `package`, the persistent tensors `state`, and how it went.
 
     Accuracies and mean squared errors are of the samples that were not trained on; `losses` is the mean per epoch.
-    `instructions_per_step` is a mean, as is `instructions_per_encoding`, of each sample once where there are latents.
+    `instructions_per_step` is a mean, as is `instructions_per_encoding`, of each of the `samples_from_latents`: those
+    whose latents the device had room for.
     `fit`: what guard rails decided, where there were any.
     """
 
@@ -82,6 +83,7 @@ class Trained:
     guards_intact: bool
     fit: FitResult | None = None
     instructions_per_encoding: int | None = None
+    samples_from_latents: int = 0
 
     @property
     def adapter_sha256(self) -> str:
@@ -211,6 +213,7 @@ def train_adapter(
         stats.guards_intact,
         result,
         _mean(encodings),
+        result.learned if result is not None and on_device and model.latent is not None else len(encodings),
     )
 
 

@@ -57,6 +57,16 @@ static tp_status run_end(tp_server *server, tp_status status) {
   return status;
 }
 
+#ifdef TP_LATENTS
+/* Latents: of so many samples there is room */
+
+static uint32_t latent_room(const tp_model *model) { return model->samples > 0 ? model->samples : 1u; }
+
+static uint8_t *latents_of(const tp_model *model, uint32_t sample) {
+  return (uint8_t *)model->latents(model->self) + (size_t)sample * model->latent_bytes;
+}
+#endif
+
 /* Objects */
 
 typedef struct {
@@ -105,7 +115,7 @@ static tp_status object_find(const tp_model *model, uint32_t object, uint32_t of
 #ifdef TP_LATENTS
     case TP_OBJECT_LATENTS:
       locate = model->latents;
-      bytes = model->latent_bytes;
+      bytes = latent_room(model) * model->latent_bytes;
       break;
 #endif
     default:
@@ -195,14 +205,17 @@ static void append_masters_sane(tp_server *server) {
   tp_response_append_u32(&server->response, model->masters_sane(model->self) != 0 ? 1u : 0u);
 }
 
-typedef tp_status (*step_function)(const tp_model *model, int32_t label, float learning_rate, float *loss);
+typedef tp_status (*step_function)(const tp_model *model, const uint8_t *latents, int32_t label, float learning_rate,
+                                   float *loss);
 
-static tp_status step_from_input(const tp_model *model, int32_t label, float learning_rate, float *loss) {
+static tp_status step_from_input(const tp_model *model, const uint8_t *latents, int32_t label, float learning_rate,
+                                 float *loss) {
+  (void)latents;
   return model->train_step(model->self, label, learning_rate, loss);
 }
 
 /* `request`: a label, a learning rate and a run. */
-static tp_status train(tp_server *server, const uint8_t *request, step_function step) {
+static tp_status train(tp_server *server, const uint8_t *request, step_function step, const uint8_t *latents) {
   const tp_model *model = server->model;
   const int32_t label = tp_get_s32(request);
   float learning_rate = 0.0f;
@@ -222,7 +235,7 @@ static tp_status train(tp_server *server, const uint8_t *request, step_function 
     return status;
   }
   TP_COUNT_BEGIN();
-  status = step(model, label, learning_rate, &loss);
+  status = step(model, latents, label, learning_rate, &loss);
   TP_COUNT_END();
   status = run_end(server, status);
   uint32_t loss_bits;
@@ -234,7 +247,7 @@ static tp_status train(tp_server *server, const uint8_t *request, step_function 
 
 static tp_status command_train_step(tp_server *server, const uint8_t *request, uint32_t length) {
   (void)length;
-  return train(server, request, step_from_input);
+  return train(server, request, step_from_input, NULL);
 }
 
 static tp_status command_update(tp_server *server, const uint8_t *request, uint32_t length) {
@@ -343,28 +356,34 @@ static tp_status command_evaluate(tp_server *server, const uint8_t *request, uin
 static tp_status command_encode(tp_server *server, const uint8_t *request, uint32_t length) {
   (void)length;
   const tp_model *model = server->model;
-  tp_status status = run_begin(server, request);
+  const uint32_t sample = tp_get_u32(request);
+  if (sample >= latent_room(model)) {
+    return TP_ERR_ARGUMENT;
+  }
+  tp_status status = run_begin(server, request + 4);
   if (status != TP_OK) {
     return status;
   }
   TP_COUNT_BEGIN();
-  status = model->encode(model->self, model->latents(model->self));
+  status = model->encode(model->self, latents_of(model, sample));
   TP_COUNT_END();
   status = run_end(server, status);
   tp_response_append_u32(&server->response, model->latent_bytes);
   return status;
 }
 
-static tp_status step_from_latents(const tp_model *model, int32_t label, float learning_rate, float *loss) {
-  return model->train_latents(model->self, model->latents(model->self), label, learning_rate, loss);
+static tp_status step_from_latents(const tp_model *model, const uint8_t *latents, int32_t label, float learning_rate,
+                                   float *loss) {
+  return model->train_latents(model->self, latents, label, learning_rate, loss);
 }
 
 static tp_status command_train_latents(tp_server *server, const uint8_t *request, uint32_t length) {
   (void)length;
-  if (tp_get_u32(request) != server->model->latent_bytes) {
-    return TP_ERR_SIZE;
+  const uint32_t sample = tp_get_u32(request);
+  if (sample >= latent_room(server->model)) {
+    return TP_ERR_ARGUMENT;
   }
-  return train(server, request + 4, step_from_latents);
+  return train(server, request + 4, step_from_latents, latents_of(server->model, sample));
 }
 
 #define COMMANDS TP_COMMAND_COUNT
@@ -394,7 +413,7 @@ static const command_entry commands[COMMANDS] = {
     [TP_COMMAND_EVALUATE] = {command_evaluate, TP_OP_WRITE, 4 + RUN_BYTES, 0},
     [TP_COMMAND_FIT] = {tp_server_fit, TP_OP_WRITE, TP_SERVER_FIT_BYTES, 0},
 #ifdef TP_LATENTS
-    [TP_COMMAND_ENCODE] = {command_encode, TP_OP_WRITE, RUN_BYTES, 0},
+    [TP_COMMAND_ENCODE] = {command_encode, TP_OP_WRITE, 4 + RUN_BYTES, 0},
     [TP_COMMAND_TRAIN_LATENTS] = {command_train_latents, TP_OP_WRITE, 12 + RUN_BYTES, 0},
 #endif
 };

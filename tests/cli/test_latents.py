@@ -47,7 +47,9 @@ def samples(projects: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
 def test_the_adapter_is_the_same(projects: tuple[Path, Path], samples: str, extra: list[str]) -> None:
     """With guard rails and without, by the host and by the device itself; all else that is reported, too."""
     expected, found = (train(project, samples, *extra) for project in projects)
-    assert found == expected and found["steps"] > 0
+    kept = "samples_from_latents"
+    assert found["steps"] > 0 and (expected[kept], found[kept]) == (0, min(found["steps"] // 3 or 1, found[kept]))
+    assert found | {kept: 0} == expected
     alone = train(projects[1], samples, *extra, "--on-device")
     assert alone["adapter_sha256"] == train(projects[0], samples, *extra, "--on-device")["adapter_sha256"]
 

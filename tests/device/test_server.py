@@ -67,20 +67,21 @@ ERRORS = {
 LATENT_ERRORS = {
     "unknown command": (READ, 15, b"", COMMAND),
     "encode as a read": (READ, Command.ENCODE, QUIET, COMMAND),
-    "encode without options": (WRITE, Command.ENCODE, b"", SIZE),
-    "encode with a bad dump": (WRITE, Command.ENCODE, BAD_DUMP, ARGUMENT),
-    "step without options": (WRITE, Command.TRAIN_LATENTS, words(6, 0, 0), SIZE),
-    "step from too few latents": (WRITE, Command.TRAIN_LATENTS, words(5) + step(0, 0.1), SIZE),
-    "label above the logits": (WRITE, Command.TRAIN_LATENTS, words(6) + step(3, 0.1), ARGUMENT),
-    "negative learning rate": (WRITE, Command.TRAIN_LATENTS, words(6) + step(0, -0.1), ARGUMENT),
-    "step with a bad dump": (WRITE, Command.TRAIN_LATENTS, words(6) + step(0, 0.1, BAD_DUMP), ARGUMENT),
-    "write over the end": (WRITE, Command.WRITE, words(8, 0) + bytes(7), ARGUMENT),
+    "encode without options": (WRITE, Command.ENCODE, words(0), SIZE),
+    "encode with a bad dump": (WRITE, Command.ENCODE, words(0) + BAD_DUMP, ARGUMENT),
+    "step without options": (WRITE, Command.TRAIN_LATENTS, words(0, 0, 0), SIZE),
+    "encode without room": (WRITE, Command.ENCODE, words(20) + QUIET, ARGUMENT),
+    "step without room": (WRITE, Command.TRAIN_LATENTS, words(20) + step(0, 0.1), ARGUMENT),
+    "label above the logits": (WRITE, Command.TRAIN_LATENTS, words(19) + step(3, 0.1), ARGUMENT),
+    "negative learning rate": (WRITE, Command.TRAIN_LATENTS, words(0) + step(0, -0.1), ARGUMENT),
+    "step with a bad dump": (WRITE, Command.TRAIN_LATENTS, words(0) + step(0, 0.1, BAD_DUMP), ARGUMENT),
+    "write over the end": (WRITE, Command.WRITE, words(8, 114) + bytes(7), ARGUMENT),
     "write of an unknown object": (WRITE, Command.WRITE, words(9, 0), COMMAND),
 }
 
 #: Of firmware without latents
 NO_LATENT_ERRORS = {
-    "encode": (WRITE, Command.ENCODE, QUIET, COMMAND),
+    "encode": (WRITE, Command.ENCODE, words(0) + QUIET, COMMAND),
     "step from latents": (WRITE, Command.TRAIN_LATENTS, words(0) + step(0, 0.1), COMMAND),
     "write of latents": (WRITE, Command.WRITE, words(8, 0), COMMAND),
     "read of latents": (READ, Command.READ, words(8, 0, 0), COMMAND),

@@ -36,7 +36,10 @@ CASES = {
     "plain": ("plain", []),
     "residual": ("residual", ["--momentum", "0.9"]),
     "batches": ("softmax_end", ["--batch-size", "4", "--momentum", "0.5"]),
-    "latents": ("residual", ["--momentum", "0.5", "--r", "2", "--target-modules", "again|head", "--latents"]),
+    "latents": (
+        "residual",
+        ["--momentum", "0.5", "--r", "2", "--target-modules", "again|head", "--latents", "--samples", "16"],
+    ),
     "adam8": ("plain", ["--optimizer", "adam8", "--weight-decay", "0.01"]),
 }
 
@@ -139,7 +142,7 @@ def test_small_models(tmp_path: Path, emulator: str, board: str, case: str) -> N
     assert 0 < trained[0]["stack_high_water"] <= 4096 - MARGIN
     counts = [runs[0]["instructions_per_inference"], trained[0]["instructions_per_step"]]
     if emulator == "qemu" and None not in counts:
-        assert 1000 < counts[0] and (counts[0] < counts[1]) == (case != "latents")
+        assert 1000 < counts[0] < counts[1]
         assert (trained[0]["instructions_per_encoding"] is not None) == (case == "latents")
     files = [(tmp_path / f"adapter{i}" / "adapter_model.safetensors").read_bytes() for i in range(2)]
     assert files[0] == files[1]

@@ -34,8 +34,8 @@ class Device:
 
     `timeout`: seconds without a byte after which a device counts as silent. `counter` gives the instructions of the
     last inference, training step, encoding or update; `counter_reason` says why there are none. `lossy`, `sequence`:
-    see `Link`. What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may have run, so
-    that is an error.
+    see `Link`. What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may
+    have run, so that is an error.
     """
 
     READ_CHUNK = 65536
@@ -87,6 +87,8 @@ class Device:
         """`length` bytes of an object from `offset` on; without a length, the rest of it."""
         number = _object(target)
         if length is None:
+            if number is Object.LATENTS:
+                raise DeviceError("how many bytes of latents there are is the model's", "give the length")
             info = self.info()
             size = info.arena_bytes if number is Object.STAGING else int(getattr(info, f"{target}_bytes"))
             length = max(size - offset, 0)
@@ -132,15 +134,17 @@ class Device:
             Command.TRAIN_STEP, _signed("label", label) + _float("learning rate", learning_rate), what, trace, dump
         )
 
-    def encode(self, data: bytes | None, *, trace: bool = False, dump: int | None = None) -> Run:
-        """What lies in front of the first adapter gives `latents` for `data`, or the input as it is.
+    def encode(self, data: bytes | None, sample: int, *, trace: bool = False, dump: int | None = None) -> Run:
+        """Keep what lies in front of the first adapter gives for `data`, or the input as it is, as that of `sample`.
 
-        They stay the same while adapters learn. DeviceError where the firmware keeps none.
+        It stays the same while adapters learn, as "latents" `sample * latent_bytes`. DeviceError where the firmware
+        keeps none, or has no room for that many.
         """
+        payload = struct.pack("<I", _unsigned("sample", sample))
 
         def encode() -> Run:
             self._write_input(data)
-            return self._run(Command.ENCODE, b"", "", trace, dump)
+            return self._run(Command.ENCODE, payload, f"sample={sample}", trace, dump)
 
         try:
             return encode() if data is None else self._link.repeat(encode)
@@ -149,23 +153,22 @@ class Device:
 
     def train_latents(
         self,
-        latents: bytes,
+        sample: int,
         target: int | bytes | None,
         learning_rate: float,
         *,
         trace: bool = False,
         dump: int | None = None,
     ) -> Run:
-        """The same step as `train_step` with the sample of which `encode` gave the `latents`, from them on."""
-        try:
-            self.write("latents", latents)
-        except UnknownCommand as unknown:
-            raise self._no_latents() from unknown
+        """The same step as `train_step` with what was encoded as `sample`, from there on."""
         self._write_target(target)
         label = target if isinstance(target, int) else 0
-        payload = struct.pack("<I", len(latents)) + _signed("label", label) + _float("learning rate", learning_rate)
-        what = f"bytes={len(latents)}, label={label}, learning_rate={learning_rate:g}"
-        return self._run(Command.TRAIN_LATENTS, payload, what, trace, dump)
+        payload = struct.pack("<I", _unsigned("sample", sample)) + _signed("label", label)
+        what = f"sample={sample}, label={label}, learning_rate={learning_rate:g}"
+        try:
+            return self._run(Command.TRAIN_LATENTS, payload + _float("learning rate", learning_rate), what, trace, dump)
+        except UnknownCommand as unknown:
+            raise self._no_latents() from unknown
 
     def update(self, learning_rate: float, *, trace: bool = False, dump: int | None = None) -> Run:
         """Apply the gradients summed since the last update."""
@@ -295,7 +298,7 @@ class Device:
             evaluated=(numbers[0], numbers[1]) if command is Command.EVALUATE else None,
             trace=reply.trace,
             dump=None if reply.dump is None else Dump(bytes(reply.dump), reply.dump_exponent),
-            latents=self.read("latents", 0, numbers[0]) if command is Command.ENCODE else b"",
+            latent_bytes=numbers[0] if command is Command.ENCODE else 0,
         )
 
     def _no_latents(self) -> DeviceError:

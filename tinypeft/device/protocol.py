@@ -110,14 +110,14 @@ class Run:
     """What a command that runs the model gave back.
 
     `loss` of a training step, as float32; `masters_sane` of one and of an update: whether every master is finite and
-    below the limit at which updates stop it. `evaluated`: loss in Q16.16 and right decisions. `latents`: of the sample
-    that was encoded.
+    below the limit at which updates stop it. `evaluated`: loss in Q16.16 and right decisions. `latent_bytes`: how many
+    a sample takes, where one was encoded.
     """
 
     output: bytes = b""
     loss: float | None = None
     masters_sane: bool = True
     evaluated: tuple[int, int] | None = None
-    latents: bytes = b""
+    latent_bytes: int = 0
     trace: list[TraceRecord] = field(default_factory=list)
     dump: Dump | None = None

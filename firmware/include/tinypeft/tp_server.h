@@ -27,8 +27,8 @@
  *                    guards, max_undone; kind, f32 learning rate,     u32 right, i64 loss each; as in tp_fit.h
  *                    u32 warmup_steps, total_steps, f32
  *                    final_fraction, as in tp_schedule.h
- *   ENCODE         W run                                              u32 bytes of the input's latents, now in LATENTS
- *   TRAIN_LATENTS  W u32 bytes, in LATENTS, then as TRAIN_STEP        as TRAIN_STEP
+ *   ENCODE         W u32 sample, run                                  u32 bytes of the input's latents, now that sample's
+ *   TRAIN_LATENTS  W u32 sample, of LATENTS, then as TRAIN_STEP       as TRAIN_STEP
  *
  * ENCODE, TRAIN_LATENTS and LATENTS are unknown to firmware that was built without TP_LATENTS.
  *
@@ -72,7 +72,7 @@ typedef enum {
 /* OUTPUT and LOGITS cannot be written. STAGING is the arena: what is in it lasts until the next run. TARGET is what
  * TRAIN_STEP compares with where that is no label: int32 in Q16.16, one an output. SAMPLES is the store that FIT learns from; a
  * sample is an i32 label where there are classes, the target where there is one, the input, padding to 4. LATENTS is what TRAIN_LATENTS
- * begins from; FIT overwrites it. */
+ * and FIT begin from: of every sample of SAMPLES, without that of one, one behind the other. */
 typedef enum {
   TP_OBJECT_INPUT,
   TP_OBJECT_OUTPUT,
