@@ -27,7 +27,9 @@ from tinypeft.data import choose_shots, load_array, load_dataset
 from tinypeft.demo import make_model
 from tinypeft.generate import generate_project, open_project
 from tinypeft.ir import Purpose
+from tinypeft.memory import MemoryConfig
 from tinypeft.personalise import infer_all, train_adapter
+from tinypeft.training import TrainingConfig
 
 BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 1.01
@@ -44,16 +46,36 @@ class Setting:
     adapter: AdapterConfig = AdapterConfig()
     shots: int = 5
     epochs: int = 4
+    training: TrainingConfig = TrainingConfig()
+    memory: MemoryConfig = MemoryConfig()
 
 
+#: the last block's pointwise convolution and the classifier of the DS-CNN, all samples learned from their latents
+LAST_BLOCK = Setting(
+    "mps2_an386",
+    AdapterConfig(r=4, target_modules=("conv2d_4_1",)),
+    training=TrainingConfig(latents=True),
+    memory=MemoryConfig(samples=50),
+)
 #: the MLP 64-32-10 that others are compared by: trained whole, one sample a step
 WHOLE = Setting("mps2_an386", AdapterConfig("modules_to_save", modules_to_save=("hidden", "head")), shots=20, epochs=1)
 
 
 def measure(model: Path, data: Path, setting: Setting, folder: Path) -> dict[str, int | bool]:
-    """The figures of `model`, trained on samples x, y of `data` under QEMU and on the host twin."""
+    """The figures of `model`, trained on samples x, y of `data` under QEMU and on the host twin.
+
+    With latents, training_step begins at them, encoding gives them, and step_from_input is the same step without.
+    """
     board, calibration = load_board(setting.board), load_array(f"{data}:x_base")
-    report = generate_project(model, board, folder, calibration=calibration, adapter=setting.adapter)
+    report = generate_project(
+        model,
+        board,
+        folder,
+        calibration=calibration,
+        adapter=setting.adapter,
+        training=setting.training,
+        memory=setting.memory,
+    )
     project = open_project(folder)
     samples = load_dataset(f"{data}:x:y", project.model.inference.inputs[0], project.model.output.shape[-1])
     assert samples.y is not None and report.ram_bytes is not None and report.flash_bytes is not None
@@ -78,6 +100,10 @@ def measure(model: Path, data: Path, setting: Setting, folder: Path) -> dict[str
             if on == "qemu":
                 inferred = infer_all(project.model, device, samples.x[:10], lambda done: None)
                 figures = {"inference": inferred.instructions, "training_step": trained.instructions_per_step}
+                if setting.training.latents:
+                    device.train_step(np.ascontiguousarray(samples.x[0]).tobytes(), int(samples.y[0]), 0.02)
+                    figures["encoding"] = trained.instructions_per_encoding
+                    figures["step_from_input"] = device.instructions()
     return {
         **figures,
         "flash_bytes": report.flash_bytes,
@@ -156,9 +182,8 @@ def main() -> int:
         results["mlp"] = measure(*make_mlp(folder), WHOLE, folder / "mlp")
         speech = SHARED / "fsdd_loso"
         if speech.is_dir():
-            results["speech"] = measure(
-                speech / "nicolas.tflite", speech / "nicolas.npz", Setting(epochs=15), folder / "speech"
-            )
+            for name, setting in (("speech", Setting(epochs=15)), ("speech_latents", LAST_BLOCK)):
+                results[name] = measure(speech / "nicolas.tflite", speech / "nicolas.npz", setting, folder / name)
         else:
             console().print(f"speech is skipped: no recordings in {speech}; TINYPEFT_DATA names another folder")
     return report(results, baseline, update)

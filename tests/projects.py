@@ -54,6 +54,16 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
         AdapterConfig(r=2, target_modules="again|head"),
         TrainingConfig(latents=True, momentum=0.5),
     ),
+    "latents_batches": (
+        "residual",
+        AdapterConfig(r=2, target_modules="branch_a|head"),
+        TrainingConfig(latents=True, batch_size=3, loss="binary_cross_entropy", target="vector"),
+    ),
+    "latents_input": (
+        "autoencoder",
+        AdapterConfig(r=2, target_modules="decoder"),
+        TrainingConfig(latents=True, loss="mean_squared_error", target="input", grad_bits=8),
+    ),
     "whole": ("mlp", AdapterConfig("modules_to_save", modules_to_save=("first", "head")), TrainingConfig()),
     "whole_conv": (
         "plain",

@@ -20,6 +20,7 @@ from tinypeft.learners import DeviceLearner, InterpreterLearner
 from tinypeft.schedule import Schedule
 
 MODELS = ("plain", "batches", "binary", "regression", "autoencoder", "no_saved_module")
+LATENTS = ("latents", "latents_batches", "latents_input")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,31 @@ def test_alike_everywhere(store: Callable[[str], Built], name: str) -> None:
     assert len(outcome.epochs) == result.epochs and outcome.epochs[-1].steps == result.steps
     assert result.steps == result.epochs * result.learned
     assert result.updates == result.epochs * -(-result.learned // built.model.training_config.batch_size)
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_alike_from_latents(store: Callable[[str], Built], name: str) -> None:
+    """Every step from what the first epoch kept, by itself and driven: what the interpreter learns without latents."""
+    built = store(name)
+    rate = 0.0005 if name == "latents_input" else built.learning_rate
+    of, config = task(built), FitConfig(3, rate, seed=3, held_back=1, do_no_harm=False)
+    outcome = everywhere(of, config)
+    assert outcome.result.updates > 0 and outcome.adapter != of.untrained()[0]
+    with built.twin() as device:
+        device.reset_adapter(7)
+        learner = DeviceLearner(built.model, device, of.x, of.y, np.arange(ROOM))
+        fit(learner, of.classes, config)
+    assert len(learner.steps.encodings) == outcome.result.learned < outcome.result.steps
+
+
+def test_undone_from_latents(store: Callable[[str], Built]) -> None:
+    """What a driven device learns again after an update that diverged, it learns from latents too."""
+    of = task(store("latents"))
+    config = Spiked(2, of.built.learning_rate, seed=3, do_no_harm=False)
+    expected = of.interpreted(config)
+    assert expected.result.undone == 1
+    with of.built.twin() as device:
+        assert of.driven(device, config) == expected
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])

@@ -31,7 +31,7 @@ def train(built: Built, device: Device | InterpretedDevice, start: bytes | None 
     )
 
 
-@pytest.mark.parametrize("name", ["plain", "batches"])
+@pytest.mark.parametrize("name", ["plain", "batches", "latents", "latents_batches"])
 def test_trains_as_the_twin_does(project: Callable[[str], Built], name: str) -> None:
     built = project(name)
     with built.twin() as twin:
@@ -55,6 +55,9 @@ def test_refuses_what_a_device_refuses() -> None:
         device.infer(b"abc")
     with pytest.raises(DeviceError, match="generated without an update"):
         device.update(0.1)
+    for step in (lambda: device.encode(b"", 0), lambda: device.train_latents(0, 0, 0.1)):
+        with pytest.raises(DeviceError, match="plain keeps no latents of a sample"):
+            step()
     with pytest.raises(DeviceError, match="has no object 'arena'"):
         device.read("arena")
     with pytest.raises(AdapterError, match="no adapter package"):

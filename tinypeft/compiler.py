@@ -110,8 +110,14 @@ class CompiledModel:
 
     @property
     def replay_bytes(self) -> int:
-        """Size of the store of samples and of what learning from it takes; 0 without one."""
-        return self.store.nbytes if self.store is not None else 0
+        """Size of the store of samples, of what learning from it takes, and of the room for latents; 0 without any."""
+        latents = self.latent_room * self.latent.nbytes if self.latent is not None else 0
+        return (self.store.nbytes if self.store is not None else 0) + latents
+
+    @property
+    def latent_room(self) -> int:
+        """The latents of so many samples find room on the device: of all that its store holds, without one of one."""
+        return 0 if self.latent is None else self.store.samples if self.store is not None else 1
 
     @property
     def package_bytes(self) -> int:
@@ -206,6 +212,8 @@ def compile_model(
             training_bytes = sum(t.nbytes for t in training_state)
             store = SampleStore(samples, classes, target_bytes, input_bytes, adapter_bytes, training_bytes)
             state_bytes += store.nbytes
+        if latent is not None:
+            state_bytes += max(samples, 1) * latent.nbytes
 
     def plan(changed: Graph | None) -> ArenaPlan:
         graphs = [changed if graph is training and changed is not None else graph for graph in present]

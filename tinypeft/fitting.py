@@ -108,6 +108,7 @@ def check_fit(model: CompiledModel, board: Board, stack_bytes: int, recipe: Reci
     if fits(model, flash, board, stack_bytes):
         return
     needed = ram_needed(model, stack_bytes)
+    replay = f"samples and latents {model.replay_bytes:,}, " if model.replay_bytes else ""
     largest = next(g for g in model.graphs if g.name == model.arena.largest)
     plan = model.arena.plans[largest.name]
     peak = largest.operations[min(plan.peak_operation, len(largest.operations) - 1)]
@@ -115,7 +116,7 @@ def check_fit(model: CompiledModel, board: Board, stack_bytes: int, recipe: Reci
     ways.sort(key=lambda way: way.board.name != board.name)
     raise FitError(
         f"{model.name} needs {needed:,} B of RAM (arena {model.arena.arena_bytes:,}, adapter and optimiser "
-        f"{state_bytes(model):,}, stack {stack_bytes:,}, "
+        f"{state_bytes(model) - model.replay_bytes:,}, {replay}stack {stack_bytes:,}, "
         f"runtime {runtime_ram(model):,}), {board.name} has "
         f"{board.ram.length:,} B in {board.ram.name}; the arena peaks at op {plan.peak_operation} of {largest.name}, "
         f"{peak.name}",

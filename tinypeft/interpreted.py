@@ -14,6 +14,7 @@ from tinypeft.errors import DeviceError
 from tinypeft.interpreter import run_graph, value_bytes
 from tinypeft.ir import DTYPES, Graph, Purpose, Tensor
 from tinypeft.ops.loss import ONE_Q16
+from tinypeft.stages.latent import LatentGraphs
 from tinypeft.state import pack_adapter, pack_tensors, unpack_tensors
 
 #: what --on and `on=` call it
@@ -28,6 +29,7 @@ class InterpretedDevice:
         self._state = model.fresh_state(0)
         self._logits = b""
         self._samples = 0
+        self._latents: dict[int, dict[str, Any]] = {}
 
     def infer(self, data: bytes) -> Run:
         """Infer one sample, the bytes of the input; `output` holds the output's bytes."""
@@ -39,8 +41,24 @@ class InterpretedDevice:
     def train_step(self, data: bytes, target: int | bytes | None, learning_rate: float) -> Run:
         """One training step; `target` as `Device.train_step` takes it, `loss` of before the update."""
         graph = self._required(self._model.training, "a training step")
-        arguments = self._arguments(graph, data, target) | {"learning_rate": np.float32(learning_rate)}
-        loss = run_graph(graph, arguments, self._state)[0]
+        return self._step(graph, self._arguments(graph, data, target), learning_rate)
+
+    def encode(self, data: bytes, sample: int) -> Run:
+        """Keep the latents of `data` as those of `sample`, as `Device.encode` does; there is room for any number."""
+        latent = self._latent_graphs()
+        values = run_graph(latent.encode, {latent.encode.inputs[0].name: _tensor(latent.encode.inputs[0], data)}, {})
+        self._latents[sample] = {t.name: value for t, value in zip(latent.latents, values, strict=True)}
+        return Run(latent_bytes=latent.nbytes)
+
+    def train_latents(self, sample: int, target: int | bytes | None, learning_rate: float) -> Run:
+        """The same step as `train_step`, from what was encoded as `sample`."""
+        graph = self._latent_graphs().training
+        if sample not in self._latents:
+            raise DeviceError(f"no latents are kept of sample {sample}", "encode it first")
+        return self._step(graph, self._latents[sample] | self._target(target), learning_rate)
+
+    def _step(self, graph: Graph, arguments: dict[str, Any], learning_rate: float) -> Run:
+        loss = run_graph(graph, arguments | {"learning_rate": np.float32(learning_rate)}, self._state)[0]
         self._samples += 1
         return Run(loss=float(np.float32(loss.reshape(-1)[0]) / np.float32(ONE_Q16)), masters_sane=self._sane())
 
@@ -51,12 +69,14 @@ class InterpretedDevice:
         return Run(evaluated=(int(loss[0]), int(right[0][0]) if right else 0))
 
     def _arguments(self, graph: Graph, data: bytes, target: int | bytes | None) -> dict[str, Any]:
-        arguments: dict[str, Any] = {graph.inputs[0].name: _tensor(graph.inputs[0], data)}
-        if self._model.target is not None:
-            given = self._model.target
-            value = _tensor(given, target) if isinstance(target, bytes) else np.array(target, np.int32)
-            arguments[given.name] = value.reshape(given.shape)
-        return arguments
+        return {graph.inputs[0].name: _tensor(graph.inputs[0], data), **self._target(target)}
+
+    def _target(self, target: int | bytes | None) -> dict[str, Any]:
+        given = self._model.target
+        if given is None:
+            return {}
+        value = _tensor(given, target) if isinstance(target, bytes) else np.array(target, np.int32)
+        return {given.name: value.reshape(given.shape)}
 
     def _sane(self) -> bool:
         masters = [self._state[t.name] for t in self._model.training_state if t.purpose is Purpose.MASTER]
@@ -111,6 +131,11 @@ class InterpretedDevice:
     def stats(self) -> Stats:
         """No stack, and nothing around the arena that could be overwritten."""
         return Stats(0, 0, True)
+
+    def _latent_graphs(self) -> LatentGraphs:
+        if self._model.latent is None:
+            raise DeviceError(f"{self._model.name} keeps no latents of a sample", "attach adapters with latents=True")
+        return self._model.latent
 
     def _required(self, graph: Graph | None, what: str) -> Graph:
         if graph is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinypeft.arithmetic import MASTER_LIMIT
 from tinypeft.compiler import CompiledModel
-from tinypeft.device import Runner
+from tinypeft.device import Device, Run, Runner
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import Purpose
 from tinypeft.losses import target_argument, target_on_device
@@ -80,6 +80,37 @@ class InterpreterLearner:
         return {self.model.inference.inputs[0].name: self.x[number], **target_argument(self.model.target, y)}
 
 
+class DeviceSteps:
+    """Training steps on a device, each from a sample of x (N, ...) and y by its number.
+
+    Where the model has latents a sample is encoded the first time, and its steps begin behind that, as long as the
+    device has room for those of another; a step of one that finds none begins at the input and gives the same.
+    `encodings`: the instructions of each encoding, None where they are not counted.
+    """
+
+    def __init__(self, model: CompiledModel, device: Runner, x: np.ndarray, y: np.ndarray | None):
+        self.model, self.device, self.x, self.y = model, device, x, y
+        self.encodings: list[int | None] = []
+        self._room = 0 if model.latent is None else model.latent_room if isinstance(device, Device) else len(x)
+        self._kept: dict[int, int] = {}  # sample -> its number among the latents
+
+    def train(self, number: int, learning_rate: float) -> Run:
+        """One step; `device.instructions()` is then of it alone."""
+        data, target = self.sample(number)
+        if number not in self._kept:
+            if len(self._kept) == self._room:
+                return self.device.train_step(data, target, learning_rate)
+            self.device.encode(data, len(self._kept))
+            self.encodings.append(self.device.instructions())
+            self._kept[number] = len(self._kept)
+        return self.device.train_latents(self._kept[number], target, learning_rate)
+
+    def sample(self, number: int) -> tuple[bytes, int | bytes | None]:
+        """Input and target, as a device takes them."""
+        target = target_on_device(self.model.target, None if self.y is None else self.y[number])
+        return np.ascontiguousarray(self.x[number]).tobytes(), target
+
+
 class DeviceLearner:
     """A device, every step of which the host asks for. `instructions`: of each training step, where they are counted.
 
@@ -88,7 +119,7 @@ class DeviceLearner:
     """
 
     def __init__(self, model: CompiledModel, device: Runner, x: np.ndarray, y: np.ndarray | None, chosen: np.ndarray):
-        self.model, self.device, self.x, self.y, self.chosen = model, device, x, y, chosen
+        self.device, self.chosen, self.steps = device, chosen, DeviceSteps(model, device, x, y)
         self.batch_size = model.training_config.batch_size
         self.instructions: list[int | None] = []
         self._sane = True
@@ -125,7 +156,7 @@ class DeviceLearner:
         return self._sane
 
     def evaluate(self, index: int) -> tuple[int, int]:
-        evaluated = self.device.evaluate(*self._sample(index)).evaluated
+        evaluated = self.device.evaluate(*self.steps.sample(int(self.chosen[index]))).evaluated
         assert evaluated is not None
         return evaluated
 
@@ -137,13 +168,8 @@ class DeviceLearner:
         self.device.write("training", snapshot[1])
 
     def _step(self, index: int, learning_rate: np.float32) -> float:
-        run = self.device.train_step(*self._sample(index), float(learning_rate))
+        run = self.steps.train(int(self.chosen[index]), float(learning_rate))
         self._sane = run.masters_sane
         self._done.append((index, learning_rate))
         assert run.loss is not None
         return run.loss
-
-    def _sample(self, index: int) -> tuple[bytes, int | bytes | None]:
-        number = self.chosen[index]
-        target = target_on_device(self.model.target, None if self.y is None else self.y[number])
-        return np.ascontiguousarray(self.x[number]).tobytes(), target

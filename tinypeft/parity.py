@@ -21,6 +21,9 @@ from tinypeft.ops.base import BlockFloat, Value
 from tinypeft.oracle import LiteRtOracle
 from tinypeft.state import pack_tensors, unpack_tensors
 
+#: What the arena is filled with
+_STALE = b"\x5a"
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -75,7 +78,8 @@ def check_parity(
     The adapter is a fresh one of `seed`, or the package `adapter`. Inference: the interpreter, the device, and for a
     fresh adapter, which does what the base does, LiteRT's reference kernels. Training: interpreter and device, every
     output of every operation, of an evaluation in front of each step too, and all of the adapter and training state
-    behind it; it needs `dataset.y` where the loss compares with a label or a vector.
+    behind it; it needs `dataset.y` where the loss compares with a label or a vector. A model with latents takes each
+    step twice: from the input, and then from what encoding it gives.
     """
     comparison = _Comparison(model, device, device_name)
     steps = 0
@@ -149,19 +153,56 @@ class _Comparison:
                     self.layers += 1
 
     def training_step(self, step: int, sample: np.ndarray, y: Any, learning_rate: float) -> None:
-        """An evaluation against `y`, a label or vector, a step towards it, and the update of a complete batch."""
-        graph, update = self.model.training, self.model.update
+        """An evaluation against `y`, a label or vector, and a step towards it, with latents another one from those."""
+        graph = self.model.training
         assert graph is not None
         rate = np.float32(learning_rate)
-        arguments = {graph.inputs[0].name: sample, **target_argument(self.model.target, y), "learning_rate": rate}
+        source = {graph.inputs[0].name: sample}
+        given = {**target_argument(self.model.target, y), "learning_rate": rate}
         data, target = np.ascontiguousarray(sample).tobytes(), target_on_device(self.model.target, y)
         if self.model.evaluate is not None:
             self._both(
-                self.model.evaluate, "evaluation", step, arguments, lambda **o: self.device.evaluate(data, target, **o)
+                self.model.evaluate,
+                "evaluation",
+                step,
+                source | given,
+                lambda **o: self.device.evaluate(data, target, **o),
             )
-        self._both(
-            graph, "training", step, arguments, lambda **o: self.device.train_step(data, target, float(rate), **o)
-        )
+
+        def train(**options: Any) -> Run:
+            return self.device.train_step(data, target, float(rate), **options)
+
+        self._step(graph, "training", step, source | given, train)
+        if self.model.latent is None:
+            return
+        values = self._encode(step, source, data)
+
+        def train_latents(**options: Any) -> Run:
+            self.device.write("staging", _STALE * self.device.info().arena_bytes)  # the encoding left them there
+            return self.device.train_latents(0, target, float(rate), **options)
+
+        self._step(self.model.latent.training, "training from latents", step, values | given, train_latents)
+
+    def _encode(self, step: int, source: dict[str, Value], data: bytes) -> dict[str, Value]:
+        """Encode a sample on both sides; its latents by name, which are those that the device keeps."""
+        latent = self.model.latent
+        assert latent is not None
+        outputs = self._both(latent.encode, "encoding", step, source, lambda **o: self.device.encode(data, 0, **o))
+        computed = {id(tensor): value for _, tensor, value in outputs}
+        kept = unpack_tensors(latent.latents, self.device.read("latents", 0, latent.nbytes))
+        values: dict[str, Value] = {}
+        for tensor in latent.latents:
+            values[tensor.name] = computed.get(id(tensor), source.get(tensor.name))
+            between = f"interpreter and {self.device_name}"
+            self._compare("latents", step, None, tensor, values[tensor.name], kept[tensor.name], between)
+        return values
+
+    def _step(
+        self, graph: Graph, phase: str, step: int, arguments: dict[str, Value], train: Callable[..., Run]
+    ) -> None:
+        """One step of training, the update of a complete batch, and all state."""
+        rate, update = arguments["learning_rate"], self.model.update
+        self._both(graph, phase, step, arguments, train)
         self.samples += 1
         if update is not None and self.samples == self.model.training_config.batch_size:
             count = {"learning_rate": rate, "count": np.int32(self.samples)}
@@ -170,14 +211,14 @@ class _Comparison:
                 """The update, behind as many samples as the device has forgotten; they leave the state as it is."""
                 state = {place: self.device.read(place) for place in ("adapter", "training")}
                 for _ in range(self.samples):
-                    self.device.train_step(data, target, float(rate))
+                    train()
                 for place, values in state.items():
                     self.device.write(place, values)
                 return self.device.update(float(rate), **options)
 
             self._both(update, "update", step, count, lambda **o: self.device.update(float(rate), **o), update_again)
             self.samples = 0
-        self._compare_state("training", step)
+        self._compare_state(phase, step)
 
     def _both(
         self,

@@ -15,7 +15,7 @@ from tinypeft.device.fit import FitProgress, FitResult
 from tinypeft.errors import AdapterError, DataError, DeviceError
 from tinypeft.fit import FitConfig, fit, split
 from tinypeft.ir import DTYPES, Tensor
-from tinypeft.learners import ONE_Q16, DeviceLearner, classes_of
+from tinypeft.learners import ONE_Q16, DeviceLearner, DeviceSteps, classes_of
 from tinypeft.losses import INPUT, target_on_device
 from tinypeft.schedule import Schedule
 from tinypeft.state import pack_adapter, unpack_tensors
@@ -65,6 +65,8 @@ class Trained:
     """What training gave: the adapter `package`, the persistent tensors `state`, and how it went.
 
     Accuracies and mean squared errors are of the samples that were not trained on; `losses` is the mean per epoch.
+    `instructions_per_step` is a mean, as is `instructions_per_encoding`, of each of the `samples_from_latents`: those
+    whose latents the device had room for.
     `fit`: what guard rails decided, where there were any.
     """
 
@@ -80,6 +82,8 @@ class Trained:
     stack_high_water: int
     guards_intact: bool
     fit: FitResult | None = None
+    instructions_per_encoding: int | None = None
+    samples_from_latents: int = 0
 
     @property
     def adapter_sha256(self) -> str:
@@ -97,9 +101,7 @@ def infer_all(model: CompiledModel, device: Runner, x: np.ndarray, progress: Cal
             logits.append(np.frombuffer(device.read("logits"), "<i4"))
         counts.append(device.instructions())
         progress(number + 1)
-    known = [count for count in counts if count is not None]
-    mean = round(sum(known) / len(known)) if known else None
-    return outputs_of(model, outputs, logits or None, model.output, mean)
+    return outputs_of(model, outputs, logits or None, model.output, _mean(counts))
 
 
 def outputs_of(
@@ -183,9 +185,11 @@ def train_adapter(
     before = _quality(model, device, x, y, test, "accuracy before", progress)
     result = None
     if fit_config is None:
-        losses, steps, counts = _train_in_order(model, device, x, y, train, epochs, learning_rate, seed, progress)
+        trainer = DeviceSteps(model, device, x, y)
+        losses, steps, counts = _train_in_order(trainer, train, epochs, learning_rate, seed, progress)
+        encodings = trainer.encodings
     else:
-        result, losses, counts = _fit(model, device, x, y, train, fit_config, on_device, progress)
+        result, losses, counts, encodings = _fit(model, device, x, y, train, fit_config, on_device, progress)
         steps = result.steps
     after = _quality(model, device, x, y, test, "accuracy after", progress)
     state = _read_state(model, device)
@@ -195,8 +199,6 @@ def train_adapter(
     stats = device.stats()
     if not stats.guards_intact:
         raise DeviceError("the words around the arena were overwritten", "generate and build the project again")
-    known = [count for count in counts if count is not None]
-    mean = round(sum(known) / len(known)) if known else None
     return Trained(
         before.accuracy,
         after.accuracy,
@@ -206,10 +208,12 @@ def train_adapter(
         steps,
         package,
         state,
-        mean,
+        _mean(counts),
         stats.stack_high_water,
         stats.guards_intact,
         result,
+        _mean(encodings),
+        result.learned if result is not None and on_device and model.latent is not None else len(encodings),
     )
 
 
@@ -231,11 +235,14 @@ def learned_count(model: CompiledModel, y: np.ndarray | None, train: np.ndarray,
     return len(split(classes_of(model, y, train), config)[0])
 
 
+def _mean(counts: Sequence[int | None]) -> int | None:
+    """Rounded, of what was counted."""
+    known = [count for count in counts if count is not None]
+    return round(sum(known) / len(known)) if known else None
+
+
 def _train_in_order(
-    model: CompiledModel,
-    device: Runner,
-    x: np.ndarray,
-    y: np.ndarray | None,
+    trainer: DeviceSteps,
     train: np.ndarray,
     epochs: int,
     learning_rate: Schedule | float,
@@ -244,7 +251,8 @@ def _train_in_order(
 ) -> tuple[list[float], int, list[int | None]]:
     """Every sample, every epoch: mean losses, steps, instructions of each."""
     losses, steps, counts = [], 0, []
-    shuffle, batch = np.random.RandomState(seed), model.training_config.batch_size
+    device, batch = trainer.device, trainer.model.training_config.batch_size
+    shuffle = np.random.RandomState(seed)
     schedule = learning_rate if isinstance(learning_rate, Schedule) else Schedule(learning_rate)
     updates = 0
     for _ in range(epochs):
@@ -252,8 +260,7 @@ def _train_in_order(
         total = 0.0
         for position, index in enumerate(order):
             rate = float(schedule.rate(updates))
-            target = target_on_device(model.target, None if y is None else y[index])
-            run = device.train_step(np.ascontiguousarray(x[index]).tobytes(), target, rate)
+            run = trainer.train(int(index), rate)
             assert run.loss is not None
             total += run.loss
             counts.append(device.instructions())
@@ -276,8 +283,11 @@ def _fit(
     config: FitConfig,
     on_device: bool,
     progress: Progress,
-) -> tuple[FitResult, list[float], list[int | None]]:
-    """With guard rails, by the device itself or step by step: the result, mean losses, instructions of each step."""
+) -> tuple[FitResult, list[float], list[int | None], list[int | None]]:
+    """With guard rails, by the device itself or step by step.
+
+    The result, mean losses, instructions of each step and of each encoding.
+    """
     losses: list[float] = []
     before = 0
 
@@ -291,12 +301,12 @@ def _fit(
     classes = classes_of(model, y, train)
     if not on_device or not isinstance(device, Device):
         learner = DeviceLearner(model, device, x, y, train)
-        return fit(learner, classes, config, hear), losses, learner.instructions
+        return fit(learner, classes, config, hear), losses, learner.instructions, learner.steps.encodings
     for position, number in enumerate(train):
         target = target_on_device(model.target, None if y is None else y[number])
         device.store_sample(position, np.ascontiguousarray(x[number]).tobytes(), target)
         progress("storing samples", position + 1, len(train))
-    return device.fit(config.request(len(train)), hear), losses, []
+    return device.fit(config.request(len(train)), hear), losses, [], []
 
 
 def _quality(

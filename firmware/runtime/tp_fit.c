@@ -176,6 +176,20 @@ static tp_status finish_batch(fit *f, float learning_rate) {
   return TP_OK;
 }
 
+/* Learn from a sample whose input is in place. */
+static tp_status train_sample(const fit *f, uint32_t index, float learning_rate, float *loss) {
+  const tp_model *model = f->model;
+#ifdef TP_LATENTS
+  if (f->samples->latents != NULL) {
+    uint8_t *latents = f->samples->latents(f->samples->context, index);
+    const tp_status status = f->result->epochs == 1 ? model->encode(model->self, latents) : TP_OK;
+    return status != TP_OK ? status
+                           : model->train_latents(model->self, latents, label_of(f, index), learning_rate, loss);
+  }
+#endif
+  return model->train_step(model->self, label_of(f, index), learning_rate, loss);
+}
+
 static tp_status train_epoch(fit *f) {
   const tp_model *model = f->model;
   const uint32_t count = f->result->learned;
@@ -190,7 +204,7 @@ static tp_status train_epoch(fit *f) {
     }
     tp_status status = load(f, f->order[i]);
     if (status == TP_OK) {
-      status = model->train_step(model->self, label_of(f, f->order[i]), learning_rate, &loss);
+      status = train_sample(f, f->order[i], learning_rate, &loss);
     }
     if (status != TP_OK) {
       return status;

@@ -57,6 +57,16 @@ static tp_status run_end(tp_server *server, tp_status status) {
   return status;
 }
 
+#ifdef TP_LATENTS
+/* Latents: of so many samples there is room */
+
+static uint32_t latent_room(const tp_model *model) { return model->samples > 0 ? model->samples : 1u; }
+
+static uint8_t *latents_of(const tp_model *model, uint32_t sample) {
+  return (uint8_t *)model->latents(model->self) + (size_t)sample * model->latent_bytes;
+}
+#endif
+
 /* Objects */
 
 typedef struct {
@@ -102,6 +112,12 @@ static tp_status object_find(const tp_model *model, uint32_t object, uint32_t of
       locate = model->store;
       bytes = model->samples * model->sample_bytes;
       break;
+#ifdef TP_LATENTS
+    case TP_OBJECT_LATENTS:
+      locate = model->latents;
+      bytes = latent_room(model) * model->latent_bytes;
+      break;
+#endif
     default:
       return TP_ERR_COMMAND;
   }
@@ -189,8 +205,17 @@ static void append_masters_sane(tp_server *server) {
   tp_response_append_u32(&server->response, model->masters_sane(model->self) != 0 ? 1u : 0u);
 }
 
-static tp_status command_train_step(tp_server *server, const uint8_t *request, uint32_t length) {
-  (void)length;
+typedef tp_status (*step_function)(const tp_model *model, const uint8_t *latents, int32_t label, float learning_rate,
+                                   float *loss);
+
+static tp_status step_from_input(const tp_model *model, const uint8_t *latents, int32_t label, float learning_rate,
+                                 float *loss) {
+  (void)latents;
+  return model->train_step(model->self, label, learning_rate, loss);
+}
+
+/* `request`: a label, a learning rate and a run. */
+static tp_status train(tp_server *server, const uint8_t *request, step_function step, const uint8_t *latents) {
   const tp_model *model = server->model;
   const int32_t label = tp_get_s32(request);
   float learning_rate = 0.0f;
@@ -210,7 +235,7 @@ static tp_status command_train_step(tp_server *server, const uint8_t *request, u
     return status;
   }
   TP_COUNT_BEGIN();
-  status = model->train_step(model->self, label, learning_rate, &loss);
+  status = step(model, latents, label, learning_rate, &loss);
   TP_COUNT_END();
   status = run_end(server, status);
   uint32_t loss_bits;
@@ -218,6 +243,11 @@ static tp_status command_train_step(tp_server *server, const uint8_t *request, u
   tp_response_append_u32(&server->response, loss_bits);
   append_masters_sane(server);
   return status;
+}
+
+static tp_status command_train_step(tp_server *server, const uint8_t *request, uint32_t length) {
+  (void)length;
+  return train(server, request, step_from_input, NULL);
 }
 
 static tp_status command_update(tp_server *server, const uint8_t *request, uint32_t length) {
@@ -327,6 +357,45 @@ static tp_status command_fit(tp_server *server, const uint8_t *request, uint32_t
   return model->fit != NULL && model->samples > 0 ? model->fit(server, request, length) : TP_ERR_UNSUPPORTED;
 }
 
+#ifdef TP_LATENTS
+static tp_status command_encode(tp_server *server, const uint8_t *request, uint32_t length) {
+  (void)length;
+  const tp_model *model = server->model;
+  const uint32_t sample = tp_get_u32(request);
+  if (sample >= latent_room(model)) {
+    return TP_ERR_ARGUMENT;
+  }
+  tp_status status = run_begin(server, request + 4);
+  if (status != TP_OK) {
+    return status;
+  }
+  TP_COUNT_BEGIN();
+  status = model->encode(model->self, latents_of(model, sample));
+  TP_COUNT_END();
+  status = run_end(server, status);
+  tp_response_append_u32(&server->response, model->latent_bytes);
+  return status;
+}
+
+static tp_status step_from_latents(const tp_model *model, const uint8_t *latents, int32_t label, float learning_rate,
+                                   float *loss) {
+  return model->train_latents(model->self, latents, label, learning_rate, loss);
+}
+
+static tp_status command_train_latents(tp_server *server, const uint8_t *request, uint32_t length) {
+  (void)length;
+  const uint32_t sample = tp_get_u32(request);
+  if (sample >= latent_room(server->model)) {
+    return TP_ERR_ARGUMENT;
+  }
+  return train(server, request + 4, step_from_latents, latents_of(server->model, sample));
+}
+
+#define COMMANDS TP_COMMAND_COUNT
+#else
+#define COMMANDS TP_COMMAND_ENCODE
+#endif
+
 typedef struct {
   tp_status (*function)(tp_server *server, const uint8_t *request, uint32_t length);
   uint8_t op;
@@ -334,7 +403,7 @@ typedef struct {
   uint8_t open_ended; /* `bytes` or more */
 } command_entry;
 
-static const command_entry commands[TP_COMMAND_COUNT] = {
+static const command_entry commands[COMMANDS] = {
     [TP_COMMAND_INFO] = {command_info, TP_OP_READ, 0, 0},
     [TP_COMMAND_WRITE] = {command_write, TP_OP_WRITE, 8, 1},
     [TP_COMMAND_READ] = {command_read, TP_OP_READ, 12, 0},
@@ -348,6 +417,10 @@ static const command_entry commands[TP_COMMAND_COUNT] = {
     [TP_COMMAND_STATS] = {command_stats, TP_OP_READ, 0, 0},
     [TP_COMMAND_EVALUATE] = {command_evaluate, TP_OP_WRITE, 4 + RUN_BYTES, 0},
     [TP_COMMAND_FIT] = {command_fit, TP_OP_WRITE, TP_SERVER_FIT_BYTES, 0},
+#ifdef TP_LATENTS
+    [TP_COMMAND_ENCODE] = {command_encode, TP_OP_WRITE, 4 + RUN_BYTES, 0},
+    [TP_COMMAND_TRAIN_LATENTS] = {command_train_latents, TP_OP_WRITE, 12 + RUN_BYTES, 0},
+#endif
 };
 
 static tp_status dispatch(tp_server *server, const tp_message_header *header, const uint8_t *message,
@@ -355,7 +428,7 @@ static tp_status dispatch(tp_server *server, const tp_message_header *header, co
   if (server->fault != TP_OK) {
     return server->fault;
   }
-  if (header->group != TP_GROUP || header->command >= TP_COMMAND_COUNT) {
+  if (header->group != TP_GROUP || header->command >= COMMANDS) {
     return TP_ERR_COMMAND;
   }
   const command_entry *entry = &commands[header->command];

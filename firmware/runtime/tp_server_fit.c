@@ -52,6 +52,13 @@ static tp_status load_stored(void *context, uint32_t index, void *input, void *t
   return TP_OK;
 }
 
+#ifdef TP_LATENTS
+static void *stored_latents(void *context, uint32_t index) {
+  const tp_model *model = context;
+  return (uint8_t *)model->latents(model->self) + (size_t)index * model->latent_bytes;
+}
+#endif
+
 static void append_score(tp_response *response, const tp_fit_score *score) {
   tp_response_append_u32(response, score->right);
   tp_response_append_s64(response, score->loss);
@@ -93,7 +100,14 @@ tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t leng
       .context = server,
   };
   const tp_samples samples = {
-      .context = (void *)(uintptr_t)model, .count = tp_get_u32(request), .label = stored_label, .load = load_stored};
+      .context = (void *)(uintptr_t)model,
+      .count = tp_get_u32(request),
+      .label = stored_label,
+      .load = load_stored,
+#ifdef TP_LATENTS
+      .latents = stored_latents,
+#endif
+  };
   const tp_fit_memory memory = {.data = model->fit_memory(model->self), .bytes = model->fit_bytes};
   if (samples.count > model->samples) {
     return TP_ERR_ARGUMENT;

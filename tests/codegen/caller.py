@@ -58,6 +58,15 @@ int main(void) {
     CHECK(NAME_evaluate(&m, TARGET(i) &evaluated[0], &evaluated[1]));
     show("evaluated", evaluated, sizeof evaluated);
     memcpy(NAME_input(&m), samples[i], UPPER_INPUT_BYTES);
+#ifdef UPPER_LATENT_BYTES
+    if (i % 2 == 1) { /* the same step in two parts */
+      uint8_t *latents = malloc(UPPER_LATENT_BYTES);
+      CHECK(NAME_encode(&m, latents));
+      memset(arena, 0xA5, UPPER_ARENA_BYTES);
+      CHECK(NAME_train_latents(&m, latents, TARGET(i) RATE, &loss));
+      free(latents);
+    } else
+#endif
     CHECK(NAME_train_step(&m, TARGET(i) RATE, &loss));
     show("loss", &loss, sizeof loss);
 #if BATCH > 1
@@ -86,6 +95,17 @@ int main(void) {
   if (NAME_train_step(&m, TARGET(0) RATE, NULL) != TP_ERR_ARGUMENT) return 5;
   if (NAME_evaluate(&m, TARGET(0) NULL, &evaluated[1]) != TP_ERR_ARGUMENT) return 11;
   if (NAME_evaluate(&m, TARGET(0) &evaluated[0], NULL) != TP_ERR_ARGUMENT) return 12;
+#ifdef UPPER_LATENT_BYTES
+  uint8_t *latents = malloc(UPPER_LATENT_BYTES);
+  if (NAME_encode(&m, NULL) != TP_ERR_ARGUMENT) return 13;
+  CHECK(NAME_encode(&m, latents));
+  if (NAME_train_latents(&m, NULL, TARGET(0) RATE, &loss) != TP_ERR_ARGUMENT) return 14;
+  if (NAME_train_latents(&m, latents, TARGET(0) RATE, NULL) != TP_ERR_ARGUMENT) return 15;
+#ifdef BAD_TARGET
+  if (NAME_train_latents(&m, latents, BAD_TARGET RATE, &loss) != TP_ERR_ARGUMENT) return 16;
+#endif
+  free(latents);
+#endif
   CHECK(NAME_init(&m, arena, adapter, NULL));  /* a device that only infers */
   CHECK(NAME_load_adapter(&m, package, UPPER_PACKAGE_BYTES));
   if (NAME_train_step(&m, TARGET(0) RATE, &loss) != TP_ERR_ARGUMENT) return 6;

@@ -36,10 +36,13 @@ def test_parity(project: Callable[[str], Built], name: str) -> None:
             progress=lambda *step: done.append(step),
         )
         assert device.stats().guards_intact
-    updates = steps // model.training_config.batch_size if model.update else 0
+    taken = steps if model.latent is None else 2 * steps
+    updates = taken // model.training_config.batch_size if model.update else 0
     in_file = sum(op.output.source >= 0 for op in model.base.operations)  # some operators are several of ours
     layers = outputs(model.reset) + samples * (outputs(model.inference) + in_file)
     layers += steps * (outputs(model.evaluate) + outputs(model.training)) + updates * outputs(model.update)
+    if model.latent is not None:
+        layers += steps * (outputs(model.latent.encode) + outputs(model.latent.training))
     assert report == ParityReport(True, layers, steps, None)
     assert done[-1] == (("training", steps, steps) if steps else ("inference", samples, samples))
 

@@ -36,9 +36,14 @@ def check(built: Built, directory: Path, steps: int = 6) -> ParityReport:
 def after_call(source: Path, graph: Graph, operation: str, statement: str) -> None:
     """Put a statement behind the call of an operation of the training graph, or of another by its function."""
     text = source.read_text()
-    name = {"inference": "_forward(", "training": "_train_step(", "update": "_update(", "reset": "_reset_adapter("}[
-        graph.name
-    ]
+    name = {
+        "inference": "_forward(",
+        "training": "_train_step(",
+        "update": "_update(",
+        "reset": "_reset_adapter(",
+        "encode": "_encode(",
+        "latent_training": "_train_latents(",
+    }[graph.name]
     start = re.search(rf"^tp_status \w+{re.escape(name)}[^;]*?{{$", text, re.MULTILINE).start()
     position = next(i for i, op in enumerate(graph.operations) if op.name == operation)
     comment = text.index(f"/* op {position}: ", start)
@@ -117,6 +122,59 @@ def test_a_broken_backward(
         assert divergence.index == index
     if tensor in ("loss", "stem_lora_B_master"):
         assert divergence.actual == float(np.float32(divergence.expected) + np.float32(1))
+
+
+@pytest.mark.parametrize(
+    ("graph", "operation", "statement", "phase", "tensor"),
+    [
+        ("encode", "join", "join_out[5] ^= 1;", "encoding", "join_out"),
+        ("latent_training", "again", "again_out[5] ^= 1;", "training from latents", "again_out"),
+        ("latent_training", "again_backward_b", "d_again_lora_B[1] += 1.0f;", "training from latents", None),
+    ],
+)
+def test_a_broken_kernel_of_latents(
+    project: Callable[[str], Built],
+    tmp_path: Path,
+    graph: str,
+    operation: str,
+    statement: str,
+    phase: str,
+    tensor: str | None,
+) -> None:
+    """Broken in the half alone: the whole step, with which they share their kernels, is right."""
+    built = project("latents")
+    directory = built.copy(tmp_path)
+    of = next(g for g in built.model.graphs if g.name == graph)
+    if tensor is None:  # an update in one operation with its gradient
+        update = next(op for op in of.operations if op.kind == "UPDATE_ROWS")
+        tensor = update.outputs["master"].name
+        operation, statement = update.name, f"m->training->{tensor}[1] += 1.0f;"
+    after_call(directory / "src" / "residual.c", of, operation, statement)
+    report = check(built, directory)
+    found(report, phase=phase, step=0, operation=operation, tensor=tensor)
+    assert report.steps_compared == 0
+
+
+@pytest.mark.parametrize(
+    ("copy", "phase", "operation", "tensor"),
+    [
+        (r"memcpy\(latents \+ 0, [^,]*, 216\);", "latents", "state", "join_out"),
+        (r"memcpy\([^,]*, latents \+ 0, 216\);", "training from latents", "again_lora_down", "again_hidden"),
+    ],
+)
+def test_a_broken_copy_of_latents(
+    project: Callable[[str], Built], tmp_path: Path, copy: str, phase: str, operation: str, tensor: str
+) -> None:
+    """The last half of them is not copied."""
+    built = project("latents")
+    directory = built.copy(tmp_path)
+    source = directory / "src" / "residual.c"
+    text, count = re.subn(copy, lambda m: m[0].replace("216", "108"), source.read_text())
+    assert count == 1
+    source.write_text(text)
+    report = check(built, directory)
+    divergence = found(report, phase=phase, step=0, operation=operation, tensor=tensor)
+    assert report.steps_compared == 0 and (phase != "latents" or divergence.index >= 108)
 
 
 def test_a_wrong_exponent_of_zeros(project: Callable[[str], Built], tmp_path: Path) -> None:

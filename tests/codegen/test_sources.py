@@ -14,6 +14,7 @@ import pytest
 from projects import BOARD, CONFIGURATIONS, Built, save_model
 
 from tinypeft.boards import load_board
+from tinypeft.codegen import generate_sources
 from tinypeft.generate import generate_project
 
 STRICT = "-std=c11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -ffp-contract=off".split()
@@ -28,8 +29,8 @@ def test_compiles_without_a_warning(project: Callable[[str], Built], tmp_path: P
     directory = project(name).directory
     sources = sorted((directory / "src").glob("*.c"))
     assert len(sources) == 3
-    bits = f"-DTP_GRADIENT_BITS={CONFIGURATIONS[name][2].grad_bits}"
-    for defines in ([bits], [bits, "-DTP_NO_TRACE"]):
+    build = [f"-D{define}" for define in generate_sources(project(name).model).defines]
+    for defines in (build, [*build, "-DTP_NO_TRACE"]):
         command = [compiler, *STRICT, *COMPILERS[compiler], *defines, "-Ifirmware/include", "-Isrc", "-c"]
         run = subprocess.run(
             [*command, *map(str, sources)], cwd=_objects(tmp_path, directory), capture_output=True, text=True
@@ -83,6 +84,16 @@ def test_no_heap_is_linked(project: Callable[[str], Built], name: str) -> None:
     assert f"{model}_forward" in symbols or "tp_device_model" in symbols, "these are the symbols of the firmware"
     heap = {"malloc", "_malloc_r", "free", "_free_r", "calloc", "realloc", "_sbrk", "_sbrk_r", "printf", "_write"}
     assert not symbols & heap
+
+
+@pytest.mark.parametrize("name", ["plain", "latents"])
+def test_only_firmware_with_latents_has_their_commands(project: Callable[[str], Built], name: str) -> None:
+    elf = project(name).directory / "build" / "firmware.elf"
+    run = subprocess.run(["arm-none-eabi-nm", str(elf)], capture_output=True, text=True, check=True)
+    symbols = {line.split()[-1] for line in run.stdout.splitlines()}
+    assert "command_train_step" in symbols
+    commands = {"command_encode", "command_train_latents", "latents"}
+    assert symbols & commands == (commands if name == "latents" else set())
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -86,6 +86,13 @@ def device(twin_project: Callable[..., Path]) -> Iterator[Device]:
         yield opened
 
 
+@pytest.fixture
+def latent_device(twin_project: Callable[..., Path]) -> Iterator[Device]:
+    """A device that keeps latents."""
+    with EMULATORS["host"].open(twin_project("TP_LATENTS"), FakeBoard()) as opened:
+        yield opened
+
+
 class Wire:
     """The server's byte stream, without the client's care."""
 
@@ -107,6 +114,11 @@ class Wire:
 @pytest.fixture
 def wire(device: Device) -> Wire:
     return Wire(device)
+
+
+@pytest.fixture
+def latent_wire(latent_device: Device) -> Wire:
+    return Wire(latent_device)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 /* A model without layers that exercises every command. Built with
  *   FAKE_INFERENCE_ONLY  no adapter, no training, no tracing
- *   FAKE_BROKEN_START    tp_device_init() fails */
+ *   FAKE_BROKEN_START    tp_device_init() fails
+ *   TP_LATENTS           the first bytes of the input are what it keeps of a sample */
 #include <string.h>
 
 #include "tinypeft/tp_crc.h"
@@ -8,7 +9,7 @@
 #include "tinypeft/tp_fit.h"
 #include "tinypeft/tp_server_fit.h"
 
-enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5, CLASSES = 3, SAMPLES = 20, SAMPLE = 4 + 8 + 16 };
+enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5, CLASSES = 3, SAMPLES = 20, SAMPLE = 4 + 8 + 16, LATENT = 6 };
 
 typedef struct {
   int8_t input[16];
@@ -19,6 +20,7 @@ typedef struct {
   int32_t target[2];
   _Alignas(4) uint8_t store[SAMPLES * SAMPLE];
   _Alignas(4) uint8_t fit_memory[TP_FIT_MEMORY_BYTES(24u, 40u, CLASSES, SAMPLES)];
+  uint8_t latents[SAMPLES * LATENT];
   uint32_t guard_low;
   uint8_t arena[2048];
   uint32_t guard_high;
@@ -103,6 +105,28 @@ static tp_status train_step(void *self, int32_t label, float learning_rate, floa
   trace_all(model);
   return TP_OK;
 }
+
+#ifdef TP_LATENTS
+static void *latents(void *self) { return ((fake_model *)self)->latents; }
+
+/* Counts in adapter[4]. */
+static tp_status encode(void *self, uint8_t *encoded) {
+  fake_model *model = self;
+  memcpy(encoded, model->input, LATENT);
+  model->adapter[4]++;
+  trace_all(model);
+  return model->input[2] == 99 ? TP_ERR_FORMAT : TP_OK;
+}
+
+/* As train_step(), but for the loss. */
+static tp_status train_latents(void *self, const uint8_t *encoded, int32_t label, float learning_rate, float *loss) {
+  fake_model *model = self;
+  model->training[label] += learning_rate;
+  *loss = 0.25f + (float)label + (float)encoded[LATENT - 1];
+  trace_all(model);
+  return TP_OK;
+}
+#endif
 
 /* The loss is how far the label's master is from 1, at most 4; right where it is closer than a half. */
 static tp_status evaluate(void *self, int32_t label, int32_t *loss, int32_t *right) {
@@ -198,6 +222,12 @@ const tp_model tp_device_model = {
     .store = store,
     .fit_memory = fit_memory,
     .fit = tp_server_fit,
+#ifdef TP_LATENTS
+    .latent_bytes = LATENT,
+    .latents = latents,
+    .encode = encode,
+    .train_latents = train_latents,
+#endif
     .evaluate = evaluate,
     .masters_sane = masters_sane,
     .train_step = train_step,

@@ -114,6 +114,35 @@ def test_adapter_packages(device):
     assert device.read("adapter") == struct.pack("<6i", 0, 0, 0, 0, 0, 6)
 
 
+def test_latents(latent_device):
+    """Kept on the device, for steps in any order."""
+    assert [latent_device.encode(bytes([n] * 16), n).latent_bytes for n in (3, 19)] == [6, 6]
+    assert latent_device.read("latents", 18, 6) == bytes([3] * 6) and latent_device.read("latents", 24, 1) == bytes(1)
+    for sample, label in ((19, 1), (3, 0), (19, 1)):
+        run = latent_device.train_latents(sample, label, 0.5)
+        assert (run.loss, run.masters_sane) == (0.25 + label + sample, True)
+    assert struct.unpack("<2f", latent_device.read("training", 0, 8)) == (0.5, 1.0)
+    assert latent_device.encode(bytes(16), 0, trace=True).trace == expected_trace()
+    step = latent_device.train_latents(3, 0, 0.5, trace=True, dump=DUMPED)
+    assert (step.trace, step.dump) == (expected_trace(), Dump(WIDE.tobytes(), -7))
+    assert latent_device.encode(bytes(16), 0, dump=EMPTY) == Run(latent_bytes=6, dump=Dump(b"", 0))
+
+
+def test_errors_of_latents(device, latent_device):
+    for call in (lambda: device.encode(bytes(16), 0), lambda: device.train_latents(0, 0, 0.1)):
+        with pytest.raises(DeviceError, match="fake keeps no latents of a sample") as caught:
+            call()
+        assert "--latents" in caught.value.hint
+    with pytest.raises(DeviceError, match=r"TRAIN_LATENTS\(sample=20, label=0, .*out of range"):
+        latent_device.train_latents(20, 0, 0.1)
+    with pytest.raises(DeviceError, match=r"ENCODE\(sample=20\): .*out of range"):
+        latent_device.encode(bytes(16), 20)
+    with pytest.raises(DeviceError, match=r"ENCODE\(sample=0\): the device says: not an adapter package"):
+        latent_device.encode(bytes([0, 0, 99] + [0] * 13), 0)
+    with pytest.raises(DeviceError, match="is the model's"):
+        latent_device.read("latents")
+
+
 ERRORS = {
     "label": (
         lambda device: device.train_step(None, 3, 0.1),

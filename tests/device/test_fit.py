@@ -34,7 +34,9 @@ def test_every_rule_in_c(compile_c, compiler, tmp_path):
 def test_it_compiles_without_a_warning(compile_c, compiler, tmp_path):
     program, *flags = compiler.split()
     source = resource_path("firmware", "runtime", "tp_fit.c")
-    compile_c(program, *flags, "-O2", "-ffp-contract=off", "-c", source, "-o", tmp_path / "object.o")
+    for latents in ([], ["-DTP_LATENTS=1"]):
+        options = [*flags, *latents, "-O2", "-ffp-contract=off"]
+        compile_c(program, *options, "-c", source, "-o", tmp_path / "object.o")
 
 
 def fill(device, count: int = 12) -> None:
@@ -49,6 +51,19 @@ def request(**changes: float) -> FitRequest:
     settings |= {"guards": DO_NO_HARM | UNDO, "max_undone": 3, "schedule": 0, "learning_rate": 0.0625}
     settings |= {"warmup_steps": 0, "total_steps": 0, "final_fraction": 0.0}
     return FitRequest(**(settings | changes))
+
+
+def test_fit_from_latents(latent_device):
+    """Each sample that is learned from is encoded once, and all steps begin behind that."""
+    fill(latent_device)
+    heard: list[FitProgress] = []
+    latent_device.reset_adapter(1)
+    result = latent_device.fit(request(epochs=3), heard.append)
+    assert (result.learned, result.steps) == (9, 27)
+    assert struct.unpack("<3f", latent_device.read("training", 0, 12)) == (0.5625, 0.5625, 0.5625)
+    loss = 9 * 16384 + 3 * (0 + 1 + 2) * 65536  # 0.25 + the label
+    assert [p.loss for p in heard if p.ended] == [loss] * 3
+    assert struct.unpack("<6i", latent_device.read("adapter"))[4] == 9
 
 
 def test_fit(device):

@@ -64,6 +64,29 @@ ERRORS = {
     "load of a wrong size": (WRITE, Command.LOAD_ADAPTER, words(27), SIZE),
 }
 
+LATENT_ERRORS = {
+    "unknown command": (READ, 15, b"", COMMAND),
+    "encode as a read": (READ, Command.ENCODE, QUIET, COMMAND),
+    "encode without options": (WRITE, Command.ENCODE, words(0), SIZE),
+    "encode with a bad dump": (WRITE, Command.ENCODE, words(0) + BAD_DUMP, ARGUMENT),
+    "step without options": (WRITE, Command.TRAIN_LATENTS, words(0, 0, 0), SIZE),
+    "encode without room": (WRITE, Command.ENCODE, words(20) + QUIET, ARGUMENT),
+    "step without room": (WRITE, Command.TRAIN_LATENTS, words(20) + step(0, 0.1), ARGUMENT),
+    "label above the logits": (WRITE, Command.TRAIN_LATENTS, words(19) + step(3, 0.1), ARGUMENT),
+    "negative learning rate": (WRITE, Command.TRAIN_LATENTS, words(0) + step(0, -0.1), ARGUMENT),
+    "step with a bad dump": (WRITE, Command.TRAIN_LATENTS, words(0) + step(0, 0.1, BAD_DUMP), ARGUMENT),
+    "write over the end": (WRITE, Command.WRITE, words(8, 114) + bytes(7), ARGUMENT),
+    "write of an unknown object": (WRITE, Command.WRITE, words(9, 0), COMMAND),
+}
+
+#: Of firmware without latents
+NO_LATENT_ERRORS = {
+    "encode": (WRITE, Command.ENCODE, words(0) + QUIET, COMMAND),
+    "step from latents": (WRITE, Command.TRAIN_LATENTS, words(0) + step(0, 0.1), COMMAND),
+    "write of latents": (WRITE, Command.WRITE, words(8, 0), COMMAND),
+    "read of latents": (READ, Command.READ, words(8, 0, 0), COMMAND),
+}
+
 INFERENCE_ONLY_ERRORS = {
     "train step": (WRITE, Command.TRAIN_STEP, step(0, 0.1), UNSUPPORTED),
     "update": (WRITE, Command.UPDATE, bytes(4) + QUIET, UNSUPPORTED),
@@ -90,6 +113,20 @@ def check(answer: Message, op: int, command: int, status: int) -> None:
 @pytest.mark.parametrize("case", ERRORS)
 def test_errors_of_requests(wire, case):
     op, command, payload, status = ERRORS[case]
+    check(wire.request(op, command, payload), op, command, status)
+    check_alive(wire)
+
+
+@pytest.mark.parametrize("case", LATENT_ERRORS)
+def test_errors_of_firmware_with_latents(latent_wire, case):
+    op, command, payload, status = LATENT_ERRORS[case]
+    check(latent_wire.request(op, command, payload), op, command, status)
+    check_alive(latent_wire)
+
+
+@pytest.mark.parametrize("case", NO_LATENT_ERRORS)
+def test_errors_of_firmware_without_latents(wire, case):
+    op, command, payload, status = NO_LATENT_ERRORS[case]
     check(wire.request(op, command, payload), op, command, status)
     check_alive(wire)
 
@@ -144,10 +181,11 @@ def test_both_sides_number_commands_and_objects_alike():
     assert reads == [command.name for command in READS]
 
 
-def test_random_input_leaves_the_server_alive(compile_c, twin_sources, tmp_path):
+@pytest.mark.parametrize("defines", [[], ["-DTP_LATENTS=1"]])
+def test_random_input_leaves_the_server_alive(compile_c, twin_sources, tmp_path, defines):
     program = tmp_path / "fuzz"
     sanitizers = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    compile_c("gcc", *sanitizers, *twin_sources, Path(__file__).with_name("fuzz_server.c"), "-o", program)
+    compile_c("gcc", *sanitizers, *defines, *twin_sources, Path(__file__).with_name("fuzz_server.c"), "-o", program)
     run = subprocess.run([str(program), "20000"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -167,4 +205,6 @@ def test_the_payload_size_is_a_choice(compiler, payload, compile_c, tmp_path):
         "main.c",
     ):
         source = resource_path("firmware", "runtime", name)
-        compile_c(program, *flags, f"-DTP_MAX_PAYLOAD={payload}", "-O2", "-c", source, "-o", tmp_path / "object.o")
+        for latents in ([], ["-DTP_LATENTS=1"]):
+            options = [*flags, *latents, f"-DTP_MAX_PAYLOAD={payload}", "-O2"]
+            compile_c(program, *options, "-c", source, "-o", tmp_path / "object.o")

@@ -36,6 +36,10 @@ CASES = {
     "plain": ("plain", []),
     "residual": ("residual", ["--momentum", "0.9"]),
     "batches": ("softmax_end", ["--batch-size", "4", "--momentum", "0.5"]),
+    "latents": (
+        "residual",
+        ["--momentum", "0.5", "--r", "2", "--target-modules", "again|head", "--latents", "--samples", "16"],
+    ),
     "adam8": ("plain", ["--optimizer", "adam8", "--weight-decay", "0.01"]),
 }
 
@@ -110,6 +114,7 @@ def test_scripts_for_renode(tmp_path: Path, board: str) -> None:
         ("plain", BOARDS[1]),
         ("batches", BOARDS[0]),
         ("residual", BOARDS[1]),
+        ("latents", BOARDS[0]),
         pytest.param("batches", BOARDS[1], marks=pytest.mark.slow),
         pytest.param("residual", BOARDS[0], marks=pytest.mark.slow),
     ],
@@ -138,6 +143,7 @@ def test_small_models(tmp_path: Path, emulator: str, board: str, case: str) -> N
     counts = [runs[0]["instructions_per_inference"], trained[0]["instructions_per_step"]]
     if emulator == "qemu" and None not in counts:
         assert 1000 < counts[0] < counts[1]
+        assert (trained[0]["instructions_per_encoding"] is not None) == (case == "latents")
     files = [(tmp_path / f"adapter{i}" / "adapter_model.safetensors").read_bytes() for i in range(2)]
     assert files[0] == files[1]
     kept = invoke("run", project, "--on", emulator, "--data", data, "--adapter", tmp_path / "adapter0")

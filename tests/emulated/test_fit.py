@@ -15,7 +15,7 @@ from tinypeft.fit import FitConfig
 from tinypeft.project import build_twin
 
 
-@pytest.mark.parametrize("name", ["plain", pytest.param("batches", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["plain", "latents", pytest.param("batches", marks=pytest.mark.slow)])
 def test_a_board_by_itself(tmp_path: Path, name: str) -> None:
     need("qemu", BOARD)
     built = with_store(name, tmp_path, BOARD)
@@ -31,9 +31,12 @@ def test_a_board_by_itself(tmp_path: Path, name: str) -> None:
         with EMULATORS[emulator].open(built.directory, built.opened.board) as device:
             for key, config in configs.items():
                 assert of.alone(device, config) == expected[key], f"{key} on {emulator}"
-    ram = built.report.ram_bytes
+    ram, latent = built.report.ram_bytes, built.model.latent
+    latents = 0 if latent is None else 16 * latent.nbytes
     assert ram is not None and built.model.store is not None
     assert (
-        ram["replay"] == built.model.replay_bytes == 16 * built.model.store.sample_bytes + built.model.store.fit_bytes
+        ram["replay"]
+        == built.model.replay_bytes
+        == 16 * built.model.store.sample_bytes + built.model.store.fit_bytes + latents
     )
     assert sum(size for part, size in ram.items() if part != "total") == ram["total"]

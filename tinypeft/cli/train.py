@@ -134,6 +134,8 @@ def command(
                 "steps": trained.steps,
                 "adapter_sha256": trained.adapter_sha256,
                 "instructions_per_step": trained.instructions_per_step,
+                "instructions_per_encoding": trained.instructions_per_encoding,
+                "samples_from_latents": trained.samples_from_latents,
                 "loss_per_epoch": trained.losses,
                 "stack_high_water": trained.stack_high_water,
                 "guards_intact": trained.guards_intact,
@@ -142,7 +144,7 @@ def command(
             }
         )
         return
-    _print(trained, on, output)
+    _print(trained, learned, on, output)
 
 
 def _guards(guard: bool, hold_back: float | None, patience: int, on_device: bool) -> dict[str, Any] | None:
@@ -172,7 +174,8 @@ def _facts(result: FitResult) -> dict[str, Any]:
     return {**facts, "end": result.end.name.lower(), "before": score(result.before), "after": score(result.after)}
 
 
-def _print(trained: Trained, on: str, output: str | None) -> None:
+def _print(trained: Trained, samples: int, on: str, output: str | None) -> None:
+    """For a person, of a training with so many samples."""
     out = console()
     table = Table("epoch", "loss")
     for epoch, loss in enumerate(trained.losses, 1):
@@ -187,7 +190,12 @@ def _print(trained: Trained, on: str, output: str | None) -> None:
     if trained.fit is not None and trained.fit.held_back:
         _print_fit(trained.fit, decides=trained.accuracy_after is not None)
     counted = f", {trained.instructions_per_step:,} instructions a step" if trained.instructions_per_step else ""
+    if trained.instructions_per_encoding:
+        counted += f", {trained.instructions_per_encoding:,} to encode a sample once"
     out.print(f"{trained.steps} steps on {on}{counted}; adapter's SHA-256 {trained.adapter_sha256}")
+    if learned := trained.samples_from_latents:
+        few = "" if learned == samples else f"; for all of them: tinypeft generate --samples {samples}"
+        out.print(f"{learned} of {samples} samples were learned from their latents, which the device had room for{few}")
     if trained.stack_high_water:
         out.print(f"most stack used: {trained.stack_high_water:,} B; guard words around the arena intact")
     if output is not None:

@@ -96,6 +96,7 @@ def generate_sources(
         "masters": [t for t in model.training_state if t.purpose is Purpose.MASTER],
         "batch_size": model.training_config.batch_size,
         "latents": _latents(model),
+        "latent_room": model.latent_room,
         "gradient_bits": model.training_config.grad_bits,
     }
     files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
@@ -104,8 +105,11 @@ def generate_sources(
 
 def _defines(model: CompiledModel) -> tuple[str, ...]:
     """What the firmware's headers do not assume of themselves."""
+    if model.training is None:
+        return ()
     bits = model.training_config.grad_bits
-    return () if model.training is None or bits == 16 else (f"TP_GRADIENT_BITS={bits}",)
+    latents = () if model.latent is None else ("TP_LATENTS=1",)
+    return (*(() if bits == 16 else (f"TP_GRADIENT_BITS={bits}",)), *latents)
 
 
 def _logit_exponent(model: CompiledModel) -> int:

@@ -8,12 +8,21 @@ from collections.abc import Callable
 from typing import Any
 
 from tinypeft.device.fit import FitProgress, FitRequest, FitResult
-from tinypeft.device.link import Link, Lost, NotTaken, Reply, Transport
+from tinypeft.device.link import Link, Lost, NotTaken, Reply, Transport, UnknownCommand
 from tinypeft.device.protocol import PROTOCOL_VERSION, Command, Dump, Info, Object, Run, Stats
 from tinypeft.errors import DeviceError
 
 #: Commands that change the state in another way when they run twice
-_ONCE = (Command.TRAIN_STEP, Command.UPDATE, Command.FIT)
+_ONCE = (Command.TRAIN_STEP, Command.UPDATE, Command.FIT, Command.TRAIN_LATENTS)
+_STEPS = (Command.TRAIN_STEP, Command.TRAIN_LATENTS)
+#: What follows the status of those commands that run the model and answer with numbers
+_ANSWERS = {
+    Command.TRAIN_STEP: "<fI",
+    Command.TRAIN_LATENTS: "<fI",
+    Command.UPDATE: "<I",
+    Command.EVALUATE: "<ii",
+    Command.ENCODE: "<I",
+}
 
 
 class Unanswered(DeviceError):
@@ -24,9 +33,9 @@ class Device:
     """A device behind a transport. Errors are DeviceError with the command, its numbers and the status text.
 
     `timeout`: seconds without a byte after which a device counts as silent. `counter` gives the instructions of the
-    last inference, training step or update; `counter_reason` says why there are none. `lossy`, `sequence`: see `Link`.
-    What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may have run, so
-    that is an error.
+    last inference, training step, encoding or update; `counter_reason` says why there are none. `lossy`, `sequence`:
+    see `Link`. What is lost on a lossy stream is asked for again, but for training steps, updates and fits: they may
+    have run, so that is an error.
     """
 
     READ_CHUNK = 65536
@@ -66,7 +75,7 @@ class Device:
         return self._info if self._info is not None else self._link.repeat(self._read_info)
 
     def write(self, target: str, data: bytes, offset: int = 0) -> None:
-        """Write into an object ("input", "adapter", "training", "staging", "target", "samples") from `offset` on."""
+        """Write into an object from `offset` on: any of `Object` but "output" and "logits"."""
         number = _object(target)
         chunk = self.info().max_payload - 8
         for begin in range(0, len(data), chunk):
@@ -78,6 +87,8 @@ class Device:
         """`length` bytes of an object from `offset` on; without a length, the rest of it."""
         number = _object(target)
         if length is None:
+            if number is Object.LATENTS:
+                raise DeviceError("how many bytes of latents there are is the model's", "give the length")
             info = self.info()
             size = info.arena_bytes if number is Object.STAGING else int(getattr(info, f"{target}_bytes"))
             length = max(size - offset, 0)
@@ -122,6 +133,42 @@ class Device:
         return self._run(
             Command.TRAIN_STEP, _signed("label", label) + _float("learning rate", learning_rate), what, trace, dump
         )
+
+    def encode(self, data: bytes | None, sample: int, *, trace: bool = False, dump: int | None = None) -> Run:
+        """Keep what lies in front of the first adapter gives for `data`, or the input as it is, as that of `sample`.
+
+        It stays the same while adapters learn, as "latents" `sample * latent_bytes`. DeviceError where the firmware
+        keeps none, or has no room for that many.
+        """
+        payload = struct.pack("<I", _unsigned("sample", sample))
+
+        def encode() -> Run:
+            self._write_input(data)
+            return self._run(Command.ENCODE, payload, f"sample={sample}", trace, dump)
+
+        try:
+            return encode() if data is None else self._link.repeat(encode)
+        except UnknownCommand as unknown:
+            raise self._no_latents() from unknown
+
+    def train_latents(
+        self,
+        sample: int,
+        target: int | bytes | None,
+        learning_rate: float,
+        *,
+        trace: bool = False,
+        dump: int | None = None,
+    ) -> Run:
+        """The same step as `train_step` with what was encoded as `sample`, from there on."""
+        self._write_target(target)
+        label = target if isinstance(target, int) else 0
+        payload = struct.pack("<I", _unsigned("sample", sample)) + _signed("label", label)
+        what = f"sample={sample}, label={label}, learning_rate={learning_rate:g}"
+        try:
+            return self._run(Command.TRAIN_LATENTS, payload + _float("learning rate", learning_rate), what, trace, dump)
+        except UnknownCommand as unknown:
+            raise self._no_latents() from unknown
 
     def update(self, learning_rate: float, *, trace: bool = False, dump: int | None = None) -> Run:
         """Apply the gradients summed since the last update."""
@@ -213,7 +260,7 @@ class Device:
         return Stats(size, high_water, bool(guards))
 
     def instructions(self) -> int | None:
-        """Exact instructions of the last inference, training step or update; None where nothing counts them."""
+        """Exact instructions of the last inference, training step, encoding or update; None without a counter."""
         return self._counter() if self._counter is not None else None
 
     def _write_input(self, data: bytes | None) -> None:
@@ -244,14 +291,21 @@ class Device:
             raise self._not_twice(lost) from lost
         if dump is not None and reply.dump is None:
             raise DeviceError(f"{command.name}({what}): no output has index {dump}", "trace lists the indices")
-        layout = {Command.TRAIN_STEP: "<fI", Command.UPDATE: "<I", Command.EVALUATE: "<ii"}.get(command, "<")
-        numbers = _fields(layout, reply.final, f"{command.name}({what})")
+        numbers = _fields(_ANSWERS.get(command, "<"), reply.final, f"{command.name}({what})")
         return Run(
-            loss=numbers[0] if command is Command.TRAIN_STEP else None,
+            loss=numbers[0] if command in _STEPS else None,
             masters_sane=bool(numbers[-1]) if command in _ONCE else True,
             evaluated=(numbers[0], numbers[1]) if command is Command.EVALUATE else None,
             trace=reply.trace,
             dump=None if reply.dump is None else Dump(bytes(reply.dump), reply.dump_exponent),
+            latent_bytes=numbers[0] if command is Command.ENCODE else 0,
+        )
+
+    def _no_latents(self) -> DeviceError:
+        """What to raise where the firmware does not know them."""
+        return DeviceError(
+            f"{self.info().name} keeps no latents of a sample",
+            "generate the project with --latents, or train from the input",
         )
 
     def _not_twice(self, lost: Lost) -> DeviceError:

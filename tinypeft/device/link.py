@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from tinypeft.device import framing
 from tinypeft.device.framing import Decoder, Message
-from tinypeft.device.protocol import DATA, DUMP, FIT, READS, TRACE, Command, TraceRecord
+from tinypeft.device.protocol import DATA, DUMP, ERR_COMMAND, FIT, READS, TRACE, Command, TraceRecord
 from tinypeft.errors import DeviceError
 
 _T = TypeVar("_T")
@@ -31,6 +31,10 @@ class Lost(DeviceError):
     """The answer to a request did not arrive. `output` is what the device printed last, as a suffix of a message."""
 
     output = ""
+
+
+class UnknownCommand(DeviceError):
+    """The firmware knows no such command or object."""
 
 
 class Silence(Lost):
@@ -180,5 +184,6 @@ def _check(payload: bytes, title: str) -> bytes:
     """The final payload after its status; DeviceError for any status but 0."""
     status = int.from_bytes(payload[:4], "little", signed=True)
     if status != 0:
-        raise DeviceError(f"{title}: the device says: {payload[4:].decode(errors='replace')} (status {status})")
+        kind = UnknownCommand if status == ERR_COMMAND else DeviceError
+        raise kind(f"{title}: the device says: {payload[4:].decode(errors='replace')} (status {status})")
     return payload[4:]

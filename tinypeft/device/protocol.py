@@ -25,6 +25,8 @@ class Command(IntEnum):
     STATS = 10
     EVALUATE = 11
     FIT = 12
+    ENCODE = 13
+    TRAIN_LATENTS = 14
 
 
 class Object(IntEnum):
@@ -38,10 +40,13 @@ class Object(IntEnum):
     STAGING = 5
     TARGET = 6
     SAMPLES = 7
+    LATENTS = 8
 
 
 #: The commands that are read requests; the others are write requests.
 READS = (Command.INFO, Command.READ, Command.STATS)
+#: TP_ERR_COMMAND
+ERR_COMMAND = -6
 #: tp_stream: what a stream frame carries
 DATA, TRACE, DUMP, FIT = 1, 2, 3, 4
 
@@ -105,12 +110,14 @@ class Run:
     """What a command that runs the model gave back.
 
     `loss` of a training step, as float32; `masters_sane` of one and of an update: whether every master is finite and
-    below the limit at which updates stop it. `evaluated`: loss in Q16.16 and right decisions.
+    below the limit at which updates stop it. `evaluated`: loss in Q16.16 and right decisions. `latent_bytes`: how many
+    a sample takes, where one was encoded.
     """
 
     output: bytes = b""
     loss: float | None = None
     masters_sane: bool = True
     evaluated: tuple[int, int] | None = None
+    latent_bytes: int = 0
     trace: list[TraceRecord] = field(default_factory=list)
     dump: Dump | None = None

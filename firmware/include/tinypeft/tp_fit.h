@@ -57,6 +57,11 @@ typedef struct {
   int32_t (*label)(void *context, uint32_t index);
   /* Copy a sample's input and, where training takes a vector, its target; each into as many bytes as the model says. */
   tp_status (*load)(void *context, uint32_t index, void *input, void *target);
+#ifdef TP_LATENTS
+  /* Room for a sample's latents, model->latent_bytes: the first epoch fills it, and every step begins behind them. NULL:
+   * every step begins at the input. The adapter is the same. */
+  void *(*latents)(void *context, uint32_t index);
+#endif
 } tp_samples;
 
 /* The caller's, aligned to 4 bytes, at least tp_fit_memory_bytes(): two copies of adapter and training state, the best

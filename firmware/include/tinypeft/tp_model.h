@@ -58,6 +58,15 @@ struct tp_model {
   /* The command FIT: tp_server_fit() where there is a store, so that firmware without one does not carry it; else
    * NULL. */
   tp_status (*fit)(tp_server *server, const uint8_t *request, uint32_t length);
+#ifdef TP_LATENTS
+  /* What lies in front of the first adapter gives the same for a sample while adapters learn: its latents. */
+  uint32_t latent_bytes;        /* of one sample */
+  void *(*latents)(void *self); /* room for those of every sample of store(), without a store for those of one */
+  /* Run what lies in front for the sample whose input is in place. */
+  tp_status (*encode)(void *self, uint8_t *latents);
+  /* train_step() from the latents of the sample on. */
+  tp_status (*train_latents)(void *self, const uint8_t *latents, int32_t label, float learning_rate, float *loss);
+#endif
   /* 1 while the guard words around the arena are as they were set, else 0. */
   int (*guards_intact)(void *self);
   /* Install a trace function, or none (NULL). */

@@ -27,6 +27,10 @@
  *                    guards, max_undone; kind, f32 learning rate,     u32 right, i64 loss each; as in tp_fit.h
  *                    u32 warmup_steps, total_steps, f32
  *                    final_fraction, as in tp_schedule.h
+ *   ENCODE         W u32 sample, run                                  u32 bytes of the input's latents, now that sample's
+ *   TRAIN_LATENTS  W u32 sample, of LATENTS, then as TRAIN_STEP       as TRAIN_STEP
+ *
+ * ENCODE, TRAIN_LATENTS and LATENTS are unknown to firmware that was built without TP_LATENTS.
  *
  *   run = u32 trace (0: no), i32 dump (an output's index, -1: none)
  *
@@ -60,12 +64,15 @@ typedef enum {
   TP_COMMAND_STATS,
   TP_COMMAND_EVALUATE,
   TP_COMMAND_FIT,
+  TP_COMMAND_ENCODE,
+  TP_COMMAND_TRAIN_LATENTS,
   TP_COMMAND_COUNT
 } tp_command;
 
 /* OUTPUT and LOGITS cannot be written. STAGING is the arena: what is in it lasts until the next run. TARGET is what
  * TRAIN_STEP compares with where that is no label: int32 in Q16.16, one an output. SAMPLES is the store that FIT learns from; a
- * sample is an i32 label where there are classes, the target where there is one, the input, padding to 4. */
+ * sample is an i32 label where there are classes, the target where there is one, the input, padding to 4. LATENTS is what TRAIN_LATENTS
+ * and FIT begin from: of every sample of SAMPLES, without that of one, one behind the other. */
 typedef enum {
   TP_OBJECT_INPUT,
   TP_OBJECT_OUTPUT,
@@ -74,7 +81,8 @@ typedef enum {
   TP_OBJECT_TRAINING,
   TP_OBJECT_STAGING,
   TP_OBJECT_TARGET,
-  TP_OBJECT_SAMPLES
+  TP_OBJECT_SAMPLES,
+  TP_OBJECT_LATENTS
 } tp_object;
 
 /* The byte stream and what the server cannot know. `context` goes to every function. */
