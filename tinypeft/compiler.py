@@ -221,7 +221,9 @@ def compile_model(
 
     arena, recomputed = plan(training), None
     if budget is not None and arena.arena_bytes + state_bytes + budget.beside > budget.total:
-        recomputed, arena = _within_budget(name, training, arena, budget, state_bytes + budget.beside, plan)
+        recomputed, arena = _within_budget(
+            name, training, arena, budget, state_bytes + budget.beside, plan, latent is not None
+        )
         training = recomputed.graph
     return CompiledModel(
         name,
@@ -254,6 +256,7 @@ def _within_budget(
     budget: RamBudget,
     beside: int,
     plan: Callable[[Graph | None], ArenaPlan],
+    latents: bool,
 ) -> tuple[Recomputed, ArenaPlan]:
     """A training graph that recomputes so much that the arena and what lies `beside` it fit, and its plan."""
     room = (budget.total - beside) // 8 * 8
@@ -272,6 +275,8 @@ def _within_budget(
         target = found.peak - (planned.arena_bytes - room)
     reached = f"; with {again} operations of training run again it needs {smallest + beside:,} B" if again else ""
     smaller_adapter = ", or a smaller rank: --r" if training is not None else ""
+    if latents:
+        smaller_adapter += ", or --no-latents: a step from latents runs no operation again"
     raise FitError(
         f"{name} needs {arena.arena_bytes + beside:,} B of RAM, the budget is {budget.total:,} B{reached}",
         f"--ram-budget {smallest + beside}{smaller_adapter}",

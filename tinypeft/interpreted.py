@@ -14,7 +14,6 @@ from tinypeft.errors import DeviceError
 from tinypeft.interpreter import run_graph, value_bytes
 from tinypeft.ir import DTYPES, Graph, Purpose, Tensor
 from tinypeft.ops.loss import ONE_Q16
-from tinypeft.stages.latent import LatentGraphs
 from tinypeft.state import pack_adapter, pack_tensors, unpack_tensors
 
 #: what --on and `on=` call it
@@ -45,17 +44,21 @@ class InterpretedDevice:
 
     def encode(self, data: bytes, sample: int) -> Run:
         """Keep the latents of `data` as those of `sample`, as `Device.encode` does; there is room for any number."""
-        latent = self._latent_graphs()
+        latent = self._model.latent
+        if latent is None:
+            raise self._no_latents()
         values = run_graph(latent.encode, {latent.encode.inputs[0].name: _tensor(latent.encode.inputs[0], data)}, {})
         self._latents[sample] = {t.name: value for t, value in zip(latent.latents, values, strict=True)}
         return Run(latent_bytes=latent.nbytes)
 
     def train_latents(self, sample: int, target: int | bytes | None, learning_rate: float) -> Run:
         """The same step as `train_step`, from what was encoded as `sample`."""
-        graph = self._latent_graphs().training
+        if self._model.latent is None:
+            raise self._no_latents()
         if sample not in self._latents:
             raise DeviceError(f"no latents are kept of sample {sample}", "encode it first")
-        return self._step(graph, self._latents[sample] | self._target(target), learning_rate)
+        arguments = self._latents[sample] | self._target(target)
+        return self._step(self._model.latent.training, arguments, learning_rate)
 
     def _step(self, graph: Graph, arguments: dict[str, Any], learning_rate: float) -> Run:
         loss = run_graph(graph, arguments | {"learning_rate": np.float32(learning_rate)}, self._state)[0]
@@ -132,10 +135,8 @@ class InterpretedDevice:
         """No stack, and nothing around the arena that could be overwritten."""
         return Stats(0, 0, True)
 
-    def _latent_graphs(self) -> LatentGraphs:
-        if self._model.latent is None:
-            raise DeviceError(f"{self._model.name} keeps no latents of a sample", "attach adapters with latents=True")
-        return self._model.latent
+    def _no_latents(self) -> DeviceError:
+        return DeviceError(f"{self._model.name} keeps no latents of a sample", "attach adapters with latents=True")
 
     def _required(self, graph: Graph | None, what: str) -> Graph:
         if graph is None:

@@ -92,3 +92,5 @@ def test_refusals(tmp_path: Path) -> None:
     generate_refused(result, tmp_path / "p", "the first adapter reads the model's input", "leave --latents out")
     result = generate(model, tmp_path / "p", "--latents", "--target-modules", "pointwise", "--samples", "2000")
     generate_refused(result, tmp_path / "p", r"plain needs [\d,]+ B of RAM .*samples and latents [\d,]+")
+    result = generate(model, tmp_path / "p", "--latents", "--target-modules", "pointwise", "--ram-budget", "5KiB")
+    generate_refused(result, tmp_path / "p", r"plain needs [\d,]+ B of RAM, the budget is 5,120 B", "or --no-latents")

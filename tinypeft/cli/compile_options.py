@@ -96,7 +96,7 @@ _TRAINING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--latents/--no-latents",
         default=None,
-        help="Keep for each of --samples what the layers in front of the first adapter give; train from it.",
+        help="Keep what the layers in front of the first adapter give for each of --samples, and train from that.",
     ),
     click.option("--grad-bits", type=int, help="16, or 8: gradients of half the size, computed twice. Default 16."),
     click.option("--loss", type=click.Choice(sorted(LOSSES)), help="Default softmax_cross_entropy."),
