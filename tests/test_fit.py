@@ -84,6 +84,32 @@ def test_undone_from_latents(store: Callable[[str], Built]) -> None:
         assert of.driven(device, config) == expected
 
 
+def test_replayed_samples_are_never_held_back(store: Callable[[str], Built]) -> None:
+    of = task(store("plain"))
+    for replayed in (1, 5):
+        config = FitConfig(2, of.built.learning_rate, seed=3, held_back_share=0.5, replayed=replayed, do_no_harm=False)
+        learned, held_back, _ = split(of.classes, config)
+        own = len(of.classes) - replayed
+        assert held_back and max(held_back) < own and set(range(own, len(of.classes))) <= set(learned)
+        assert everywhere(of, config).result.held_back == len(held_back)
+    with pytest.raises(DataError, match="samples are replayed, there are only"):
+        split(of.classes, FitConfig(1, 0.1, held_back=1, replayed=len(of.classes) + 1))
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_a_gain_that_is_asked_for(store: Callable[[str], Built], patience: int) -> None:
+    """As large as it was: a new adapter; larger than it was: the one from before."""
+    of = task(store("plain"))
+    config = FitConfig(3, of.built.learning_rate, seed=3, held_back=1, patience=patience)
+    any_gain = everywhere(of, config).result
+    gain = (any_gain.before.loss - any_gain.after.loss) / 65536
+    assert any_gain.kept and gain > 0
+    kept = everywhere(of, replace(config, min_gain=gain))
+    assert kept.result.kept and kept.result.epoch == any_gain.epoch
+    refused = everywhere(of, replace(config, min_gain=gain + 1 / 65536))
+    assert not refused.result.kept and (refused.adapter, refused.training) == of.untrained()
+
+
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_schedules(store: Callable[[str], Built], kind: str) -> None:
     """The rate of each update, as it was asked for: another adapter than that of a constant one."""
@@ -263,7 +289,16 @@ def test_refusals(store: Callable[[str], Built], case: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"epochs": 0}, {"epochs": 65536}, {"seed": -1}, {"held_back_share": 1.5}, {"held_back": -1}, {"max_undone": 0}],
+    [
+        {"epochs": 0},
+        {"epochs": 65536},
+        {"seed": -1},
+        {"held_back_share": 1.5},
+        {"held_back": -1},
+        {"max_undone": 0},
+        {"replayed": 65536},
+        {"min_gain": -1.0},
+    ],
 )
 def test_settings_out_of_range(settings: dict) -> None:
     (name,) = settings

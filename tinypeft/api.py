@@ -201,6 +201,7 @@ class Model:
         shots: int | None = None,
         train_split: float | None = None,
         test: tuple[np.ndarray, np.ndarray | None] | None = None,
+        replay: tuple[np.ndarray, np.ndarray | None] | None = None,
         adapter: AdapterLike | Path | str | bytes | None = None,
         fit: FitConfig | None = None,
     ) -> Trained:
@@ -211,6 +212,7 @@ class Model:
         schedule     constant, linear or cosine; `warmup` and `final_fraction` as of `tinypeft train`
         shots        learn from so many samples of each class; or `train_split`, a share of each, by default half
         test         samples and labels to measure with, when all of x are learnt from; else those left over
+        replay       samples and labels of others to learn from as well, so that what the base knows is not forgotten
         fit          guard rails; epochs, learning rate and order are then as it says
 
         AdapterError: no adapters; DataError: arrays that do not fit; ToolError, DeviceError: of what it runs on.
@@ -225,8 +227,12 @@ class Model:
                 raise DataError("test samples and a split of x exclude each other", "leave out shots and train_split")
             held, count = self._dataset(*test), len(dataset)
             train, others = np.arange(count), np.arange(count, count + len(held))
-            joined = None if dataset.y is None or held.y is None else np.concatenate([dataset.y, held.y])
-            dataset = Dataset(np.concatenate([dataset.x, held.x]), joined)
+            dataset = dataset.joined(held)
+        if replay is not None:
+            replayed = self._dataset(*replay)
+            train = np.concatenate([train, len(dataset) + np.arange(len(replayed))])
+            dataset = dataset.joined(replayed)
+            fit = None if fit is None else replace(fit, replayed=len(replayed))
         rates = scheduled(learning_rate, schedule, warmup, final_fraction, update_count(model, len(train), epochs))
         start = None if adapter is None else self.import_adapter(adapter).package
         with self._running(on) as device:

@@ -33,6 +33,8 @@ class FitConfig:
     patience         epochs without a better adapter after which training ends, the best one staying; 0: never
     do_no_harm       keep the new adapter only if it is not worse on what is held back
     undo             undo updates after which a master is not finite or at its limit, and end with the max_undone-th
+    replayed         of the samples, the last so many are of others: learned from, never held back
+    min_gain         the new adapter must lower the loss of what is held back, summed, by so much as well; 0: need not
     """
 
     epochs: int
@@ -44,6 +46,8 @@ class FitConfig:
     do_no_harm: bool = True
     undo: bool = True
     max_undone: int = 3
+    replayed: int = 0
+    min_gain: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise DataError for a setting outside its limits."""
@@ -54,6 +58,8 @@ class FitConfig:
             "held_back_share": (0, 1),
             "patience": (0, _WORD),
             "max_undone": (1, _WORD),
+            "replayed": (0, MAX_SAMPLES),
+            "min_gain": (0, 65535),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -75,13 +81,19 @@ class FitConfig:
         """`held_back_share` as the device takes it."""
         return round(self.held_back_share * 65536)
 
+    @property
+    def min_gain_q16(self) -> int:
+        """`min_gain` as the device takes it."""
+        return round(self.min_gain * 65536)
+
     def request(self, samples: int) -> FitRequest:
         """The same for a device that learns from the first `samples` of its store by itself."""
         guards = DO_NO_HARM * self.do_no_harm + UNDO * self.undo
         rates = self.schedule
         return FitRequest(
             samples, self.epochs, self.seed, self.held_back, self.share_q16, self.patience, guards, self.max_undone,
-            KINDS.index(rates.kind), rates.learning_rate, rates.warmup_steps, rates.total_steps, rates.final_fraction,
+            self.replayed, self.min_gain_q16, KINDS.index(rates.kind), rates.learning_rate, rates.warmup_steps,
+            rates.total_steps, rates.final_fraction,
         )  # fmt: skip
 
 
@@ -125,18 +137,21 @@ def split(classes: Sequence[int], config: FitConfig) -> tuple[list[int], list[in
     """
     order = list(range(len(classes)))
     state = shuffle(order, len(order), ((config.seed + 1) * 2654435761) & _WORD or 1)
-    counts, held, learned = Counter(classes), dict.fromkeys(classes, 0), 0
+    own = len(order) - config.replayed
+    if own < 0:
+        raise DataError(f"{config.replayed} samples are replayed, there are only {len(order)}", "give more samples")
+    counts, held, learned = Counter(classes[:own]), dict.fromkeys(classes, 0), 0
     for i in range(len(order)):
         of_class = classes[order[i]]
         wanted = (counts[of_class] * config.share_q16 + 32768) // 65536 + config.held_back
-        if held[of_class] < min(wanted, counts[of_class] - 1):
+        if order[i] < own and held[of_class] < min(wanted, counts[of_class] - 1):
             held[of_class] += 1
         else:
             order[learned], order[i] = order[i], order[learned]
             learned += 1
     if learned == len(order) and (config.do_no_harm or config.patience):
         raise DataError(
-            f"of {len(order)} samples of {len(held)} classes, none is held back by held_back {config.held_back} and a "
+            f"of {own} samples of {len(counts)} classes, none is held back by held_back {config.held_back} and a "
             f"share of {config.held_back_share:g}, so that nothing tells whether an adapter is better",
             "give more samples of each class, hold back more of them, or train without guard rails",
         )
@@ -212,6 +227,11 @@ class _Run:
         self.judged = Score(sum(right for _, right in results), sum(loss for loss, _ in results))
         return self.judged
 
+    def _gains(self, now: Score) -> bool:
+        """Whether the loss has become so much lower that the adapter from before may be replaced."""
+        wanted = self.config.min_gain_q16 if self.config.do_no_harm else 0
+        return wanted == 0 or self.before.loss - now.loss >= wanted
+
     def _report(self, ended: bool) -> None:
         total = len(self.order) * self.config.epochs
         self.progress(FitProgress(self.epochs, ended, self.steps, total, self.loss, self.judged))
@@ -266,7 +286,8 @@ class _Run:
         if self.epoch == 0 or now.better(self.after):
             self.after, self.epoch = now, self.epochs
         improved = self.best is None or now.better(best)
-        if improved or (not self.kept and not best.better(now)):  # as good as the one from before is not worse
+        not_worse = improved or (not self.kept and not best.better(now))
+        if not_worse and self._gains(now):
             best, self.kept = now, self.updates > 0
             if self.kept or self.best is None:
                 self.best = self.learner.snapshot()
@@ -275,6 +296,7 @@ class _Run:
     def _conclude(self) -> None:
         if not self.config.patience:
             self.epoch, self.after = self.epochs, self._judge()
-            self.kept = self.updates > 0 and not (self.best is not None and self.before.better(self.after))
+            worse = self.best is not None and self.before.better(self.after)
+            self.kept = self.updates > 0 and self._gains(self.after) and not worse
         if self.best is not None and (self.config.patience or not self.kept):
             self.learner.restore(self.best)

@@ -89,6 +89,7 @@ static uint32_t quota(const tp_fit_config *config, uint32_t count) {
 /* Fill `order` and decide what is held back. */
 static tp_status split(fit *f) {
   const uint32_t count = f->samples->count;
+  const uint32_t own = count - f->config->replayed;
   memset(f->counts, 0, f->classes * sizeof *f->counts);
   for (uint32_t i = 0; i < count; i++) {
     const int32_t label = label_of(f, i);
@@ -96,13 +97,13 @@ static tp_status split(fit *f) {
       return TP_ERR_ARGUMENT;
     }
     f->order[i] = (uint16_t)i;
-    f->counts[label]++;
+    f->counts[label] += i < own ? 1u : 0u;
   }
   shuffle(f, count);
   uint32_t learned = 0;
   for (uint32_t i = 0; i < count; i++) {
     uint32_t *of_class = &f->counts[label_of(f, f->order[i])];
-    if (*of_class >> 16 < quota(f->config, *of_class & 0xFFFFu)) {
+    if (f->order[i] < own && *of_class >> 16 < quota(f->config, *of_class & 0xFFFFu)) {
       *of_class += 1u << 16;
     } else {
       swap(f->order, learned, i);
@@ -153,6 +154,12 @@ static tp_status judge(fit *f, tp_fit_score *score) {
 
 static int better(const tp_fit_score *a, const tp_fit_score *b) {
   return a->right > b->right || (a->right == b->right && a->loss < b->loss);
+}
+
+/* Whether the loss has become so much lower that the adapter from before may be replaced. */
+static int gains(const fit *f, const tp_fit_score *now) {
+  return (f->config->guards & TP_FIT_DO_NO_HARM) == 0 || f->config->min_gain == 0 ||
+         f->result->before.loss - now->loss >= (int64_t)f->config->min_gain;
 }
 
 /* What follows a complete batch; begins with the update where the model sums gradients. */
@@ -237,7 +244,7 @@ static tp_status judge_epoch(fit *f, tp_fit_score *best, int *improved) {
   }
   *improved = !f->has_best || better(&now, best);
   /* as good as the one from before is not worse */
-  if (*improved || (!result->kept && !better(best, &now))) {
+  if (gains(f, &now) && (*improved || (!result->kept && !better(best, &now)))) {
     *best = now;
     result->kept = result->updates > 0;
     if (result->kept != 0 || !f->has_best) {
@@ -282,7 +289,8 @@ static tp_status conclude(fit *f) {
     if (status != TP_OK) {
       return status;
     }
-    result->kept = result->updates > 0 && !(f->has_best && better(&result->before, &result->after));
+    result->kept = result->updates > 0 && gains(f, &result->after) &&
+                   !(f->has_best && better(&result->before, &result->after));
   }
   if (f->has_best && (f->config->patience > 0 || !result->kept)) {
     restore(f, f->best);
@@ -304,7 +312,7 @@ static tp_status check(const tp_model *model, const tp_fit_config *config, const
     return TP_ERR_UNSUPPORTED;
   }
   if (config->epochs == 0 || config->epochs > MAX_EPOCHS || samples->count == 0 || samples->count > MAX_SAMPLES ||
-      config->held_back_share > ONE_Q16 || (config->guards & ~(uint32_t)TP_FIT_ALL_GUARDS) != 0 ||
+      config->held_back_share > ONE_Q16 || config->replayed > samples->count || (config->guards & ~(uint32_t)TP_FIT_ALL_GUARDS) != 0 ||
       ((config->guards & TP_FIT_UNDO) != 0 && config->max_undone == 0)) {
     return TP_ERR_ARGUMENT;
   }

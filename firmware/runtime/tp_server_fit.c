@@ -82,7 +82,7 @@ tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t leng
   tp_response *response = &server->response;
   tp_schedule schedule;
   tp_fit_result result;
-  tp_status status = get_schedule(request + 32, &schedule);
+  tp_status status = get_schedule(request + 40, &schedule);
   if (status != TP_OK) {
     return status;
   }
@@ -96,6 +96,8 @@ tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t leng
       .patience = tp_get_u32(request + 20),
       .guards = tp_get_u32(request + 24),
       .max_undone = tp_get_u32(request + 28),
+      .replayed = tp_get_u32(request + 32),
+      .min_gain = tp_get_u32(request + 36),
       .progress = send_progress,
       .context = server,
   };

@@ -254,6 +254,11 @@ static int refuses(void) {
   begin(0.0625f);
   config.held_back_share = 65537;
   CHECK(run() == TP_ERR_ARGUMENT);
+  begin(0.0625f);
+  config.replayed = COUNT + 1;
+  CHECK(run() == TP_ERR_ARGUMENT);
+  config.replayed = COUNT; /* nothing is left to judge by */
+  CHECK(run() == TP_ERR_ARGUMENT);
   for (label_of_first = -1; label_of_first <= CLASSES; label_of_first += CLASSES + 1) {
     const int32_t tried = label_of_first;
     begin(0.0625f);

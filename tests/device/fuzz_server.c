@@ -32,7 +32,7 @@ static uint32_t random_request(uint8_t *frame) {
                               .group = (uint16_t)(below(20) == 0 ? random_u32() & 0xFFFFu : TP_GROUP),
                               .sequence = (uint8_t)below(256),
                               .command = (uint8_t)below(TP_COMMAND_COUNT + 1)};
-  static const uint8_t sizes[] = {0, 4, 8, 12, 16, 20, 52};
+  static const uint8_t sizes[] = {0, 4, 8, 12, 16, 20, 60};
   header.length = (uint16_t)(below(3) == 0 ? below(TP_MAX_PAYLOAD + 1) : sizes[below(sizeof sizes)]);
   for (uint32_t i = 0; i < header.length; i++) {
     payload[i] = (uint8_t)below(256);

@@ -48,8 +48,8 @@ def fill(device, count: int = 12) -> None:
 
 def request(**changes: float) -> FitRequest:
     settings = {"samples": 12, "epochs": 2, "seed": 5, "held_back": 1, "held_back_share": 0, "patience": 0}
-    settings |= {"guards": DO_NO_HARM | UNDO, "max_undone": 3, "schedule": 0, "learning_rate": 0.0625}
-    settings |= {"warmup_steps": 0, "total_steps": 0, "final_fraction": 0.0}
+    settings |= {"guards": DO_NO_HARM | UNDO, "max_undone": 3, "replayed": 0, "min_gain": 0}
+    settings |= {"schedule": 0, "learning_rate": 0.0625, "warmup_steps": 0, "total_steps": 0, "final_fraction": 0.0}
     return FitRequest(**(settings | changes))
 
 
@@ -143,7 +143,7 @@ def test_a_label_that_is_none(device):
 
 
 def test_firmware_that_only_infers(inference_wire):
-    for command, payload in ((Command.FIT, bytes(52)), (Command.EVALUATE, bytes(8) + b"\xff" * 4)):
+    for command, payload in ((Command.FIT, bytes(60)), (Command.EVALUATE, bytes(8) + b"\xff" * 4)):
         answer = inference_wire.request(WRITE, command, payload)
         assert struct.unpack("<i", answer.payload[:4]) == (-7,), command
 

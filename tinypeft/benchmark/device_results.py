@@ -20,8 +20,9 @@ from tinypeft.errors import DataError
 from tinypeft.fit import FitConfig
 from tinypeft.resources import resource_path
 
-#: Of the samples to train on, what is held back to judge by where there are guard rails.
-HELD_BACK = 0.2
+#: Of the samples to train on, what is held back to judge by where there are guard rails, and what an adapter must gain
+#: there: a likelihood 4.5 times as high, which is more than a chance.
+HELD_BACK, MIN_GAIN = 0.2, 1.5
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,15 @@ def _train(
     labelled = dataset.metric == "accuracy"
     fit = None
     if settings["guard"]:
-        fit = FitConfig(settings["epochs"], settings["rate"], seed, held_back_share=HELD_BACK)
+        gain = MIN_GAIN if labelled else 0.0
+        fit = FitConfig(
+            settings["epochs"],
+            settings["rate"],
+            seed,
+            held_back_share=HELD_BACK,
+            replayed=split.replayed,
+            min_gain=gain,
+        )
     trained = model.train(
         train.x,
         train.y if labelled else None,

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tinypeft import running
 from tinypeft.cli.output import progress_console
+from tinypeft.compiler import CompiledModel
 from tinypeft.data import Dataset, load_dataset
 from tinypeft.device import Device
 from tinypeft.emulators import EMULATORS, find_emulator
@@ -58,17 +59,22 @@ def open_samples(directory: str, data: str, *, labels: bool, limit: int | None =
     Usage error where `labels` are needed and none are given, or given where the model is trained to give its input.
     """
     project = open_project(directory)
-    model = project.model
-    classes, vectors = target_form(model)
-    alone = model.training is not None and model.target is None
-    if alone and data.lower().rpartition(".npz")[2].count(":") > 1:
-        raise click.UsageError(f"{model.name} is trained to give its input: --data {data} needs no Y; write F.npz:X.")
-    dataset = load_dataset(data, model.inference.inputs[0], classes, vectors)
-    if labels and dataset.y is None and not alone:
-        raise click.UsageError(f"--data {data} names no {'targets' if vectors else 'labels'}; write F.npz:X:Y.")
+    dataset = load_samples(project.model, data, labels=labels)
     if limit is not None:
         dataset = Dataset(dataset.x[:limit], None if dataset.y is None else dataset.y[:limit])
     return project, dataset
+
+
+def load_samples(model: CompiledModel, data: str, *, labels: bool, option: str = "--data") -> Dataset:
+    """The samples that `option` names; usage errors as of `open_samples`."""
+    classes, vectors = target_form(model)
+    alone = model.training is not None and model.target is None
+    if alone and data.lower().rpartition(".npz")[2].count(":") > 1:
+        raise click.UsageError(f"{model.name} is trained to give its input: {option} {data} needs no Y; write F.npz:X.")
+    dataset = load_dataset(data, model.inference.inputs[0], classes, vectors)
+    if labels and dataset.y is None and not alone:
+        raise click.UsageError(f"{option} {data} names no {'targets' if vectors else 'labels'}; write F.npz:X:Y.")
+    return dataset
 
 
 @contextlib.contextmanager

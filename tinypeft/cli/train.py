@@ -6,12 +6,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import click
+import numpy as np
 from rich.table import Table
 
 from tinypeft.adapter_files import check_adapter_folder, read_adapter, write_adapter
 from tinypeft.cli.on_device import (
     check_learning_rate,
     device_options,
+    load_samples,
     open_samples,
     progress_bars,
     running_device,
@@ -65,6 +67,19 @@ DEFAULT_HOLD_BACK = 0.2
     show_default=True,
     help="End after so many epochs that are no better on what is held back, and keep the best; 0: train all epochs.",
 )
+@click.option(
+    "--min-gain",
+    type=click.FloatRange(0, 65535),
+    default=0.0,
+    show_default=True,
+    metavar="LOSS",
+    help="Keep the new adapter only if the loss of what is held back, summed, is lower by so much as well.",
+)
+@click.option(
+    "--replay",
+    metavar="F.npz:X:Y",
+    help="Samples of others to learn from as well, so that the base's skills stay; never held back.",
+)
 @click.option("--on-device", is_flag=True, help="Give the board all samples, and let it train by itself.")
 @click.option("-o", "--output", metavar="ADAPTER_DIR", help="The folder for the adapter's files.")
 @json_option
@@ -84,6 +99,8 @@ def command(
     guard: bool,
     hold_back: float | None,
     patience: int,
+    min_gain: float,
+    replay: str | None,
     on_device: bool,
     output: str | None,
     as_json: bool,
@@ -92,7 +109,7 @@ def command(
     if shots is not None and train_split is not None:
         raise click.UsageError("--shots and --train-split exclude each other.")
     check_learning_rate(learning_rate)
-    guards = _guards(guard, hold_back, patience, on_device)
+    guards = _guards(guard, hold_back, patience, min_gain, on_device)
     project, dataset = open_samples(directory, data, labels=True)
     if project.model.training is None:
         raise AdapterError(f"{project.model.name} was generated without adapters", "generate it with --adapter lora")
@@ -101,9 +118,15 @@ def command(
     start = read_adapter(adapter, project.model).package if adapter is not None else None
     if shots is not None and (dataset.y is None or dataset.y.ndim > 1):
         raise click.UsageError("--shots counts samples of a class, and this loss has none; use --train-split.")
-    split = choose_split(dataset, shots, train_split, seed)
-    config = FitConfig(epochs, learning_rate, seed, **guards) if guards is not None else None
-    learned = len(split[0]) if config is None else learned_count(project.model, dataset.y, split[0], config)
+    train, test = choose_split(dataset, shots, train_split, seed)
+    replayed = 0
+    if replay is not None:
+        others = load_samples(project.model, replay, labels=True, option="--replay")
+        replayed = len(others)
+        train = np.concatenate([train, len(dataset) + np.arange(replayed)])
+        dataset = dataset.joined(others)
+    config = None if guards is None else FitConfig(epochs, learning_rate, seed, replayed=replayed, **guards)
+    learned = len(train) if config is None else learned_count(project.model, dataset.y, train, config)
     updates = update_count(project.model, learned, epochs)
     rates = scheduled(learning_rate, schedule, warmup, final_fraction, updates)
     with running_device(project, on, count_instructions=True) as device, progress_bars() as show:
@@ -112,7 +135,8 @@ def command(
             device,
             dataset.x,
             dataset.y,
-            *split,
+            train,
+            test,
             epochs=epochs,
             learning_rate=rates,
             seed=seed,
@@ -147,11 +171,15 @@ def command(
     _print(trained, learned, on, output)
 
 
-def _guards(guard: bool, hold_back: float | None, patience: int, on_device: bool) -> dict[str, Any] | None:
+def _guards(
+    guard: bool, hold_back: float | None, patience: int, min_gain: float, on_device: bool
+) -> dict[str, Any] | None:
     """Settings of a FitConfig; None where the host trains without guard rails."""
     if not guard:
-        if hold_back is not None or patience:
-            raise click.UsageError("--hold-back and --patience are of the guard rails, --no-guard leaves them out.")
+        if hold_back is not None or patience or min_gain:
+            raise click.UsageError(
+                "--hold-back, --patience and --min-gain are of the guard rails, --no-guard leaves them out."
+            )
         return {"do_no_harm": False, "undo": False} if on_device else None
     held_back = DEFAULT_HOLD_BACK if hold_back is None else hold_back
     if not (0 < held_back < 1 or (held_back >= 1 and held_back.is_integer())):
@@ -159,7 +187,7 @@ def _guards(guard: bool, hold_back: float | None, patience: int, on_device: bool
             f"--hold-back is {held_back:g}, neither a share between 0 and 1 nor a number of samples."
         )
     share = {"held_back_share": held_back} if held_back < 1 else {"held_back": int(held_back)}
-    return {"patience": patience, **share}
+    return {"patience": patience, "min_gain": min_gain, **share}
 
 
 def _facts(result: FitResult) -> dict[str, Any]:

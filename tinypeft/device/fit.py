@@ -12,7 +12,7 @@ from tinypeft.errors import DeviceError
 #: tp_fit_config.guards
 DO_NO_HARM, UNDO = 1, 2
 
-_REQUEST, _PROGRESS, _RESULT = struct.Struct("<9If2If"), struct.Struct("<4IqIq"), struct.Struct("<9IIqIq")
+_REQUEST, _PROGRESS, _RESULT = struct.Struct("<11If2If"), struct.Struct("<4IqIq"), struct.Struct("<9IIqIq")
 
 
 class Score(NamedTuple):
@@ -36,7 +36,10 @@ class End(IntEnum):
 
 @dataclass(frozen=True)
 class FitRequest:
-    """tp_fit_config, over the first `samples` of the store, and tp_schedule; `held_back_share` in Q0.16."""
+    """tp_fit_config, over the first `samples` of the store, and tp_schedule.
+
+    `held_back_share` in Q0.16, `min_gain` in Q16.16.
+    """
 
     samples: int
     epochs: int
@@ -46,6 +49,8 @@ class FitRequest:
     patience: int
     guards: int
     max_undone: int
+    replayed: int
+    min_gain: int
     schedule: int
     learning_rate: float
     warmup_steps: int

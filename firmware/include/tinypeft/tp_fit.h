@@ -2,10 +2,12 @@
  * Python, bit for bit: order of samples, decisions, adapter.
  *
  * Some samples may be held back: of a class with n of them held_back + n * held_back_share, chosen by the seed, at most
- * n - 1. On them an adapter is judged, by the number of right decisions and, where that is equal, by the loss.
+ * n - 1. On them an adapter is judged, by the number of right decisions and, where that is equal, by the loss. The last
+ * `replayed` samples are of others, learned from so that what the base knows is not forgotten; they are never held back.
  *
  * Guard rails
- *   TP_FIT_DO_NO_HARM  the new adapter stays only if it is not worse than the one from before, else that is put back
+ *   TP_FIT_DO_NO_HARM  the new adapter stays only if it is not worse than the one from before, and its loss lower by
+ *                      min_gain, else that is put back
  *   TP_FIT_UNDO        an update after which a master is not finite or has reached TP_MASTER_LIMIT is undone, with the
  *                      batch that led to it; training ends with the max_undone-th
  *   patience           training ends after so many epochs that were not better than the best, which is what stays
@@ -44,6 +46,8 @@ typedef struct {
   uint32_t patience;        /* 0: never end early, and the last adapter is the one that is judged */
   uint32_t guards;          /* TP_FIT_* */
   uint32_t max_undone;      /* at least 1 with TP_FIT_UNDO */
+  uint32_t replayed;        /* of the samples, the last so many */
+  uint32_t min_gain;        /* Q16.16, of the summed loss of what is held back; 0: the loss may be any */
   /* Called now and then, at the least every 16 runs of the model and at the end of an epoch; NULL: not. */
   void (*progress)(void *context, const tp_fit_progress *progress);
   void *context;

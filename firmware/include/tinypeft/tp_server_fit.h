@@ -4,7 +4,7 @@
 
 #include "tinypeft/tp_server.h"
 
-#define TP_SERVER_FIT_BYTES 52
+#define TP_SERVER_FIT_BYTES 60
 
 /* A finite learning rate that is not negative; else TP_ERR_ARGUMENT. */
 tp_status tp_server_learning_rate(const uint8_t *bytes, float *learning_rate);
