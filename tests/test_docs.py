@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tinypeft.adapters import ADAPTERS
 from tinypeft.boards import board_names
 from tinypeft.cli import main
 from tinypeft.frontend.lowering import LOWERINGS
 from tinypeft.frontend.unsupported import UNSUPPORTED
+from tinypeft.losses import LOSSES
 from tinypeft.ops import OPS
+from tinypeft.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,12 +28,16 @@ def test_tables_are_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_operator_and_board_is_in_a_table() -> None:
+def test_everything_registered_is_in_a_table() -> None:
     operators, boards = ((ROOT / "docs" / name).read_text() for name in ("operators.md", "boards.md"))
     for name in [*LOWERINGS, *UNSUPPORTED, *(name for name, op in OPS.items() if op.importable)]:
         assert f"| {name} |" in operators
     for name in board_names():
         assert f"| `{name}` |" in boards
+    adapters = (ROOT / "docs" / "adapters.md").read_text()
+    for registry in (ADAPTERS, LOSSES, OPTIMIZERS):
+        for name, entry in registry.items():
+            assert f"| `{name}` | {entry.summary} |" in adapters and entry.summary
 
 
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])

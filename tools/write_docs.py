@@ -6,8 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinypeft.adapters import ADAPTERS
+from tinypeft.adapters.base import Option
 from tinypeft.boards import Board, board_names, load_board
 from tinypeft.cli.supported_ops import supported
+from tinypeft.losses import LOSSES
+from tinypeft.optimizers import OPTIMIZERS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -22,6 +26,45 @@ _BOARDS = """# Boards
 board, one that executes the same instructions, on which an emulator runs the firmware where it has not the board
 itself: that proves arithmetic, memory and protocol, not the board's own clock and console drivers.
 """
+_ADAPTERS = """# Adapters, losses, optimisers
+
+Kinds combine: `--adapter lora+bitfit`. Each takes the layers that it can, those of `--target-modules`, or with
+`targets` in `tinypeft.toml` or `Model.attach` those of its own; the last dense layer is retrained beside them unless
+`--modules-to-save none`. Depthwise layers get no low rank: theirs is one already. Options are flags of `generate` and
+keys of `[adapter]`.
+"""
+
+
+def adapters() -> str:
+    """docs/adapters.md: every kind of adapter with its options, every loss, every optimiser."""
+    kinds = [
+        (f"`{kind.name}`", kind.summary, kind.peft_type, f"no: {kind.unmerged}" if kind.unmerged else "yes")
+        for kind in ADAPTERS.values()
+    ]
+    options: dict[str, tuple[Option, list[str]]] = {}
+    for kind in ADAPTERS.values():
+        for option in kind.options:
+            options.setdefault(option.name, (option, []))[1].append(kind.name)
+    settings = [(f"`{o.name}`", ", ".join(names), _default(o.default), o.help) for o, names in options.values()]
+    losses = [(f"`{loss.name}`", loss.summary, ", ".join(loss.targets)) for loss in LOSSES.values()]
+    optimizers = [(f"`{o.name}`", o.summary, ", ".join(o.reads)) for o in OPTIMIZERS.values()]
+    return "\n".join(
+        [
+            _ADAPTERS,
+            *_table(("kind", "what is learned", "peft_type of its files", "merges into the base"), kinds),
+            *_table(("option", "of", "default", "what it is"), settings),
+            "## Losses",
+            "",
+            *_table(("loss", "of what", "targets, the default first"), losses),
+            "## Optimisers",
+            "",
+            *_table(("optimiser", "what it is", "settings"), optimizers),
+        ]
+    )
+
+
+def _default(value: object) -> str:
+    return f"`{value}`" if value != "" else ""
 
 
 def operators() -> str:
@@ -66,7 +109,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 #: file under docs/ -> what it must hold
-TABLES = {"operators.md": operators, "boards.md": boards}
+TABLES = {"adapters.md": adapters, "operators.md": operators, "boards.md": boards}
 
 
 def main() -> int:

@@ -269,6 +269,7 @@ class AdapterKind:
     order      where it comes among the kinds on one layer, inserted and merged: 0 what changes the bias, of which the
                bounds of others depend; 1 what adds to the accumulators; 2 what scales them; 3 what replaces outputs
     on_input   whether it adapts the model's input instead of layers: `operation` is then the first that reads it
+    summary    what it learns and where, for users
     peft_type  PEFT's name of it, or ours where PEFT has none
     unmerged   why it has no merged form, as a clause ("adds an activation of its own"); empty where it has
     """
@@ -277,6 +278,7 @@ class AdapterKind:
     options: tuple[Option, ...] = ()
     order: int = 1
     on_input: bool = False
+    summary: str = ""
     peft_type: str = ""
     unmerged: str = ""
 

@@ -31,6 +31,7 @@ class Bitfit(AdapterKind):
     """
 
     name = "bitfit"
+    summary = "the bias of convolutions, depthwise ones too, and dense layers; inference costs what it did"
     order = 0
     peft_type = "BITFIT"
 

@@ -113,6 +113,7 @@ class Bottleneck(AdapterKind):
     """output + up(f(down(output))) at each position, behind the layer's activation; up starts at zero."""
 
     name = "bottleneck"
+    summary = "down, an activation, up and the residual behind convolutions, depthwise ones too, and dense layers"
     options = _OPTIONS
     peft_type = "BOTTLENECK"
     unmerged = "adds an activation of its own"
@@ -150,6 +151,7 @@ class ParallelBottleneck(AdapterKind):
     """activation(layer(x) + up(f(down(x)))): down through the layer's own window, added before its requantisation."""
 
     name = "parallel_bottleneck"
+    summary = "down, an activation and up beside convolutions and dense layers, added in front of their activation"
     options = _OPTIONS
     peft_type = "PARALLEL_BOTTLENECK"
     unmerged = "adds an activation of its own"

@@ -19,6 +19,7 @@ class Ia3(AdapterKind):
     """
 
     name = "ia3"
+    summary = "a factor for each output channel, depthwise layers included; inference costs what it did"
     order = 2
     peft_type = "IA3"
 

@@ -27,6 +27,7 @@ class InputOffset(AdapterKind):
     """clamp(input + offset), in front of all that reads the input; the offset starts at zero."""
 
     name = "input_offset"
+    summary = "what is added to the model's input, one value an element or a channel"
     options = (SHAPE,)
     on_input = True
     peft_type = "INPUT_OFFSET"

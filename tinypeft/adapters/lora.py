@@ -38,6 +38,7 @@ class Lora(AdapterKind):
     """B starts at zero, so that a fresh adapter leaves the base as it is; but for loftq, whose module says why."""
 
     name = "lora"
+    summary = "low-rank factors A and B beside the weights of convolutions and dense layers"
     peft_type = "LORA"
     options = OPTIONS
 

@@ -27,6 +27,7 @@ class ModulesToSave(AdapterKind):
     """A layer starts as an exact copy of the base layer; a classifier may get other classes."""
 
     name = "modules_to_save"
+    summary = "convolutions and dense layers whole; a classifier for more, fewer or other classes too"
     peft_type = "LORA"
     options = (
         Option("num_labels", 0, "Classes of the retrained classifier; those beyond the base's are new. 0: as many.",

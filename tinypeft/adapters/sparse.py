@@ -39,6 +39,7 @@ class Sparse(AdapterKind):
     """Rows start as exact copies of the base layer's channels: by default of those with the largest L1 norm."""
 
     name = "sparse"
+    summary = "some output channels of convolutions, depthwise ones too, and dense layers, whole"
     options = (_DENSITY, _CHANNELS)
     order = 3
     peft_type = "SPARSE"

@@ -30,6 +30,7 @@ def register(cls: type[Loss]) -> type[Loss]:
 class Loss:
     """A loss; stateless, one instance lives in LOSSES.
 
+    summary        what it is, for users
     targets        of TARGETS those that it can be computed against, its default first
     operator       the operator that computes it, a `LossOp`
     passed_over    operators at the end of a model that it contains: it reads what lies in front of them
@@ -38,6 +39,7 @@ class Loss:
     """
 
     name: str = ""
+    summary: str = ""
     targets: tuple[str, ...] = ()
     operator: str = ""
     passed_over: tuple[str, ...] = ()

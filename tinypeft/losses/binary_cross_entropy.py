@@ -10,6 +10,7 @@ class BinaryCrossEntropyLoss(Loss):
     """The operator BINARY_CROSS_ENTROPY: targets in [0, 1], the mean over the outputs."""
 
     name = "binary_cross_entropy"
+    summary = "a yes or no for every output, the mean over them"
     targets = (VECTOR,)
     operator = "BINARY_CROSS_ENTROPY"
     passed_over = ("LOGISTIC",)

@@ -14,6 +14,7 @@ class SoftmaxCrossEntropyLoss(Loss):
     """The operator SOFTMAX_CROSS_ENTROPY, with label smoothing and class weights."""
 
     name = "softmax_cross_entropy"
+    summary = "one class of several; label_smoothing, class_weights"
     targets = (LABEL,)
     operator = "SOFTMAX_CROSS_ENTROPY"
     passed_over = ("SOFTMAX",)

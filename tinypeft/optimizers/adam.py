@@ -14,6 +14,7 @@ class AdamOptimizer(Optimizer):
     """The operator ADAM; ADAM_STEP moves on the powers of both betas."""
 
     name = "adam"
+    summary = "AdamW: two float moments a parameter"
     reads = ("beta_1", "beta_2", "epsilon", "weight_decay")
 
     def shared(self, settings: dict[str, Any]) -> Shared:

@@ -15,6 +15,7 @@ class Adam8Optimizer(AdamOptimizer):
     """The operator ADAM8; ADAM for biases, where a row is one element and scales would take more than they save."""
 
     name = "adam8"
+    summary = "the same with moments of 8 bits, a scale a row"
 
     def states(self, master: Tensor, settings: dict[str, Any]) -> dict[str, Tensor]:
         if _row_is_one_element(master):

@@ -37,10 +37,11 @@ class Shared:
 class Optimizer:
     """An optimiser; stateless, one instance lives in OPTIMIZERS.
 
-    `reads` are the settings that it follows, of those in TrainingConfig.
+    `summary` says what it is, for users; `reads` are the settings that it follows, of those in TrainingConfig.
     """
 
     name: str = ""
+    summary: str = ""
     reads: tuple[str, ...] = ()
 
     def shared(self, settings: dict[str, Any]) -> Shared:

@@ -13,6 +13,7 @@ class SgdOptimizer(Optimizer):
     """The operator SGD."""
 
     name = "sgd"
+    summary = "plain, with momentum or Nesterov's; no state of its own without"
     reads = ("momentum", "nesterov", "weight_decay")
 
     def states(self, master: Tensor, settings: dict[str, Any]) -> dict[str, Tensor]:
