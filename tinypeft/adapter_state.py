@@ -63,7 +63,8 @@ def adapter_from_masters(
     require_adapters(model)
     assert model.requantize is not None
     states = quantizer_states(model)
-    state: dict[str, np.ndarray] = {t.name: np.zeros(t.shape, DTYPES[t.dtype]) for t in model.training_state}
+    blank = [*model.training_state, *states]
+    state: dict[str, np.ndarray] = {tensor.name: np.zeros(tensor.shape, DTYPES[tensor.dtype]) for tensor in blank}
     state |= {name: np.asarray(master, np.float32) for name, master in masters.items()}
     graph = model.requantize
     if kept is not None:
