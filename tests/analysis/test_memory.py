@@ -14,7 +14,7 @@ from tinypeft.generate import sources_for
 from tinypeft.project import measure
 
 #: Most that an estimate of the code may be off
-_TOLERANCE = 0.25
+_TOLERANCE = 0.15
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

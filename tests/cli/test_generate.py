@@ -51,7 +51,8 @@ def test_the_report_is_what_the_elf_says(project: Callable[[str], Built], name: 
     ram, report = built.report.ram_bytes, built.report
     assert ram is not None
     assert ram["total"] == sections[".data"] + sections[".bss"] + sections[".stack"]
-    assert set(ram) == {*RAM_KEYS, *(["target"] if built.model.target_bytes else [])}
+    sometimes = {"target": built.model.target_bytes, "replay": built.model.replay_bytes}
+    assert set(ram) == {*RAM_KEYS, *(name for name, size in sometimes.items() if size)}
     assert sum(size for key, size in ram.items() if key != "total") == ram["total"] and min(ram.values()) >= 0
     assert ram["stack"] == sections[".stack"] == 4096
     flash = load_board(BOARD).flash

@@ -32,11 +32,18 @@ def test_a_folded_normalisation_gives_way_to_its_dense_layer(
 
 
 def test_no_model_is_called_as_something_of_the_firmware() -> None:
-    """The command server's view of a model is one file: its own names and the model's bare name share a scope."""
-    template = (Path(__file__).parents[2] / "templates" / "model" / "model_device.c.j2").read_text()
-    of_device = set(re.findall(r"^static .*?\b(?!_Alignas)(\w+)(?:\(.*|(?:\[.*\])?;$)", template, re.M))
+    """What a file of the sources calls its own, and the model's bare name, share a scope; so do its parameters."""
+    device, model = (
+        (Path(__file__).parents[2] / "templates" / "model" / name).read_text()
+        for name in ("model_device.c.j2", "model.c.j2")
+    )
+    of_device = set(re.findall(r"^static .*?\b(?!_Alignas)(\w+)(?:\(.*|(?:\[.*\])?;$)", device, re.M))
     assert {"instance", "training", "guards_intact", "fit_memory", "input"} <= of_device
-    for name in sorted(of_device | {"arena", "staging", "status"}):
+    of_model = set(re.findall(r"^(?:TP_COLD )?static [\w *]*?\b(\w+)(?:\(|\[|\s=)", model, re.M))
+    signatures = re.findall(r"^(?:TP_COLD )?(?:static |tp_status )[^;(]*\(([^;]*?)\) \{$", model, re.M | re.S)
+    of_model |= {name for each in signatures for name in re.findall(r"[\w}](?: \**|\*+)([a-z]\w*)(?=,|$)", each)}
+    assert {"traced", "fingerprint", "m", "latents", "capacity"} <= of_model
+    for name in sorted(of_device | of_model | {"arena", "label", "staging", "status"}):
         assert model_identifier(name) == f"{name}_model", name
     assert "model" not in of_device and model_identifier("model") == "model"
     assert model_identifier("my-net") == "my_net" and model_identifier("tp_model") == "tp_model_model"

@@ -30,7 +30,7 @@ def test_layout(board, make_project):
     expected |= {"board/startup.c", "board/linker.ld", "board/tp_board_config.h", "firmware/runtime/main.c"}
     assert expected <= set(files)
     kernels = {path for path in files if path.startswith("firmware/kernels/") and path.endswith(".c")}
-    assert kernels == {"firmware/kernels/tp_arithmetic.c", "firmware/kernels/tp_conv.c"}
+    assert kernels == {f"firmware/kernels/{name}.c" for name in ("tp_arithmetic", "tp_conv", "tp_lora_start")}
     assert [path for path in files if path.startswith("firmware/consoles/")] == [
         f"firmware/consoles/{board.console.driver}.c"
     ]

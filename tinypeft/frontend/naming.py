@@ -39,18 +39,21 @@ def identifier(text: str) -> str:
     return f"{name}_" if _C_KEYWORD.fullmatch(name) else name
 
 
-#: what the firmware's sources call things of their own, in the same file as the model's name
-_OF_DEVICE = re.compile(
-    "adapter|adapter_memory|arena|evaluate|export_adapter|fit_memory|forward|guards_intact|input|instance|load_adapter|"
-    "logits|masters_sane|memory_of_fit|output|pending|requantize|reset_adapter|sample_store|set_trace|staging|status|"
-    "store|target|target_memory|train_step|training|training_memory|update"
+#: what the sources of a model and of its command server call things of their own, in the same file as its name
+_OF_FIRMWARE = re.compile(
+    "adapter|adapter_memory|arena|bytes|capacity|count|data|encode|evaluate|export_adapter|fingerprint|first|"
+    "fit_memory|forward|gradient|guards_intact|index|input|instance|label|latent_memory|latents|learning_rate|"
+    "load_adapter|logits|loss|loss_of_sample|m|masters_sane|memory_of_fit|output|package|package_info|payload|"
+    "pending|requantize|reset_adapter|right|right_of_sample|sample_store|samples|seed|seed_of_adapter|set_trace|"
+    "staging|status|store|target|target_memory|trace|trace_gradient|traced|train_latents|train_step|training|"
+    "training_memory|update"
 )
 
 
 def model_identifier(stem: str) -> str:
     """What a model's file is called, as the prefix of its C names: `my-model` gives `my_model`."""
     name = identifier(stem)
-    return f"{name}_model" if _OF_DEVICE.fullmatch(name) or name.startswith("tp_") else name
+    return f"{name}_model" if _OF_FIRMWARE.fullmatch(name) or name.startswith("tp_") else name
 
 
 class UniqueNames:
