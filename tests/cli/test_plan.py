@@ -56,6 +56,11 @@ def test_a_plan_is_built_by_generate_as_it_says(folder: Path, tmp_path: Path) ->
     adapted = {parameter.layer for parameter in open_project(project).model.parameters}
     assert adapted == {layer["layer"] for layer in chosen["layers"]}
 
+    stored = invoke(*arguments(folder, "--samples", "4", "--limit", "6", "-o", str(config), "--json"))
+    assert stored.exit_code == 0, stored.output
+    assert json.loads(stored.stdout)["samples"] == 6
+    assert tomllib.loads(config.read_text())["board"]["samples"] == 4
+
     text = page.read_text()
     assert "<svg" in text and "Content-Security-Policy" in text and "http" not in text.split("</title>")[1]
     assert text.count('class="plan chosen"') == 2 and all(plan["label"] in text for plan in report["frontier"])

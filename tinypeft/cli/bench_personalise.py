@@ -19,7 +19,7 @@ from tinypeft.errors import DataError
 
 
 @click.command("personalise")
-@click.option("--dataset", type=click.Choice(sorted(DATASETS)), default="fsdd", show_default=True)
+@click.option("--dataset", type=click.Choice(sorted(DATASETS)), default="fsdd", show_default=True, help="Whose users.")
 @click.option("--methods", default=",".join(METHODS), show_default=True, help="Integer methods, with commas.")
 @click.option(
     "--floats",

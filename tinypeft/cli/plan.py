@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from tinypeft.data import Dataset, VectorForm, load_dataset
 from tinypeft.files import check_writable, write_file
 from tinypeft.frontend import LoadedModel, load_model
 from tinypeft.losses import INPUT, LOSSES, VECTOR
-from tinypeft.memory import MemoryConfig
 from tinypeft.planning import (
     Budget,
     Planned,
@@ -42,7 +42,7 @@ _KEPT = ("lora_bits", "use_rslora")
 @click.command("plan")
 @training_options
 @click.option("--data", metavar="F.npz:X[:Y]", help="What is to be learnt; without Y the model's own decisions count.")
-@click.option("--samples", type=click.IntRange(1), default=100, show_default=True, help="How many of them, evenly.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many of them, evenly.")
 @click.option("--ram", type=ByteSize(), metavar="SIZE", help="All RAM of the firmware. Default: what the board has.")
 @click.option("--flash", type=ByteSize(), metavar="SIZE", help="All flash. Default: what the board has.")
 @click.option("--instructions-per-step", type=click.IntRange(1), metavar="N", help="Of a training step. Default: any.")
@@ -54,7 +54,7 @@ def command(
     as_json: bool,
     config: str | None,
     data: str | None,
-    samples: int,
+    limit: int,
     ram: int | None,
     flash: int | None,
     instructions_per_step: int | None,
@@ -85,7 +85,7 @@ def command(
     spec = data or calibration
     if spec is None:
         raise click.UsageError("Missing --data, or --calibration: scores come from samples.")
-    dataset = _samples(settings.training, source, str(spec), samples)
+    dataset = _samples(settings.training, source, str(spec), limit)
     setting = Setting(source, board, _base(settings), settings.training, settings.memory, settings.stack_bytes)
     budget = Budget(ram, flash, instructions_per_step)
     counted = functools.partial(measured_step, setting, dataset=dataset) if measure else None
@@ -120,14 +120,13 @@ def _base(settings: CompileSettings) -> AdapterConfig:
 
 
 def _config(settings: CompileSettings, planned: Planned, calibration: str | None, ram: int | None, output: Path) -> str:
-    memory = MemoryConfig(settings.memory.arena_regions, settings.memory.weights_region, ram or 0)
     return config_text(
         output.parent,
         model=settings.model,
         calibration=calibration,
         board=settings.board,
         stack_bytes=settings.stack_bytes,
-        memory=memory,
+        memory=replace(settings.memory, ram_budget=ram or 0),
         adapter=planned.adapter,
         training=settings.training,
         chosen=planned.report.chosen,

@@ -35,7 +35,9 @@ DEFAULT_HOLD_BACK = 0.2
 @device_options
 @click.option("--shots", type=click.IntRange(1), help="Train on K samples of each class.")
 @click.option("--train-split", type=float, metavar="F", help="Train on this share of each class. Default 0.5.")
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option(
+    "--epochs", type=click.IntRange(1), default=10, show_default=True, help="Times that each sample is learned from."
+)
 @click.option("--lr", "learning_rate", type=float, default=0.02, show_default=True, help="Learning rate.")
 @click.option("--schedule", type=click.Choice(KINDS), default="constant", show_default=True, help="How the rate falls.")
 @click.option(

@@ -37,6 +37,7 @@ def config_text(
             "arena_regions": list(memory.arena_regions),
             "weights_region": memory.weights_region,
             "ram_budget": memory.ram_budget,
+            "samples": memory.samples,
         },
         "adapter": {
             "kind": adapter.adapter.split("+"),
