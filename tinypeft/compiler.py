@@ -221,9 +221,8 @@ def compile_model(
 
     arena, recomputed = plan(training), None
     if budget is not None and arena.arena_bytes + state_bytes + budget.beside > budget.total:
-        recomputed, arena = _within_budget(
-            name, training, arena, budget, state_bytes + budget.beside, plan, latent is not None
-        )
+        remedies = _remedies(training_config, latent is not None) if training is not None else []
+        recomputed, arena = _within_budget(name, training, arena, budget, state_bytes + budget.beside, plan, remedies)
         training = recomputed.graph
     return CompiledModel(
         name,
@@ -256,9 +255,12 @@ def _within_budget(
     budget: RamBudget,
     beside: int,
     plan: Callable[[Graph | None], ArenaPlan],
-    latents: bool,
+    remedies: list[str],
 ) -> tuple[Recomputed, ArenaPlan]:
-    """A training graph that recomputes so much that the arena and what lies `beside` it fit, and its plan."""
+    """A training graph that recomputes so much that the arena and what lies `beside` it fit, and its plan.
+
+    `remedies` are what the error suggests beside a larger budget.
+    """
     room = (budget.total - beside) // 8 * 8
     smallest, again, target = arena.arena_bytes, 0, room
     for _ in range(PLAN_ATTEMPTS if training is not None else 0):
@@ -274,13 +276,20 @@ def _within_budget(
             break
         target = found.peak - (planned.arena_bytes - room)
     reached = f"; with {again} operations of training run again it needs {smallest + beside:,} B" if again else ""
-    smaller_adapter = ", or a smaller rank: --r" if training is not None else ""
-    if latents:
-        smaller_adapter += ", or --no-latents: a step from latents runs no operation again"
     raise FitError(
         f"{name} needs {arena.arena_bytes + beside:,} B of RAM, the budget is {budget.total:,} B{reached}",
-        f"--ram-budget {smallest + beside}{smaller_adapter}",
+        ", or ".join([f"--ram-budget {smallest + beside}", *remedies]),
     )
+
+
+def _remedies(config: TrainingConfig, latents: bool) -> list[str]:
+    """What needs less RAM to train."""
+    every = {
+        "--grad-bits 8: gradients of half the size": config.grad_bits == 16,
+        "a smaller rank: --r": True,
+        "--no-latents: a step from latents runs no operation again": latents,
+    }
+    return [remedy for remedy, helps in every.items() if helps]
 
 
 def _with_quantizers(adapted: AdaptedGraph) -> Graph:
