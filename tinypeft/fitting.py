@@ -20,16 +20,28 @@ _Choice = TypeVar("_Choice")
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What a way to fit sets beside adapter, board and stack; None: as it was asked for."""
+
+    ram_budget: int | None = None
+    samples: int | None = None
+    grad_bits: int | None = None
+
+
+AS_ASKED = Changes()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is made, so that it can be made smaller or for another board.
 
-    compile  (adapter, board, stack bytes, RAM budget or 0 for that asked for) -> the base model compiled with them
+    compile  (adapter, board, stack bytes, changes) -> the base model compiled with them
     flash    board -> bytes needed of each of its flashes, by name
 
     Both raise BoardError where the board lacks a memory that was named, `compile` FitError where a budget is too small.
     """
 
-    compile: Callable[[AdapterConfig, Board, int, int], CompiledModel]
+    compile: Callable[[AdapterConfig, Board, int, Changes], CompiledModel]
     flash: Callable[[Board], Mapping[str, int]]
 
 
@@ -129,9 +141,9 @@ def check_fit(model: CompiledModel, board: Board, stack_bytes: int, recipe: Reci
 def ways_to_fit(model: CompiledModel, board: Board, stack_bytes: int, recipe: Recipe) -> list[Way]:
     """The best way of every sort that fits, those that lose the fewest trained parameters first.
 
-    Sorts: a smaller stack, recomputing, a smaller rank, fewer adapted layers, a classifier that is not retrained, no
-    adapter, and the board with the least RAM that is enough, one that can be bought if there is one. Empty where
-    nothing helps.
+    Sorts: a smaller stack, room for fewer samples, recomputing, gradients of 8 bits, a smaller rank, fewer adapted
+    layers, a classifier that is not retrained, no adapter, and the board with the least RAM that is enough, one that
+    can be bought if there is one. Empty where nothing helps.
     """
     return _Search(model, board, stack_bytes, recipe).ways()
 
@@ -144,8 +156,9 @@ class _Search:
     def ways(self) -> list[Way]:
         found: list[Way] = []
         if not _short(self.recipe.flash(self.board), self.board):
-            found += filter(None, (self._smaller_stack(), self._recomputing(), self._rank()))
-            found += filter(None, (self._fewer_layers(), self._not_retrained()))
+            lossless = self._smaller_stack, self._fewer_samples, self._recomputing, self._narrower_gradients
+            smaller = self._rank, self._fewer_layers, self._not_retrained
+            found += filter(None, (attempt() for attempt in (*lossless, *smaller)))
             if not any(way.model.parameters for way in found):
                 found += filter(None, (self._fewer_layers(r=1),))
             found += filter(None, (self._no_adapter(),))
@@ -156,12 +169,28 @@ class _Search:
     def _smaller_stack(self) -> Way | None:
         return self._fitting("", "", self.model.adapter) if len(self.stacks) > 1 else None
 
+    def _fewer_samples(self) -> Way | None:
+        """As many samples in the store as there is room for."""
+        stored = self.model.store.samples if self.model.store is not None else 0
+
+        def room(samples: int) -> Way | None:
+            what = f"room for {samples} samples instead of {stored}"
+            return self._fitting(what, f"--samples {samples}", self.model.adapter, Changes(samples=samples))
+
+        return _largest(list(range(stored)), room)
+
+    def _narrower_gradients(self) -> Way | None:
+        if self.model.training is None or self.model.training_config.grad_bits == 8:
+            return None
+        changes = Changes(grad_bits=8)
+        return self._fitting("gradients of 8 bits, each computed twice", "--grad-bits 8", self.model.adapter, changes)
+
     def _recomputing(self) -> Way | None:
         """What the forward pass keeps for the backward pass, computed once more where that makes it fit."""
         if self.model.training is None:
             return None
         budget = _usable_ram(self.board)
-        way = self._fitting("", f"--ram-budget {budget}", self.model.adapter, budget)
+        way = self._fitting("", f"--ram-budget {budget}", self.model.adapter, Changes(ram_budget=budget))
         if way is None or way.model.recomputed is None:
             return None
         what = f"a training step that runs {len(way.model.recomputed.again)} operations again"
@@ -211,7 +240,7 @@ class _Search:
                 continue
             try:
                 flash = self.recipe.flash(board)
-                model = self.recipe.compile(self.model.adapter, board, self.stack_bytes, 0)
+                model = self.recipe.compile(self.model.adapter, board, self.stack_bytes, AS_ASKED)
             except (BoardError, FitError):  # it lacks a memory that was named
                 continue
             if fits(model, flash, board, self.stack_bytes):
@@ -224,11 +253,11 @@ class _Search:
         names = (p.layer for p in self.model.parameters if p.name.endswith("_lora_A"))
         return list(dict.fromkeys(names))
 
-    def _fitting(self, what: str, options: str, adapter: AdapterConfig, budget: int = 0) -> Way | None:
+    def _fitting(self, what: str, options: str, adapter: AdapterConfig, changes: Changes = AS_ASKED) -> Way | None:
         """The way where it fits, with the default stack if it must; None where it does not or cannot be compiled."""
         for stack in self.stacks:
             try:
-                model = self.recipe.compile(adapter, self.board, stack, budget)
+                model = self.recipe.compile(adapter, self.board, stack, changes)
             except (AdapterError, ModelError, FitError):
                 # Say, no gradient passes what lies behind the layers that are left, or a budget is too small.
                 continue

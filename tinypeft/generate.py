@@ -20,7 +20,7 @@ from tinypeft.codegen import GeneratedSources, generate_sources
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.emulators import EMULATORS
 from tinypeft.errors import AdapterError, OutputError
-from tinypeft.fitting import DEFAULT_STACK, Recipe, check_fit, flash_use, trainable_parameters
+from tinypeft.fitting import DEFAULT_STACK, Changes, Recipe, check_fit, flash_use, trainable_parameters
 from tinypeft.frontend import LoadedModel, load_model, load_tflite
 from tinypeft.memory import DEFAULT_MEMORY, WEIGHTS_SECTION, MemoryConfig
 from tinypeft.planner import WHOLE, ArenaRegion
@@ -263,11 +263,17 @@ def recipe(
 ) -> Recipe:
     """How `source` is made for a board, its flash holding so many bytes of constants and code."""
 
-    def compile_with(adapter: AdapterConfig, board: Board, stack_bytes: int, budget: int) -> CompiledModel:
-        within = replace(memory, ram_budget=budget or memory.ram_budget)
-        return compile_for(source, board, adapter, training, stack_bytes, within)
+    def compile_with(adapter: AdapterConfig, board: Board, stack_bytes: int, changes: Changes) -> CompiledModel:
+        within = replace(memory, **_given(ram_budget=changes.ram_budget, samples=changes.samples))
+        trained = replace(training, **_given(grad_bits=changes.grad_bits))
+        return compile_for(source, board, adapter, trained, stack_bytes, within)
 
     return Recipe(compile_with, lambda board: flash_use(board, memory, constants, code))
+
+
+def _given(**changes: int | None) -> dict[str, Any]:
+    """Those that change something."""
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def sources_for(model: CompiledModel, board: Board, memory: MemoryConfig = DEFAULT_MEMORY) -> GeneratedSources:

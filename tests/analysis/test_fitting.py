@@ -120,6 +120,41 @@ def test_a_training_step_that_computes_again() -> None:
     ]
 
 
+def test_room_for_fewer_samples() -> None:
+    """As many as fit; the store of one more does not, and nothing else is lost."""
+    source, config = small_models.load("plain"), AdapterConfig()
+    memory = MemoryConfig(samples=40)
+    needs = {
+        samples: ram_needed(compile_for(source, None, config, TRAINING, STACK, replace(memory, samples=samples)), STACK)
+        for samples in (13, 14, 40)
+    }
+    board = small_board(needs[14] - 4)
+    model = compile_for(source, board, config, TRAINING, STACK, memory)
+    found = ways_to_fit(model, board, STACK, recipe(source, TRAINING, memory, 10_000))
+    way = of_sort(found, "--samples")
+    assert needs[13] <= board.ram.length < needs[14] < needs[40]
+    assert way.options == "--samples 13" and way.what == "room for 13 samples instead of 40"
+    assert way.ram_bytes == needs[13] and way is found[0]
+    assert not [w for w in ways(source, config, board)[1] if w.options.startswith("--samples")]
+
+
+def test_gradients_of_half_the_size() -> None:
+    source, config = deep_model(), AdapterConfig()
+    narrow = replace(TRAINING, grad_bits=8)
+    needed = ram_needed(compile_for(source, None, config, narrow, STACK), STACK)
+    board = small_board(needed)
+    model, found = ways(source, config, board)
+    way = of_sort(found, "--grad-bits 8")
+    assert way.ram_bytes == needed < ram_needed(model, STACK) and way.model.training_config.grad_bits == 8
+    small = small_board(needed - 4)
+    model = compile_for(source, small, config, narrow, STACK)
+    assert not [
+        w
+        for w in ways_to_fit(model, small, STACK, recipe(source, narrow, MemoryConfig(), 10_000))
+        if w.options.startswith("--grad-bits")
+    ]
+
+
 def test_nothing_helps() -> None:
     """A flash that is too small on every board; a RAM that is too small on this one."""
     source, board = small_models.load("plain"), small_board(1000)
