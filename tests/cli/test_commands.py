@@ -95,7 +95,7 @@ def test_train_and_run_again(project: Callable[[str], Built], tmp_path: Path, na
         shapes = {
             "lora_A.weight": (r, filters[3], *filters[1:3]) if conv else (r, filters[1]),
             "lora_B.weight": (out, r, 1, 1) if conv else (out, r),
-            "weight": filters,
+            "weight": (out, filters[3], *filters[1:3]) if conv else filters,
             "bias": (out,),
         }
         assert array.dtype == np.float32 and array.shape == shapes[part], key
