@@ -225,13 +225,11 @@ class Model:
         else:
             if shots is not None or train_split is not None:
                 raise DataError("test samples and a split of x exclude each other", "leave out shots and train_split")
-            held, count = self._dataset(*test), len(dataset)
-            train, others = np.arange(count), np.arange(count, count + len(held))
-            dataset = dataset.joined(held)
+            train = np.arange(len(dataset))
+            dataset, others = dataset.joined(self._dataset(*test))
         if replay is not None:
-            replayed = self._dataset(*replay)
-            train = np.concatenate([train, len(dataset) + np.arange(len(replayed))])
-            dataset = dataset.joined(replayed)
+            dataset, replayed = dataset.joined(self._dataset(*replay))
+            train = np.concatenate([train, replayed])
             fit = None if fit is None else replace(fit, replayed=len(replayed))
         rates = scheduled(learning_rate, schedule, warmup, final_fraction, update_count(model, len(train), epochs))
         start = None if adapter is None else self.import_adapter(adapter).package

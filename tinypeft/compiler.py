@@ -13,7 +13,7 @@ from tinypeft.interpreter import run_graph
 from tinypeft.ir import DTYPES, Graph, Purpose, Tensor, verify
 from tinypeft.losses import LABEL, LOSSES, Loss
 from tinypeft.planner import WHOLE, ArenaPlan, ArenaRegion
-from tinypeft.replay import SampleStore
+from tinypeft.replay import SampleStore, latent_room, replay_bytes
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.evaluate import evaluation
 from tinypeft.stages.insert import insert_adapters
@@ -111,13 +111,12 @@ class CompiledModel:
     @property
     def replay_bytes(self) -> int:
         """Size of the store of samples, of what learning from it takes, and of the room for latents; 0 without any."""
-        latents = self.latent_room * self.latent.nbytes if self.latent is not None else 0
-        return (self.store.nbytes if self.store is not None else 0) + latents
+        return replay_bytes(self.store, self.latent.nbytes if self.latent is not None else 0)
 
     @property
     def latent_room(self) -> int:
-        """The latents of so many samples find room on the device: of all that its store holds, without one of one."""
-        return 0 if self.latent is None else self.store.samples if self.store is not None else 1
+        """The latents of so many samples find room on the device."""
+        return latent_room(self.store) if self.latent is not None else 0
 
     @property
     def package_bytes(self) -> int:
@@ -211,9 +210,7 @@ def compile_model(
             input_bytes = inference.inputs[0].nbytes
             training_bytes = sum(t.nbytes for t in training_state)
             store = SampleStore(samples, classes, target_bytes, input_bytes, adapter_bytes, training_bytes)
-            state_bytes += store.nbytes
-        if latent is not None:
-            state_bytes += max(samples, 1) * latent.nbytes
+        state_bytes += replay_bytes(store, latent.nbytes if latent is not None else 0)
 
     def plan(changed: Graph | None) -> ArenaPlan:
         graphs = [changed if graph is training and changed is not None else graph for graph in present]

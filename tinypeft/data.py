@@ -26,10 +26,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.x)
 
-    def joined(self, other: Dataset) -> Dataset:
-        """These samples, then those of `other`; without y where one of both has none."""
+    def joined(self, other: Dataset) -> tuple[Dataset, np.ndarray]:
+        """These samples, then those of `other`, whose numbers come with them; without y where one of both has none."""
         y = None if self.y is None or other.y is None else np.concatenate([self.y, other.y])
-        return Dataset(np.concatenate([self.x, other.x]), y)
+        return Dataset(np.concatenate([self.x, other.x]), y), len(self) + np.arange(len(other))
 
 
 @dataclass(frozen=True)

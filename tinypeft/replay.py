@@ -48,5 +48,15 @@ class SampleStore:
         return self.samples * self.sample_bytes + self.fit_bytes
 
 
+def latent_room(store: SampleStore | None) -> int:
+    """The latents of so many samples find room on a device: of all that its store holds, without one of one."""
+    return store.samples if store is not None else 1
+
+
+def replay_bytes(store: SampleStore | None, latent_bytes: int) -> int:
+    """What a store, where there is one, and the room for latents of `latent_bytes` each take; 0 for no latents."""
+    return (store.nbytes if store is not None else 0) + latent_room(store) * latent_bytes
+
+
 def _aligned(size: int) -> int:
     return (size + 3) // 4 * 4

@@ -312,7 +312,8 @@ static tp_status check(const tp_model *model, const tp_fit_config *config, const
     return TP_ERR_UNSUPPORTED;
   }
   if (config->epochs == 0 || config->epochs > MAX_EPOCHS || samples->count == 0 || samples->count > MAX_SAMPLES ||
-      config->held_back_share > ONE_Q16 || config->replayed > samples->count || (config->guards & ~(uint32_t)TP_FIT_ALL_GUARDS) != 0 ||
+      config->held_back_share > ONE_Q16 || config->replayed > samples->count ||
+      (config->guards & ~(uint32_t)TP_FIT_ALL_GUARDS) != 0 ||
       ((config->guards & TP_FIT_UNDO) != 0 && config->max_undone == 0)) {
     return TP_ERR_ARGUMENT;
   }

@@ -58,13 +58,8 @@ static tp_status run_end(tp_server *server, tp_status status) {
 }
 
 #ifdef TP_LATENTS
-/* Latents: of so many samples there is room */
-
+/* The latents of so many samples find room. */
 static uint32_t latent_room(const tp_model *model) { return model->samples > 0 ? model->samples : 1u; }
-
-static uint8_t *latents_of(const tp_model *model, uint32_t sample) {
-  return (uint8_t *)model->latents(model->self) + (size_t)sample * model->latent_bytes;
-}
 #endif
 
 /* Objects */
@@ -370,7 +365,7 @@ static tp_status command_encode(tp_server *server, const uint8_t *request, uint3
     return status;
   }
   TP_COUNT_BEGIN();
-  status = model->encode(model->self, latents_of(model, sample));
+  status = model->encode(model->self, tp_server_latents(model, sample));
   TP_COUNT_END();
   status = run_end(server, status);
   tp_response_append_u32(&server->response, model->latent_bytes);
@@ -388,7 +383,7 @@ static tp_status command_train_latents(tp_server *server, const uint8_t *request
   if (sample >= latent_room(server->model)) {
     return TP_ERR_ARGUMENT;
   }
-  return train(server, request + 4, step_from_latents, latents_of(server->model, sample));
+  return train(server, request + 4, step_from_latents, tp_server_latents(server->model, sample));
 }
 
 #define COMMANDS TP_COMMAND_COUNT

@@ -53,10 +53,7 @@ static tp_status load_stored(void *context, uint32_t index, void *input, void *t
 }
 
 #ifdef TP_LATENTS
-static void *stored_latents(void *context, uint32_t index) {
-  const tp_model *model = context;
-  return (uint8_t *)model->latents(model->self) + (size_t)index * model->latent_bytes;
-}
+static void *stored_latents(void *context, uint32_t index) { return tp_server_latents(context, index); }
 #endif
 
 static void append_score(tp_response *response, const tp_fit_score *score) {

@@ -121,13 +121,11 @@ def command(
     if shots is not None and (dataset.y is None or dataset.y.ndim > 1):
         raise click.UsageError("--shots counts samples of a class, and this loss has none; use --train-split.")
     train, test = choose_split(dataset, shots, train_split, seed)
-    replayed = 0
+    replayed = np.arange(0)
     if replay is not None:
-        others = load_samples(project.model, replay, labels=True, option="--replay")
-        replayed = len(others)
-        train = np.concatenate([train, len(dataset) + np.arange(replayed)])
-        dataset = dataset.joined(others)
-    config = None if guards is None else FitConfig(epochs, learning_rate, seed, replayed=replayed, **guards)
+        dataset, replayed = dataset.joined(load_samples(project.model, replay, labels=True, option="--replay"))
+        train = np.concatenate([train, replayed])
+    config = None if guards is None else FitConfig(epochs, learning_rate, seed, replayed=len(replayed), **guards)
     learned = len(train) if config is None else learned_count(project.model, dataset.y, train, config)
     updates = update_count(project.model, learned, epochs)
     rates = scheduled(learning_rate, schedule, warmup, final_fraction, updates)
