@@ -5,8 +5,11 @@ WORKERS ?= 2
 # of `make fuzz`: how many models, and which
 N ?= 300
 SEED ?= 0
+# of `make fuzz-firmware`: executions in all, and seconds at most for each parser, 0: no limit
+RUNS ?= 10000000
+SECONDS ?= 0
 
-.PHONY: help setup setup-browser demo test test-all lint bench docs clean
+.PHONY: help setup setup-browser demo test test-all test-power fuzz fuzz-firmware lint bench size docs clean
 .DEFAULT_GOAL := help
 
 ## Show this list
@@ -34,9 +37,17 @@ test: setup
 test-all: setup
 	$(PYTHON) -m pytest -n $(WORKERS) -q
 
+## Cut the power at every flash operation of the store, and again while it recovers
+test-power: setup
+	$(PYTHON) tests/store/power_cuts.py
+
 ## Compare N random models with LiteRT, in the interpreter, the host twin and QEMU
 fuzz: setup
 	$(PYTHON) tests/fuzz/fuzz.py -n $(N) --seed $(SEED) --workers $(WORKERS) --json build/fuzz/report.json
+
+## Fuzz the firmware's parsers under sanitizers, RUNS executions in all
+fuzz-firmware: setup
+	$(PYTHON) tests/fuzz_firmware/fuzz.py --runs $(RUNS) --seconds $(SECONDS)
 
 ## Check style, formatting and types
 lint: setup
@@ -44,8 +55,12 @@ lint: setup
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
+## Code and RAM of what keeps adapters on a device, by part, against limits and the baseline
+size: setup
+	$(PYTHON) benchmarks/size.py
+
 ## Instructions, flash and RAM of the benchmark models, against the baseline
-bench: setup
+bench: size
 	$(PYTHON) benchmarks/footprint.py
 
 ## Write the tables under docs/ that follow from the code

@@ -40,7 +40,7 @@ def test_everything_registered_is_in_a_table() -> None:
             assert f"| `{name}` | {entry.summary} |" in adapters and entry.summary
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/trustzone.md"])
 def test_files_that_are_named_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):

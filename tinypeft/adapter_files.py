@@ -6,10 +6,8 @@ Kinds that PEFT has no type for are written in the same two files, under types o
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,14 @@ from tinypeft.adapter_modules import PEFT_TYPES, Module, modules_of, peft_config
 from tinypeft.adapter_state import Adapter, adapter_from_masters, adapter_from_package, quantizer_states
 from tinypeft.adapters import Parameter, base_layer
 from tinypeft.compiler import CompiledModel
-from tinypeft.errors import AdapterError, OutputError
+from tinypeft.errors import AdapterError
 from tinypeft.exchange.keras_folding import fold_adapter, read_layers
 from tinypeft.exchange.keras_lora import read_keras_lora
 from tinypeft.exchange.peft_config import CONFIG_FILE
 from tinypeft.exchange.peft_files import WEIGHTS_FILE, PeftAdapter, parse_peft, peft_files
+from tinypeft.files import check_folder, write_folder
+from tinypeft.package.format import parse
+from tinypeft.state import pad_package
 
 PACKAGE_FILE = "adapter.bin"
 _PREFIX = "base_model.model."
@@ -45,30 +46,12 @@ def write_adapter(
     """
     target = check_adapter_folder(directory)
     files = adapter_files(model, state, extra) | {PACKAGE_FILE: package}
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            for name, data in files.items():
-                (stage / name).write_bytes(data)
-            target.mkdir(exist_ok=True)
-            for name in files:
-                (stage / name).replace(target / name)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}", "choose another output folder"
-        ) from error
+    write_folder(target, files)
 
 
 def check_adapter_folder(directory: Path | str) -> Path:
     """`directory` as a path; raises OutputError where it holds anything but an adapter."""
-    target = Path(directory)
-    ours = {CONFIG_FILE, WEIGHTS_FILE, PACKAGE_FILE}
-    if target.exists() and (not target.is_dir() or {p.name for p in target.iterdir()} - ours):
-        raise OutputError(f"{target} exists and holds something other than an adapter", "choose another output folder")
-    return target
+    return check_folder(directory, {CONFIG_FILE, WEIGHTS_FILE, PACKAGE_FILE}, "an adapter")
 
 
 def adapter_files(model: CompiledModel, state: Mapping[str, np.ndarray], extra: dict[str, Any]) -> dict[str, bytes]:
@@ -109,7 +92,7 @@ def read_adapter(path: Path | str, model: CompiledModel, mapping: Mapping[str, s
     """The adapter of `model` in a folder that tinypeft or PEFT wrote, or in a package's file.
 
     `mapping`: module of the adapter -> layer, for those whose names do not tell. AdapterError: another base model,
-    other targets or another rank, damaged files, or a package that is not made from the weights beside it.
+    other targets or a larger rank, damaged files, or a package that is not made from the weights beside it.
     """
     path = Path(path)
     if not path.is_dir() or not (path / CONFIG_FILE).exists():
@@ -118,7 +101,7 @@ def read_adapter(path: Path | str, model: CompiledModel, mapping: Mapping[str, s
     try:
         adapter = _parse(model, config, weights, mapping)
         if (path / PACKAGE_FILE).exists():
-            _check_package(model, adapter, _read(path / PACKAGE_FILE))
+            adapter = _with_package(model, adapter, _read(path / PACKAGE_FILE))
     except AdapterError as error:
         hint = error.hint or f"tinypeft adapter inspect {path} shows what it holds"
         raise AdapterError(f"{path}: {error.message}", hint) from error
@@ -236,13 +219,14 @@ def _kept(model: CompiledModel, given: Any) -> dict[str, np.ndarray] | None:
     return kept
 
 
-def _check_package(model: CompiledModel, adapter: Adapter, package: bytes) -> None:
-    if package != adapter.package:
-        adapter_from_package(model, package)  # says where it is damaged or another model's
+def _with_package(model: CompiledModel, adapter: Adapter, package: bytes) -> Adapter:
+    """The adapter with the package beside it, which may have a name and a signature; AdapterError for other weights."""
+    if parse(pad_package(model, package)).payload != parse(adapter.package).payload:
         raise AdapterError(
             f"{PACKAGE_FILE} is not made from {WEIGHTS_FILE}: one of them was changed",
             f"remove {PACKAGE_FILE} to take the weights, or give {PACKAGE_FILE} itself",
         )
+    return replace(adapter, package=package)
 
 
 def _keys(modules: list[Module]) -> dict[str, Parameter]:

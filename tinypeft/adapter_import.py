@@ -1,4 +1,4 @@
-"""An adapter of PEFT's form into the float32 masters of a compiled model, whose targets and ranks must be the same."""
+"""An adapter of PEFT's form into the float32 masters of a compiled model, whose targets must be the same."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def masters_from_peft(
     """Master's name -> float32 values, for every parameter of `model`.
 
     `mapping`: module of the adapter -> layer, for those whose names do not tell. A LoRA of another scaling has its B
-    scaled so that it does the same. AdapterError: modules, tensors, ranks or shapes that are not the project's, or an
-    IA3 that scales inputs.
+    scaled so that it does the same, one of a smaller rank gets zeros. AdapterError: modules, tensors or shapes that are
+    not the project's, ranks above it, or an IA3 that scales inputs.
     """
     config = adapter.config
     if config.peft_type != peft_type(model):
@@ -93,12 +93,14 @@ def _fitted(path: str, tensor: str, values: np.ndarray, parameter: Parameter) ->
     """The master of a tensor; AdapterError for another rank or shape."""
     expected = parameter.to_peft(np.zeros(parameter.master.shape, np.float32)).shape
     if tensor in ("lora_A", "lora_B"):
-        given, rank = (shape[0 if tensor == "lora_A" else 1] for shape in (values.shape, expected))
-        if given != rank:
+        axis = 0 if tensor == "lora_A" else 1
+        given, rank = (shape[axis] for shape in (values.shape, expected))
+        if given > rank:
             raise AdapterError(
                 f"the adapter's {path} has rank {given}, the project's rank {rank}",
                 f"generate the project with --r {given}, or --rank-pattern {parameter.layer}={given}",
             )
+        values = np.pad(values, [(0, rank - given if i == axis else 0) for i in range(values.ndim)])
     if values.ndim == 3 and len(expected) == 4:  # a convolution over time
         values = values[:, :, None, :]
     if values.shape != expected and values.size == np.prod(expected) and tensor == "ia3_l":

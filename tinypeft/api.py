@@ -29,6 +29,7 @@ from tinypeft.interpreted import INTERPRETER, InterpretedDevice
 from tinypeft.losses import LOSSES
 from tinypeft.memory import MemoryConfig
 from tinypeft.merging.files import MergeReport, merge_files
+from tinypeft.package.verifier import Verifier
 from tinypeft.personalise import (
     Outputs,
     Quality,
@@ -166,11 +167,13 @@ class Model:
         *,
         memory: MemoryConfig | None = None,
         stack_bytes: int = DEFAULT_STACK,
+        verifier: Verifier | None = None,
     ) -> Model:
         """Write the firmware project for `board` to `directory` and build it; the model that runs there.
 
-        Its `project` and `report` say what was built. FitError: it needs more memory than the board has; ToolError: no
-        compiler; OutputError: the folder holds something else.
+        With a `verifier` (tinypeft.package.verifier) it takes signed adapters alone. Its `project` and `report` say
+        what was built. FitError: it needs more memory than the board has; ToolError: no compiler; OutputError: the
+        folder holds something else.
         """
         target = load_board(board) if isinstance(board, str) else board
         report = generate_project(
@@ -183,6 +186,7 @@ class Model:
             memory=memory or MemoryConfig(),
             stack_bytes=stack_bytes,
             source=self.source,
+            verifier=verifier,
         )
         return replace(self, project=open_project(directory), report=report)
 
@@ -208,7 +212,7 @@ class Model:
         """Train an adapter, a fresh one or from `adapter` on, sample by sample; the same seed gives the same bytes.
 
         x, y         samples (N, ...), real or int8, and labels (N,) or target vectors (N, outputs)
-        on           interpreter, host, qemu, renode, serial:PORT
+        on           interpreter, host[:FILE], qemu, renode, serial:PORT
         schedule     constant, linear or cosine; `warmup` and `final_fraction` as of `tinypeft train`
         shots        learn from so many samples of each class; or `train_split`, a share of each, by default half
         test         samples and labels to measure with, when all of x are learnt from; else those left over

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinypeft.adapters import AdaptedGraph, AdapterConfig, Parameter
-from tinypeft.errors import FitError
+from tinypeft.adapter_store import AdapterStore
+from tinypeft.adapters import ADAPTERS, AdaptedGraph, AdapterConfig, Parameter
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import DTYPES, Graph, Purpose, Tensor, verify
 from tinypeft.losses import LABEL, LOSSES, Loss
+from tinypeft.package.format import OVERHEAD_BYTES, SIGNATURE_BYTES
+from tinypeft.package.info import PackageInfo, package_info
 from tinypeft.planner import WHOLE, ArenaPlan, ArenaRegion
+from tinypeft.ram_budget import remedies, within_budget
 from tinypeft.replay import SampleStore, latent_room, replay_bytes
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
 from tinypeft.stages.evaluate import evaluation
 from tinypeft.stages.insert import insert_adapters
 from tinypeft.stages.latent import LatentGraphs, split_latents
 from tinypeft.stages.logits import attach_logits
+from tinypeft.stages.merged import MergedGraphs, merge_layers
 from tinypeft.stages.plan import plan_graphs
-from tinypeft.stages.recompute import RamBudget, Recomputed, recompute
-from tinypeft.stages.schedule import schedule, schedule_quickly
+from tinypeft.stages.recompute import RamBudget, Recomputed
+from tinypeft.stages.schedule import schedule
 from tinypeft.stages.unread import leave_out_unread
-
-#: header and checksum around the adapter weights in a package
-PACKAGE_OVERHEAD = 56
-#: how often a plan that is larger than the bytes live at once may ask for fewer of them
-PLAN_ATTEMPTS = 8
 
 
 @dataclass(eq=False)
@@ -45,6 +44,8 @@ class CompiledModel:
     recomputed  what training runs again to stay within a budget; None where it need not
     latent      training split in two in front of the first adapter; None where that was not asked for
     store       room for samples that the firmware learns from by itself; None without
+    kept        room for adapters that the firmware keeps on flash and switches between; None without
+    merged      inference with LoRAs in copies of their layers' weights; None where there is no room for any
     """
 
     name: str
@@ -67,6 +68,8 @@ class CompiledModel:
     evaluate: Graph | None = None
     store: SampleStore | None = None
     latent: LatentGraphs | None = None
+    kept: AdapterStore | None = None
+    merged: MergedGraphs | None = None
 
     @property
     def graphs(self) -> list[Graph]:
@@ -75,6 +78,8 @@ class CompiledModel:
         every += [self.reset, self.requantize, self.restore]
         if self.latent is not None:
             every += [self.latent.encode, self.latent.training]
+        if self.merged is not None:
+            every += [self.merged.fill, self.merged.inference]
         return [graph for graph in every if graph is not None]
 
     @property
@@ -114,14 +119,30 @@ class CompiledModel:
         return replay_bytes(self.store, self.latent.nbytes if self.latent is not None else 0)
 
     @property
+    def kept_bytes(self) -> int:
+        """The RAM that several adapters take beside that of one; 0 where none are kept."""
+        return self.kept.nbytes if self.kept is not None else 0
+
+    @property
+    def merged_bytes(self) -> int:
+        """The RAM of the copies of weights that adapters merge into; 0 without any."""
+        return self.merged.nbytes if self.merged is not None else 0
+
+    @property
     def latent_room(self) -> int:
         """The latents of so many samples find room on the device."""
         return latent_room(self.store) if self.latent is not None else 0
 
     @property
     def package_bytes(self) -> int:
-        """Size of the adapter package."""
-        return PACKAGE_OVERHEAD + self.adapter_bytes
+        """Size of the adapter package that the device writes, unsigned."""
+        return OVERHEAD_BYTES + self.adapter_bytes
+
+    @property
+    def package_info(self) -> PackageInfo:
+        """Which packages the firmware takes."""
+        methods = {ADAPTERS[kind].method for kinds in self.adapted_by.values() for kind in kinds}
+        return package_info(self.fingerprint, self.adapter_weights, sum(methods))
 
     @property
     def adapter_bytes(self) -> int:
@@ -155,12 +176,16 @@ def compile_model(
     regions: Sequence[ArenaRegion] = (ArenaRegion(WHOLE),),
     budget: RamBudget | None = None,
     samples: int = 0,
+    adapters: int = 0,
+    resident: int = 1,
+    merge_room: int = 0,
 ) -> CompiledModel:
     """Compile `base` with the adapters of `adapter` into planned graphs for inference and training.
 
     `regions` are the RAMs that the arena may use, in order of preference. Where training needs more than `budget`, it
     runs forward operations again instead of keeping what they gave; raises FitError where that is not enough. The
-    firmware has room for so many `samples` to learn from by itself.
+    firmware has room for so many `samples` to learn from by itself, and keeps so many `adapters`, a number of them
+    `resident` in RAM; LoRAs merge into copies of weights of `merge_room` bytes.
     """
     verify(base, "read")
     loss = LOSSES[training_config.loss]
@@ -192,34 +217,41 @@ def compile_model(
     present = [g for g in (inference, training, evaluate, update, reset, requantize, restore) if g is not None]
     latent = split_latents(training) if training is not None and training_config.latents else None
     present += [] if latent is None else [latent.encode, latent.training]
+    merged = merge_layers(inference, merge_room) if trains else None
+    present += [] if merged is None else [merged.fill, merged.inference]
     for graph in present:
         verify(graph, "schedule")
     tensors = list({id(t): t for graph in present for t in graph.tensors()}.values())
     adapter_weights = _by_alignment(t for t in tensors if t.purpose is Purpose.ADAPTER_WEIGHT)
     training_state = _by_alignment(t for t in tensors if t.purpose in (Purpose.MASTER, Purpose.OPTIMIZER_STATE))
     adapter_bytes = sum(t.nbytes for t in adapter_weights)
-    package_bytes = PACKAGE_OVERHEAD + adapter_bytes if trains else 0
-    state_bytes = adapter_bytes + sum(t.nbytes for t in training_state)
-    store = None
+    training_bytes = sum(t.nbytes for t in training_state)
+    package_bytes = OVERHEAD_BYTES + adapter_bytes + SIGNATURE_BYTES if trains else 0
+    state_bytes = adapter_bytes + training_bytes + (merged.nbytes if merged is not None else 0)
+    store = kept = None
     if training is not None:
         vectors = [t for t in training.inputs if t.purpose is Purpose.ARGUMENT and t.shape]
         target_bytes = sum(t.nbytes for t in vectors)
         state_bytes += target_bytes
+        if adapters:
+            kept = AdapterStore(adapters, resident, adapter_bytes, training_bytes)
+            state_bytes += kept.nbytes
         if samples:
             classes = inference.outputs[0].shape[-1] if training_config.target == LABEL else 0
             input_bytes = inference.inputs[0].nbytes
-            training_bytes = sum(t.nbytes for t in training_state)
             store = SampleStore(samples, classes, target_bytes, input_bytes, adapter_bytes, training_bytes)
         state_bytes += replay_bytes(store, latent.nbytes if latent is not None else 0)
 
+    planned = [_beside_input(g, inference) if g is restore and kept is not None else g for g in present]
+
     def plan(changed: Graph | None) -> ArenaPlan:
-        graphs = [changed if graph is training and changed is not None else graph for graph in present]
+        graphs = [changed if graph is training and changed is not None else graph for graph in planned]
         return plan_graphs(graphs, package_bytes, regions, state_bytes)
 
     arena, recomputed = plan(training), None
     if budget is not None and arena.arena_bytes + state_bytes + budget.beside > budget.total:
-        remedies = _remedies(training_config, latent is not None) if training is not None else []
-        recomputed, arena = _within_budget(name, training, arena, budget, state_bytes + budget.beside, plan, remedies)
+        help = remedies(training_config, latent is not None) if training is not None else []
+        recomputed, arena = within_budget(name, training, arena, budget, state_bytes + budget.beside, plan, help)
         training = recomputed.graph
     return CompiledModel(
         name,
@@ -242,51 +274,17 @@ def compile_model(
         evaluate,
         store,
         latent,
+        kept,
+        merged,
     )
 
 
-def _within_budget(
-    name: str,
-    training: Graph | None,
-    arena: ArenaPlan,
-    budget: RamBudget,
-    beside: int,
-    plan: Callable[[Graph | None], ArenaPlan],
-    remedies: list[str],
-) -> tuple[Recomputed, ArenaPlan]:
-    """A training graph that recomputes so much that the arena and what lies `beside` it fit, and its plan.
-
-    `remedies` are what the error suggests beside a larger budget.
-    """
-    room = (budget.total - beside) // 8 * 8
-    smallest, again, target = arena.arena_bytes, 0, room
-    for _ in range(PLAN_ATTEMPTS if training is not None else 0):
-        assert training is not None
-        found = recompute(training, target, schedule_quickly)
-        found = replace(found, graph=schedule(verify(found.graph, "recompute")))
-        planned = plan(found.graph)
-        if planned.arena_bytes <= room:
-            return found, planned
-        if planned.arena_bytes < smallest:
-            smallest, again = planned.arena_bytes, len(found.again)
-        if found.peak > target:
-            break
-        target = found.peak - (planned.arena_bytes - room)
-    reached = f"; with {again} operations of training run again it needs {smallest + beside:,} B" if again else ""
-    raise FitError(
-        f"{name} needs {arena.arena_bytes + beside:,} B of RAM, the budget is {budget.total:,} B{reached}",
-        ", or ".join([f"--ram-budget {smallest + beside}", *remedies]),
-    )
-
-
-def _remedies(config: TrainingConfig, latents: bool) -> list[str]:
-    """What needs less RAM to train."""
-    every = {
-        "--grad-bits 8: gradients of half the size": config.grad_bits == 16,
-        "a smaller rank: --r": True,
-        "--no-latents: a step from latents runs no operation again": latents,
-    }
-    return [remedy for remedy, helps in every.items() if helps]
+def _beside_input(graph: Graph, inference: Graph) -> Graph:
+    """The graph as one that leaves the input alone: masters follow an adapter when a step's input is in place."""
+    scratch = any(op.op.scratch_bytes(op) for op in graph.operations)
+    if not scratch and not any(tensor.in_arena for tensor in graph.tensors()):
+        return graph
+    return replace(graph, inputs=inference.inputs[:1], outputs=inference.inputs[:1])
 
 
 def _with_quantizers(adapted: AdaptedGraph) -> Graph:

@@ -28,6 +28,9 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "weights_region": (str,),
         "ram_budget": (int, str),
         "samples": (int,),
+        "adapters": (int,),
+        "resident": (int,),
+        "merge_room": (int, str),
     },
     "adapter": {
         "kind": (str, list),

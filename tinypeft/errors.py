@@ -52,7 +52,9 @@ class ToolError(TinypeftError):
 
 
 class DeviceError(TinypeftError):
-    """A device answered wrongly, not at all, or with an error code."""
+    """A device answered wrongly, not at all, or with an error code: its `status`, else None."""
+
+    status: int | None = None
 
 
 class OutputError(TinypeftError):

@@ -67,8 +67,9 @@ def ram_needed(model: CompiledModel, stack_bytes: int) -> int:
 
 
 def state_bytes(model: CompiledModel) -> int:
-    """What lies in RAM between calls: adapter, masters, optimiser, target vector, store of samples."""
-    return model.adapter_bytes + model.training_bytes + model.target_bytes + model.replay_bytes
+    """What lies in RAM between calls: adapters, masters, optimiser, target vector, samples, merged weights."""
+    kept = model.replay_bytes + model.kept_bytes + model.merged_bytes
+    return model.adapter_bytes + model.training_bytes + model.target_bytes + kept
 
 
 def runtime_ram(model: CompiledModel) -> int:

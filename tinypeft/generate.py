@@ -23,6 +23,7 @@ from tinypeft.errors import AdapterError, OutputError
 from tinypeft.fitting import DEFAULT_STACK, Changes, Recipe, check_fit, flash_use, trainable_parameters
 from tinypeft.frontend import LoadedModel, load_model, load_tflite
 from tinypeft.memory import DEFAULT_MEMORY, WEIGHTS_SECTION, MemoryConfig
+from tinypeft.package.verifier import Verifier
 from tinypeft.planner import WHOLE, ArenaRegion
 from tinypeft.project import (
     ElfSizes,
@@ -48,9 +49,10 @@ _Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, Memory
 class Report:
     """What a project needs, in bytes; `flash_bytes`, `ram_bytes`, `ram_regions` are None for the host board.
 
-    ram_bytes: arena, adapter, optimizer (masters included), target (of a loss against vectors), replay (the store
-    of samples and what learning from it takes), stack, data_bss (the
-    rest), total (what the ELF says).
+    ram_bytes: arena, adapter, optimizer (masters included), stack, data_bss (the rest), total (what the ELF says), and
+    where there is any: target (of a loss against vectors), replay (the store of samples and what learning from it
+    takes), merged (copies of weights that adapters merge into), adapters (those that are resident beside the first, and
+    what keeps track of all).
     ram_regions: how much of it lies in each RAM of the board that is used, by name.
     recomputed_operations, recomputed_macs: what a training step runs again to stay within the RAM budget.
     """
@@ -76,6 +78,7 @@ class Project:
     model: CompiledModel
     source: LoadedModel
     memory: MemoryConfig
+    verify_key: bytes = b""
 
 
 def generate_project(
@@ -90,11 +93,12 @@ def generate_project(
     stack_bytes: int = DEFAULT_STACK,
     progress: Progress = lambda step: None,
     source: LoadedModel | None = None,
+    verifier: Verifier | None = None,
 ) -> Report:
     """Write the project of `model_path` for `board` to `directory`, built; or, on any error, nothing.
 
-    `calibration` (N, ...) is needed for a .keras or .h5, unless `source` is what it was loaded as. Raises FitError
-    where the model does not fit the board.
+    `calibration` (N, ...) is needed for a .keras or .h5, unless `source` is what it was loaded as. With a `verifier`
+    the firmware takes signed adapters alone. Raises FitError where the model does not fit the board.
     """
     adapter = adapter or AdapterConfig()
     factors: dict[str, np.ndarray] = {}
@@ -111,6 +115,7 @@ def generate_project(
         factors=factors,
         file=Path(model_path),
         progress=progress,
+        verifier=verifier,
     )
 
 
@@ -126,16 +131,33 @@ def generate_from(
     factors: dict[str, np.ndarray] | None = None,
     file: Path | None = None,
     progress: Progress = lambda step: None,
+    verifier: Verifier | None = None,
 ) -> Report:
     """The same of a model that was loaded from `file`, with the `factors` that `load_source` gives."""
     progress("compiling")
+    board = memory.on(board)
     model = compile_for(source, board, adapter, training, stack_bytes, memory)
     if memory.samples and model.store is None:
         raise AdapterError(
             f"a store of {memory.samples} samples is of no use: {source.name} has no adapter that learns from them",
             "leave --samples out, or give --adapter lora",
         )
-    sources = sources_for(model, board, memory)
+    if memory.adapters and model.kept is None:
+        raise AdapterError(
+            f"room for {memory.adapters} adapters is of no use: {source.name} was given none",
+            "leave --adapters out, or give --adapter lora",
+        )
+    if memory.merge_room and model.merged is None:
+        raise AdapterError(
+            f"room of {memory.merge_room:,} B to merge is of no use: no layer of {source.name} with a LoRA fits it",
+            "give more --merge-room, or leave it out",
+        )
+    if model.kept is not None and board.storage is not None:
+        model.kept.check(source.name, board.name, board.storage)
+    key = verifier.key if verifier is not None else b""
+    if verifier is not None and not model.parameters:
+        raise AdapterError(f"a key is of no use: {source.name} has no adapter that could be signed", "leave it out")
+    sources = sources_for(model, board, memory, key)
     if not board.is_host:
         check_fit(model, board, stack_bytes, recipe(source, training, memory, sources.flash_tables))
     sizes: list[ElfSizes] = []
@@ -153,6 +175,7 @@ def generate_from(
         "memory": asdict(memory),
         "keras_layers": list(source.keras_layers.items()),  # their order counts
         "source": file.name if file is not None else "",
+        "verify_key": key.hex(),
     }
     write_project(
         directory,
@@ -161,11 +184,13 @@ def generate_from(
         sources=sources.files,
         kernels=sources.kernels,
         defines=sources.defines,
+        optional=verifier.files if verifier is not None else None,
         stack_bytes=stack_bytes,
         weights_region=weights.name if (weights := memory.weights(board)) else "",
         manifest=manifest,
         files={BASE_MODEL: source.tflite, **_keras_file(file, source)}
         | ({STARTING_FACTORS: save(factors)} if factors else {}),
+        storage=bool(memory.adapters),
         prepare=build,
     )
     return _report(model, source, board, sizes[0] if sizes else None)
@@ -229,15 +254,16 @@ def open_project(directory: Path | str) -> Project:
         layers = dict(_of_type(manifest, "keras_layers", list))
         stack_bytes = _of_type(manifest, "stack_bytes", int)
         _of_type(manifest, "files", dict)
+        key = bytes.fromhex(manifest.get("verify_key", ""))
     except KeyError as error:
         raise OutputError(f"{folder} is damaged: its manifest.json lacks {error}", "generate it again") from error
     except (OSError, TypeError, ValueError, SafetensorError) as error:
         raise OutputError(f"{folder} is damaged: {error}", "generate it again") from error
     source = load_tflite(name, tflite, layers)
     attach_factors(source.graph, factors)
-    target = load_board(board)
+    target = memory.on(load_board(board))
     model = compile_for(source, target, adapter, training, stack_bytes, memory)
-    project = Project(folder, target, model, source, memory)
+    project = Project(folder, target, model, source, memory, key)
     _check_current(project, manifest)
     return project
 
@@ -254,7 +280,17 @@ def compile_for(
     regions = memory.regions(board, stack_bytes) if board is not None else (ArenaRegion(WHOLE),)
     budget = memory.budget(stack_bytes)
     return compile_model(
-        source.name, source.fingerprint, source.graph, adapter, training, regions, budget, memory.samples
+        source.name,
+        source.fingerprint,
+        source.graph,
+        adapter,
+        training,
+        regions,
+        budget,
+        memory.samples,
+        memory.adapters,
+        memory.resident,
+        memory.merge_room,
     )
 
 
@@ -276,15 +312,17 @@ def _given(**changes: int | None) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if value is not None}
 
 
-def sources_for(model: CompiledModel, board: Board, memory: MemoryConfig = DEFAULT_MEMORY) -> GeneratedSources:
-    """The C sources of `model`, which assert that it fits `board`."""
+def sources_for(
+    model: CompiledModel, board: Board, memory: MemoryConfig = DEFAULT_MEMORY, verify_key: bytes = b""
+) -> GeneratedSources:
+    """The C sources of `model`, which assert that it fits `board`, and take adapters signed with `verify_key` alone."""
     weights = memory.weights(board)
-    return generate_sources(model, memory.ram_bytes(board), WEIGHTS_SECTION if weights else "")
+    return generate_sources(model, memory.ram_bytes(board), WEIGHTS_SECTION if weights else "", verify_key)
 
 
 def _check_current(project: Project, manifest: dict[str, Any]) -> None:
     """Raise OutputError where this tinypeft would generate other sources, so that comparing with them tells nothing."""
-    sources = sources_for(project.model, project.board, project.memory)
+    sources = sources_for(project.model, project.board, project.memory, project.verify_key)
     current = {f"src/{name}": text.encode() for name, text in sources.files.items()}
     for name in sources.kernels:
         current[f"firmware/kernels/{name}"] = resource_path("firmware", "kernels", name).read_bytes()
@@ -326,12 +364,15 @@ def _report(model: CompiledModel, source: LoadedModel, board: Board, sizes: ElfS
     optimizer = model.training_bytes
     if sizes is not None:
         planned = model.arena.arena_bytes + adapter + optimizer + model.target_bytes + model.replay_bytes
+        planned += model.kept_bytes + model.merged_bytes
         ram = {
             "arena": model.arena.arena_bytes,
             "adapter": adapter,
             "optimizer": optimizer,
             **({"target": model.target_bytes} if model.target_bytes else {}),
             **({"replay": model.replay_bytes} if model.replay_bytes else {}),
+            **({"merged": model.merged_bytes} if model.merged_bytes else {}),
+            **({"adapters": model.kept_bytes} if model.kept_bytes else {}),
             "stack": sizes.stack_bytes,
             "data_bss": sizes.data_bss_bytes - planned,
             "total": sizes.ram_bytes,

@@ -11,7 +11,7 @@ from tinypeft.planner import WHOLE, ArenaRegion
 from tinypeft.stages.recompute import RamBudget
 
 #: The most that the command server, the guard words and their alignment take beside a model
-RUNTIME_RAM = 1200
+RUNTIME_RAM = 1216
 #: Guard words around a part of the arena that lies in a RAM of its own, and its alignment
 GUARDS = 32
 WEIGHTS_SECTION = ".weights"
@@ -24,12 +24,21 @@ class MemoryConfig:
     weights_region: the flash for constant tables; empty for that of the code.
     ram_budget: all the RAM that the firmware may take, in bytes; 0 for what it needs without recomputing.
     samples: how many samples the firmware has room for, to learn from by itself.
+    adapters, resident: how many adapters it keeps on flash (0: none), and how many of them in RAM at a time.
+    merge_room: bytes of RAM for copies of weights that a LoRA merges into.
     """
 
     arena_regions: tuple[str, ...] = ()
     weights_region: str = ""
     ram_budget: int = 0
     samples: int = 0
+    adapters: int = 0
+    resident: int = 2
+    merge_room: int = 0
+
+    def on(self, board: Board) -> Board:
+        """The board that this is for: with its storage kept free where adapters are kept; BoardError without one."""
+        return board.with_storage() if self.adapters else board
 
     def budget(self, stack_bytes: int) -> RamBudget | None:
         """What the compiler is to keep to, if anything."""

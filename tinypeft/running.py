@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from tinypeft.boards import board_on, describe_twin
+from tinypeft.boards import board_on, describe_twin, load_board
 from tinypeft.device import Device
 from tinypeft.device.protocol import Info
 from tinypeft.emulators import find_emulator
@@ -17,13 +17,18 @@ from tinypeft.project import build_twin
 
 @contextlib.contextmanager
 def running_device(
-    project: Project, on: str, *, count_instructions: bool, tell: Callable[[str], None] = lambda message: None
+    project: Project,
+    on: str,
+    *,
+    count_instructions: bool,
+    fresh: bool = True,
+    tell: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Device]:
     """The project, built, running; on a serial port whatever was flashed, which must be this project's firmware.
 
-    `on`: host, qemu, renode or serial:PORT[:BAUD]; `tell` is given what a user should know, as that a twin runs it.
-    ToolError: it cannot run here; BoardError: the emulator has neither the board nor a twin; DeviceError: another
-    project's firmware.
+    `on`: host[:FILE], qemu, renode or serial:PORT[:BAUD]; `tell` is given what a user should know, as that a twin
+    runs it. ToolError: it cannot run here; BoardError: the emulator has neither the board nor a twin; DeviceError:
+    another project's firmware.
     """
     emulator = find_emulator(on)
     if (reason := emulator.missing()) is not None:
@@ -31,7 +36,8 @@ def running_device(
     folder, board = project.directory, project.board
     if emulator.builds == FIRMWARE:
         if board_on(board, emulator.name) is not board:
-            tell(f"{emulator.name} has no {board.name}: runs on {describe_twin(board)}")
+            lacking = f"{board.name} with storage" if emulator.name in load_board(board.name).emulators else board.name
+            tell(f"{emulator.name} has no {lacking}: runs on {describe_twin(board)}")
     elif emulator.builds != TWIN:
         emulator.settings(board)
     if emulator.builds == TWIN:
@@ -40,7 +46,7 @@ def running_device(
         folder, board = build_for_emulator(folder, board, emulator.name)
     with emulator.open(folder, board, count_instructions=count_instructions) as device:
         _check_firmware(project, device.info(), on)
-        if emulator.builds == NOTHING and device.info().adapter_bytes:
+        if fresh and emulator.builds == NOTHING and device.info().adapter_bytes:
             device.reset_adapter(0)  # as its start-up does; it may have learnt since
         yield device
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinypeft.codegen.sources import layout_crc
-from tinypeft.compiler import PACKAGE_OVERHEAD, CompiledModel
-from tinypeft.errors import AdapterError
+from tinypeft.compiler import CompiledModel
 from tinypeft.ir import DTYPES, Tensor
+from tinypeft.package.format import Identity, PackageHeader, pack, parse
+from tinypeft.package.info import check_fits, expand
 
-_HEADER = struct.Struct("<4sHHI32sII")
-_MAGIC, _VERSION = b"TPAD", 1
+_UNNAMED = Identity()
 
 
 def pack_tensors(tensors: Sequence[Tensor], state: dict[str, np.ndarray]) -> bytes:
@@ -37,53 +33,26 @@ def unpack_tensors(tensors: Sequence[Tensor], data: bytes) -> dict[str, np.ndarr
     return state
 
 
-def pack_adapter(model: CompiledModel, state: dict[str, np.ndarray]) -> bytes:
-    """The adapter package of `state` (its bytes: tinypeft/tp_package.h)."""
-    payload = pack_tensors(model.adapter_weights, state)
-    layout = layout_crc(model.adapter_weights)
-    header = _HEADER.pack(_MAGIC, _VERSION, _HEADER.size, len(payload), model.fingerprint, layout, 0)
-    covered = header + payload
-    return covered + struct.pack("<I", zlib.crc32(covered))
-
-
-def describe_package(path: Path) -> dict[str, Any]:
-    """What a package's header says, of any model; AdapterError where the file is none or is damaged."""
-    try:
-        package = path.read_bytes()
-    except OSError as error:
-        raise AdapterError(f"cannot read {path}: {error.strerror}", "give an adapter's folder or package") from error
-    fingerprint, layout = _check(package)
-    size = len(package) - PACKAGE_OVERHEAD
-    return {"format": _VERSION, "fingerprint": fingerprint.hex(), "layout_crc": layout, "payload_bytes": size}
+def pack_adapter(model: CompiledModel, state: dict[str, np.ndarray], identity: Identity = _UNNAMED) -> bytes:
+    """The unsigned package of the adapter in `state`, as the device exports it."""
+    info = model.package_info
+    header = PackageHeader(identity, info.fingerprint, info.layout, info.method, info.rank)
+    return pack(header, pack_tensors(model.adapter_weights, state))
 
 
 def unpack_adapter(model: CompiledModel, package: bytes) -> dict[str, np.ndarray]:
-    """The adapter weights in a package; raises AdapterError where it is damaged or belongs to another model."""
-    fingerprint, layout = _check(package)
-    if fingerprint != model.fingerprint:
-        raise AdapterError(
-            f"the adapter belongs to base model {fingerprint.hex()[:12]}, this one is {model.fingerprint.hex()[:12]}",
-            "train an adapter for this model",
-        )
-    if layout != layout_crc(model.adapter_weights):
-        found, expected = len(package) - PACKAGE_OVERHEAD, model.adapter_bytes
-        raise AdapterError(
-            f"the adapter has other layers or another rank: {found:,} B of weights, the project's has {expected:,} B",
-            "generate the project with the adapter's configuration",
-        )
-    return unpack_tensors(model.adapter_weights, package[_HEADER.size : -4])
+    """The adapter weights in a package; where its rank is smaller than the model's, zeros fill the tensors.
+
+    AdapterError: damaged, of another model or configuration, of a rank above the model's. Signatures are not checked.
+    """
+    info, parsed = model.package_info, parse(package)
+    check_fits(info, parsed)
+    return unpack_tensors(model.adapter_weights, expand(info, parsed.payload, parsed.header.rank))
 
 
-def _check(package: bytes) -> tuple[bytes, int]:
-    """(fingerprint, CRC of the layout) of a package; AdapterError where it is damaged."""
-    if len(package) < PACKAGE_OVERHEAD or package[:4] != _MAGIC:
-        raise AdapterError(f"these {len(package)} bytes are no adapter package", "give the file adapter.bin")
-    _, version, header, size, fingerprint, layout, _ = _HEADER.unpack_from(package)
-    if version != _VERSION or header != _HEADER.size or size != len(package) - PACKAGE_OVERHEAD:
-        raise AdapterError(f"the adapter package has format {version} and {len(package)} bytes, its header says {size}")
-    if struct.unpack("<I", package[-4:])[0] != zlib.crc32(package[:-4]):
-        raise AdapterError("the adapter package is damaged: its checksum does not match", "copy it again")
-    return fingerprint, layout
+def pad_package(model: CompiledModel, package: bytes) -> bytes:
+    """The same adapter in a package of the model's own rank, unsigned. AdapterError: as of `unpack_adapter`."""
+    return pack_adapter(model, unpack_adapter(model, package), parse(package).header.identity)
 
 
 def _little(values: np.ndarray) -> np.ndarray:

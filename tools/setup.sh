@@ -39,17 +39,31 @@ if [ ! -x "$venv/bin/python" ] && ! "$python" -c 'import ensurepip, venv' 2>/dev
   missing+=(python3-venv)
 fi
 
+install_packages() {
+  local sudo=()
+  [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+  echo "installing $*"
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
 if [ ${#missing[@]} -gt 0 ]; then
   if ! command -v apt-get >/dev/null; then
     echo "error: missing ${missing[*]}, and there is no apt-get" >&2
     echo "try: install them with this system's package manager, then run make setup again" >&2
     exit 1
   fi
-  sudo=()
-  [ "$(id -u)" -eq 0 ] || sudo=(sudo)
-  echo "installing ${missing[*]}"
-  "${sudo[@]}" apt-get update -qq
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  install_packages "${missing[@]}"
+fi
+
+# In some releases clang brings the runtime of its fuzzer, in others that is a package of the same version.
+if ! compgen -G "$(clang -print-resource-dir)/lib/*/libclang_rt.fuzzer*.a" >/dev/null; then
+  runtime=libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev
+  if command -v apt-cache >/dev/null && apt-cache show "$runtime" >/dev/null 2>&1; then
+    install_packages "$runtime"
+  else
+    echo "note: this clang cannot fuzz, and there is no package $runtime: make fuzz-firmware will not run"
+  fi
 fi
 
 if [ ! -x "$venv/bin/python" ]; then

@@ -33,3 +33,12 @@ void tp_console_write(uint8_t byte) {
   }
   UART_DATA = byte;
 }
+
+void tp_console_flush(void) {
+  while ((UART_STATE & STATE_TX_FULL) != 0) {
+  }
+  /* No register tells that the shift register is empty: a start bit, eight of data and two of stop, a clock a round. */
+  const uint32_t clocks = 11u * UART_BAUDDIV;
+  for (volatile uint32_t clock = 0; clock < clocks; clock++) {
+  }
+}

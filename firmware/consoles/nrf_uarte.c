@@ -59,3 +59,6 @@ void tp_console_write(uint8_t byte) {
   while (EVENTS_ENDTX == 0) {
   }
 }
+
+/* EVENTS_ENDTX, for which every write waits, comes when the byte has been sent. */
+void tp_console_flush(void) {}

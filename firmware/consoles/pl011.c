@@ -12,6 +12,7 @@
 #define UART_LCR_H REGISTER(TP_CONSOLE_BASE + 0x2Cu)
 #define UART_CR REGISTER(TP_CONSOLE_BASE + 0x30u)
 
+#define FR_BUSY (1u << 3)
 #define FR_RXFE (1u << 4)
 #define FR_TXFF (1u << 5)
 #define LCR_H_FEN (1u << 4)
@@ -51,4 +52,9 @@ void tp_console_write(uint8_t byte) {
   while ((UART_FR & FR_TXFF) != 0) {
   }
   UART_DR = byte;
+}
+
+void tp_console_flush(void) {
+  while ((UART_FR & FR_BUSY) != 0) {
+  }
 }

@@ -14,6 +14,7 @@
 #define USART_CR3 REGISTER(TP_CONSOLE_BASE + 0x14u)
 
 #define SR_RXNE (1u << 5)
+#define SR_TC (1u << 6)
 #define SR_TXE (1u << 7)
 #define CR1_RE (1u << 2)
 #define CR1_TE (1u << 3)
@@ -42,4 +43,9 @@ void tp_console_write(uint8_t byte) {
   while ((USART_SR & SR_TXE) == 0) {
   }
   USART_DR = byte;
+}
+
+void tp_console_flush(void) {
+  while ((USART_SR & SR_TC) == 0) {
+  }
 }

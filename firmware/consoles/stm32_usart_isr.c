@@ -20,6 +20,7 @@
 #define CR1_TE (1u << 3)
 #define CR3_OVRDIS (1u << 12)
 #define ISR_RXNE (1u << 5)
+#define ISR_TC (1u << 6)
 #define ISR_TXE (1u << 7)
 
 #define DIVIDER ((TP_CONSOLE_BAUD_SCALE * (uint64_t)TP_BOARD_CLOCK_HZ + TP_CONSOLE_BAUD / 2u) / TP_CONSOLE_BAUD)
@@ -49,4 +50,9 @@ void tp_console_write(uint8_t byte) {
   while ((USART_ISR & ISR_TXE) == 0) {
   }
   USART_TDR = byte;
+}
+
+void tp_console_flush(void) {
+  while ((USART_ISR & ISR_TC) == 0) {
+  }
 }

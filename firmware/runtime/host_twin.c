@@ -25,10 +25,20 @@ static void collect(void *context, const uint8_t *data, uint32_t length) {
   out->used += length;
 }
 
+static void reset(void *context) {
+  (void)context;
+  (void)tp_twin_init();
+}
+
 tp_status tp_twin_init(void) {
-  const tp_server_config config = {.context = &output, .write = collect};
+  static const tp_server_config config = {
+      .context = &output, .write = collect, .reset = reset, .board = "host", .processor = "host"};
   const tp_status status = tp_device_init();
   tp_server_init(&server, &tp_device_model, &config, status);
+#ifdef TP_STORE
+  tp_status stored; /* LIST tells */
+  server.adapters = status == TP_OK ? tp_device_adapters(&stored) : NULL;
+#endif
   return status;
 }
 

@@ -1,12 +1,12 @@
 #include "tinypeft/tp_crc.h"
 
 uint16_t tp_crc16(const uint8_t *data, uint32_t length) {
-  static const uint16_t table[16] = {0x0000, 0x1021, 0x2042, 0x3063, 0x4084, 0x50A5, 0x60C6, 0x70E7,
-                                     0x8108, 0x9129, 0xA14A, 0xB16B, 0xC18C, 0xD1AD, 0xE1CE, 0xF1EF};
   uint32_t crc = 0;
   for (uint32_t i = 0; i < length; i++) {
-    crc = (crc << 4) ^ table[((crc >> 12) ^ (data[i] >> 4)) & 15u];
-    crc = (crc << 4) ^ table[((crc >> 12) ^ data[i]) & 15u];
+    /* The byte that leaves, times the polynomial x^12 + x^5 + 1, with what its upper bits bring back in. */
+    uint32_t out = (crc >> 8 ^ data[i]) & 0xFFu;
+    out ^= out >> 4;
+    crc = crc << 8 ^ out << 12 ^ out << 5 ^ out;
   }
   return (uint16_t)(crc & 0xFFFFu);
 }

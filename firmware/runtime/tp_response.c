@@ -1,40 +1,27 @@
 #include "tinypeft/tp_response.h"
 
+#include <stddef.h>
 #include <string.h>
 
-#define STATUS_BYTES 4u
+#define STRING_HEAD_BYTES 3u /* of 16 bits, whatever the length turns out to be */
 
-uint32_t tp_get_u32(const uint8_t *bytes) {
-  return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+static void begin_message(tp_response *response) {
+  /* One byte less: the break that ends the map always fits. */
+  response->writer = (tp_cbor_writer){.data = response->message + TP_MESSAGE_HEADER, .capacity = TP_MAX_PAYLOAD - 1u};
+  response->string = 0;
+  tp_cbor_write_byte(&response->writer, TP_CBOR_BEGIN_MAP);
 }
 
-int32_t tp_get_s32(const uint8_t *bytes) {
-  const uint32_t bits = tp_get_u32(bytes);
-  int32_t value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
+static void send_message(tp_response *response) {
+  response->message[TP_MESSAGE_HEADER + response->writer.used] = TP_CBOR_BREAK;
+  response->header.length = (uint16_t)(response->writer.used + 1u);
+  tp_message_header_write(response->message, &response->header);
+  tp_frame_send(response->message, TP_MESSAGE_HEADER + response->header.length, response->write, response->context);
 }
 
-void tp_put_u32(uint8_t *bytes, uint32_t value) {
-  bytes[0] = (uint8_t)(value & 0xFFu);
-  bytes[1] = (uint8_t)((value >> 8) & 0xFFu);
-  bytes[2] = (uint8_t)((value >> 16) & 0xFFu);
-  bytes[3] = (uint8_t)(value >> 24);
-}
-
-static uint8_t *payload_of(tp_response *response) {
-  return response->frame + TP_FRAME_PREFIX + TP_MESSAGE_HEADER;
-}
-
-static void send_frame(tp_response *response, uint8_t flags) {
-  response->header.flags = flags;
-  response->write(response->context, response->frame, tp_frame_seal(response->frame, &response->header));
-}
-
-static void send_stream(tp_response *response) {
-  if (response->stream != 0) {
-    send_frame(response, TP_FLAG_MORE);
-    response->stream = 0;
+static void write_key(tp_response *response, const char *key) {
+  if (key != NULL) {
+    tp_cbor_write_string(&response->writer, TP_CBOR_TEXT, key, (uint32_t)strlen(key));
   }
 }
 
@@ -46,81 +33,119 @@ void tp_response_init(tp_response *response, tp_write_function write, void *cont
 
 void tp_response_begin(tp_response *response, const tp_message_header *request) {
   response->header = *request;
-  response->header.op = (uint8_t)(request->op + 1u);
-  response->header.length = STATUS_BYTES;
+  response->header.op |= 1u;
+  response->header.flags = 0;
   response->stream = 0;
+  begin_message(response);
 }
 
-uint32_t tp_response_room(const tp_response *response) { return TP_MAX_PAYLOAD - response->header.length; }
+void tp_response_integer(tp_response *response, const char *key, int64_t value) {
+  write_key(response, key);
+  tp_cbor_write_integer(&response->writer, value);
+}
 
-void tp_response_append(tp_response *response, const void *data, uint32_t length) {
-  if (length > 0) {
-    memcpy(payload_of(response) + response->header.length, data, length);
-    response->header.length = (uint16_t)(response->header.length + length);
+void tp_response_u32(tp_response *response, const char *key, uint32_t value) {
+  tp_response_integer(response, key, value);
+}
+
+void tp_response_float(tp_response *response, const char *key, float value) {
+  write_key(response, key);
+  tp_cbor_write_float(&response->writer, value);
+}
+
+void tp_response_bool(tp_response *response, const char *key, int value) {
+  write_key(response, key);
+  tp_cbor_write_head(&response->writer, TP_CBOR_SIMPLE, value != 0 ? TP_CBOR_TRUE : TP_CBOR_FALSE);
+}
+
+void tp_response_bytes(tp_response *response, const char *key, const void *data, uint32_t length) {
+  write_key(response, key);
+  tp_cbor_write_string(&response->writer, TP_CBOR_BYTES, data, length);
+}
+
+void tp_response_text(tp_response *response, const char *key, const void *text, uint32_t length) {
+  write_key(response, key);
+  tp_cbor_write_string(&response->writer, TP_CBOR_TEXT, text, length);
+}
+
+void tp_response_begin_map(tp_response *response, const char *key) {
+  write_key(response, key);
+  tp_cbor_write_byte(&response->writer, TP_CBOR_BEGIN_MAP);
+}
+
+void tp_response_begin_list(tp_response *response, const char *key) {
+  write_key(response, key);
+  tp_cbor_write_byte(&response->writer, TP_CBOR_BEGIN_LIST);
+}
+
+void tp_response_end(tp_response *response) { tp_cbor_write_byte(&response->writer, TP_CBOR_BREAK); }
+
+uint32_t tp_response_room(const tp_response *response, const char *key) {
+  const tp_cbor_writer *writer = &response->writer;
+  const uint32_t taken = 1u + (uint32_t)strlen(key) + STRING_HEAD_BYTES;
+  const uint32_t left = (uint32_t)writer->capacity - writer->used;
+  return writer->full != 0 || left < taken ? 0u : left - taken;
+}
+
+void tp_response_begin_string(tp_response *response, const char *key, uint8_t major) {
+  const uint8_t head[STRING_HEAD_BYTES] = {(uint8_t)((uint32_t)major << 5 | 25u)};
+  write_key(response, key);
+  response->string = response->writer.used;
+  tp_cbor_write_raw(&response->writer, head, sizeof head);
+}
+
+uint32_t tp_response_string_room(const tp_response *response) {
+  return response->writer.full != 0 ? 0u : (uint32_t)response->writer.capacity - response->writer.used;
+}
+
+void tp_response_fill(tp_response *response, const void *data, uint32_t length) {
+  tp_cbor_write_raw(&response->writer, data, length);
+}
+
+void tp_response_end_string(tp_response *response) {
+  tp_cbor_writer *writer = &response->writer;
+  if (response->string != 0 && writer->full == 0) {
+    const uint32_t length = (uint32_t)writer->used - response->string - STRING_HEAD_BYTES;
+    writer->data[response->string + 1u] = (uint8_t)(length >> 8);
+    writer->data[response->string + 2u] = (uint8_t)(length & 0xFFu);
+  }
+  response->string = 0;
+}
+
+static void send_stream(tp_response *response) {
+  if (response->stream != 0) {
+    tp_response_end_string(response);
+    send_message(response);
+    response->stream = 0;
   }
 }
 
-void tp_response_append_u32(tp_response *response, uint32_t value) {
-  uint8_t bytes[4];
-  tp_put_u32(bytes, value);
-  tp_response_append(response, bytes, sizeof bytes);
-}
-
-void tp_response_append_s64(tp_response *response, int64_t value) {
-  tp_response_append_u32(response, (uint32_t)((uint64_t)value & 0xFFFFFFFFu));
-  tp_response_append_u32(response, (uint32_t)((uint64_t)value >> 32));
-}
-
-void tp_response_append_text(tp_response *response, const char *text) {
-  const size_t length = strlen(text);
-  const uint32_t room = tp_response_room(response);
-  tp_response_append(response, text, length < room ? (uint32_t)length : room);
-}
-
-void tp_response_stream(tp_response *response, tp_stream kind) {
+void tp_response_stream(tp_response *response) {
   send_stream(response);
-  response->stream = (uint32_t)kind;
-  response->header.length = 0;
-  tp_response_append_u32(response, (uint32_t)kind);
-}
-
-/* Append what fits of data[done..length); returns the new `done`. */
-static uint32_t append_part(tp_response *response, const void *data, uint32_t done, uint32_t length) {
-  const uint32_t room = tp_response_room(response);
-  const uint32_t part = length - done < room ? length - done : room;
-  if (part > 0) {
-    tp_response_append(response, (const uint8_t *)data + done, part);
-  }
-  return done + part;
-}
-
-void tp_response_stream_data(tp_response *response, const void *data, uint32_t length) {
-  uint32_t done = 0;
-  while (done < length) {
-    tp_response_stream(response, TP_STREAM_DATA);
-    done = append_part(response, data, done, length);
-  }
-}
-
-void tp_response_stream_dump(tp_response *response, const void *data, uint32_t length, int32_t exponent) {
-  uint32_t done = 0;
-  do {
-    tp_response_stream(response, TP_STREAM_DUMP);
-    tp_response_append_u32(response, (uint32_t)exponent);
-    done = append_part(response, data, done, length);
-  } while (done < length);
+  response->stream = 1;
+  begin_message(response);
+  tp_response_bool(response, "more", 1);
 }
 
 void tp_response_end_stream(tp_response *response) {
   send_stream(response);
-  response->header.length = STATUS_BYTES;
+  begin_message(response);
 }
 
-void tp_response_finish(tp_response *response, tp_status status) {
-  if (status != TP_OK) {
-    tp_response_end_stream(response);
-    tp_response_append_text(response, tp_status_text(status));
+void tp_response_finish(tp_response *response, uint32_t group_rc, uint32_t mgmt_rc) {
+  if (response->writer.full != 0 && group_rc == 0 && mgmt_rc == 0) {
+    mgmt_rc = TP_MGMT_SIZE;
   }
-  tp_put_u32(payload_of(response), (uint32_t)status);
-  send_frame(response, 0);
+  if (group_rc != 0 || mgmt_rc != 0) {
+    tp_response_end_stream(response);
+    if (group_rc != 0 && TP_OP_VERSION(response->header.op) > 0) {
+      tp_response_begin_map(response, "err");
+      tp_response_u32(response, "group", response->header.group);
+      tp_response_u32(response, "rc", group_rc);
+      tp_response_end(response);
+    } else {
+      tp_response_u32(response, "rc", mgmt_rc);
+    }
+  }
+  send_message(response);
 }

@@ -7,25 +7,23 @@
 
 #define LABEL_BYTES 4u
 
-tp_status tp_server_learning_rate(const uint8_t *bytes, float *learning_rate) {
-  const uint32_t bits = tp_get_u32(bytes);
-  if (bits >= 0x7F800000u) { /* infinite, not a number, or the sign is set */
-    return TP_ERR_ARGUMENT;
-  }
-  memcpy(learning_rate, &bits, sizeof *learning_rate);
-  return TP_OK;
+tp_status tp_server_learning_rate(const tp_request *request, tp_key key, float *learning_rate) {
+  uint32_t bits;
+  *learning_rate = tp_request_float(request, key, 0.0f);
+  memcpy(&bits, learning_rate, sizeof bits);
+  return bits >= 0x7F800000u ? TP_ERR_ARGUMENT : TP_OK; /* infinite, not a number, or the sign is set */
 }
 
 static float rate_of(const void *schedule, uint32_t update) { return tp_learning_rate(schedule, update); }
 
 /* TP_ERR_ARGUMENT for what tp_schedule.h does not allow. */
-static tp_status get_schedule(const uint8_t *bytes, tp_schedule *schedule) {
-  const uint32_t kind = tp_get_u32(bytes);
-  tp_status status = tp_server_learning_rate(bytes + 4, &schedule->learning_rate);
-  schedule->warmup_steps = tp_get_u32(bytes + 8);
-  schedule->total_steps = tp_get_u32(bytes + 12);
+static tp_status get_schedule(const tp_request *request, tp_schedule *schedule) {
+  const uint32_t kind = tp_request_u32(request, TP_KEY_SCHEDULE, TP_SCHEDULE_CONSTANT);
+  tp_status status = tp_server_learning_rate(request, TP_KEY_RATE, &schedule->learning_rate);
+  schedule->warmup_steps = tp_request_u32(request, TP_KEY_WARMUP_STEPS, 0);
+  schedule->total_steps = tp_request_u32(request, TP_KEY_TOTAL_STEPS, 0);
   if (status == TP_OK) {
-    status = tp_server_learning_rate(bytes + 16, &schedule->final_fraction);
+    status = tp_server_learning_rate(request, TP_KEY_FINAL_FRACTION, &schedule->final_fraction);
   }
   if (status != TP_OK || kind > TP_SCHEDULE_COSINE || schedule->final_fraction > 1.0f ||
       schedule->total_steps > INT32_MAX ||
@@ -40,7 +38,16 @@ static const uint8_t *stored(const tp_model *model, uint32_t index) {
   return (const uint8_t *)model->store(model->self) + (size_t)index * model->sample_bytes;
 }
 
-static int32_t stored_label(void *context, uint32_t index) { return tp_get_s32(stored(context, index)); }
+static int32_t stored_label(void *context, uint32_t index) {
+  const uint8_t *bytes = stored(context, index);
+  uint32_t bits = 0;
+  for (uint32_t i = LABEL_BYTES; i > 0; i--) {
+    bits = bits << 8 | bytes[i - 1u];
+  }
+  int32_t label;
+  memcpy(&label, &bits, sizeof label);
+  return label;
+}
 
 static tp_status load_stored(void *context, uint32_t index, void *input, void *target) {
   const tp_model *model = context;
@@ -56,51 +63,55 @@ static tp_status load_stored(void *context, uint32_t index, void *input, void *t
 static void *stored_latents(void *context, uint32_t index) { return tp_server_latents(context, index); }
 #endif
 
-static void append_score(tp_response *response, const tp_fit_score *score) {
-  tp_response_append_u32(response, score->right);
-  tp_response_append_s64(response, score->loss);
+static void append_score(tp_response *response, const char *key, const tp_fit_score *score) {
+  tp_response_begin_map(response, key);
+  tp_response_u32(response, "right", score->right);
+  tp_response_integer(response, "loss", score->loss);
+  tp_response_end(response);
 }
 
 static void send_progress(void *context, const tp_fit_progress *progress) {
   tp_response *response = &((tp_server *)context)->response;
-  tp_response_stream(response, TP_STREAM_FIT);
-  tp_response_append_u32(response, progress->epoch);
-  tp_response_append_u32(response, progress->ended);
-  tp_response_append_u32(response, progress->steps);
-  tp_response_append_u32(response, progress->total);
-  tp_response_append_s64(response, progress->loss);
-  append_score(response, &progress->score);
+  tp_response_stream(response);
+  tp_response_begin_map(response, "fit");
+  tp_response_u32(response, "epoch", progress->epoch);
+  tp_response_bool(response, "ended", progress->ended != 0);
+  tp_response_u32(response, "steps", progress->steps);
+  tp_response_u32(response, "total", progress->total);
+  tp_response_integer(response, "loss", progress->loss);
+  tp_response_u32(response, "right", progress->score.right);
+  tp_response_integer(response, "judged", progress->score.loss);
+  tp_response_end(response);
   tp_response_end_stream(response);
 }
 
-tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t length) {
-  (void)length;
+tp_status tp_server_fit(tp_server *server, const tp_request *request) {
   const tp_model *model = server->model;
   tp_response *response = &server->response;
   tp_schedule schedule;
   tp_fit_result result;
-  tp_status status = get_schedule(request + 40, &schedule);
+  tp_status status = get_schedule(request, &schedule);
   if (status != TP_OK) {
     return status;
   }
   const tp_fit_config config = {
-      .epochs = tp_get_u32(request + 4),
-      .seed = tp_get_u32(request + 8),
+      .epochs = tp_request_u32(request, TP_KEY_EPOCHS, 0),
+      .seed = tp_request_u32(request, TP_KEY_SEED, 0),
       .learning_rate = rate_of,
       .schedule = &schedule,
-      .held_back = tp_get_u32(request + 12),
-      .held_back_share = tp_get_u32(request + 16),
-      .patience = tp_get_u32(request + 20),
-      .guards = tp_get_u32(request + 24),
-      .max_undone = tp_get_u32(request + 28),
-      .replayed = tp_get_u32(request + 32),
-      .min_gain = tp_get_u32(request + 36),
+      .held_back = tp_request_u32(request, TP_KEY_HELD_BACK, 0),
+      .held_back_share = tp_request_u32(request, TP_KEY_HELD_BACK_SHARE, 0),
+      .patience = tp_request_u32(request, TP_KEY_PATIENCE, 0),
+      .guards = tp_request_u32(request, TP_KEY_GUARDS, 0),
+      .max_undone = tp_request_u32(request, TP_KEY_MAX_UNDONE, 0),
+      .replayed = tp_request_u32(request, TP_KEY_REPLAYED, 0),
+      .min_gain = tp_request_u32(request, TP_KEY_MIN_GAIN, 0),
       .progress = send_progress,
       .context = server,
   };
   const tp_samples samples = {
       .context = (void *)(uintptr_t)model,
-      .count = tp_get_u32(request),
+      .count = tp_request_u32(request, TP_KEY_SAMPLES, 0),
       .label = stored_label,
       .load = load_stored,
 #ifdef TP_LATENTS
@@ -115,12 +126,16 @@ tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t leng
   if (status != TP_OK) {
     return status;
   }
-  const uint32_t numbers[] = {result.learned, result.held_back, result.epochs, result.steps, result.updates,
-                              result.undone,  result.end,       result.kept,   result.epoch};
-  for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-    tp_response_append_u32(response, numbers[i]);
-  }
-  append_score(response, &result.before);
-  append_score(response, &result.after);
+  tp_response_u32(response, "learned", result.learned);
+  tp_response_u32(response, "held_back", result.held_back);
+  tp_response_u32(response, "epochs", result.epochs);
+  tp_response_u32(response, "steps", result.steps);
+  tp_response_u32(response, "updates", result.updates);
+  tp_response_u32(response, "undone", result.undone);
+  tp_response_u32(response, "end", result.end);
+  tp_response_bool(response, "kept", result.kept != 0);
+  tp_response_u32(response, "epoch", result.epoch);
+  append_score(response, "before", &result.before);
+  append_score(response, "after", &result.after);
   return TP_OK;
 }

@@ -95,6 +95,19 @@ def test_of_peft_with_another_scaling_does_the_same(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.tensordot(b, a, (1, 0)) * 4.0, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_of_a_smaller_rank_does_the_same(tmp_path: Path) -> None:
+    """Zeros take the place of the rows that it lacks, and its package beside it has fewer, too."""
+    made = compiled("plain", AdapterConfig(r=2, lora_alpha=4.0, **HEAD))
+    write_adapter(tmp_path / "a", made.model, made.adapter.state, made.adapter.package, {})
+    larger = compiled("plain", AdapterConfig(r=4, lora_alpha=4.0, **HEAD)).model
+    back = read_adapter(tmp_path / "a", larger)
+    assert back.package == made.adapter.package
+    a, b = back.state["stem_lora_A_master"], back.state["stem_lora_B_master"]
+    assert not a[2:].any() and not b[:, 2:].any()
+    np.testing.assert_array_equal(a[:2], made.adapter.state["stem_lora_A_master"])
+    np.testing.assert_array_equal(b[:, :2], made.adapter.state["stem_lora_B_master"] * 2)
+
+
 def test_modules_are_mapped(tmp_path: Path) -> None:
     made = compiled("plain", AdapterConfig(r=2, **HEAD))
     folder = foreign(tmp_path / "a")
@@ -111,7 +124,7 @@ def test_modules_are_mapped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (AdapterConfig(r=4, **HEAD), r"\w+ has rank 2, the project's rank 4"),
+        (AdapterConfig(r=1, **HEAD), r"\w+ has rank 2, the project's rank 1"),
         (
             AdapterConfig(r=2, target_modules=("stem",), **HEAD),
             r"module \w+ has lora_A, lora_B; the project trains nothing",
@@ -146,7 +159,7 @@ def test_other_classes_models_and_changed_files_are_refused(tmp_path: Path) -> N
     with pytest.raises(AdapterError, match=r"adapter\.bin is not made from adapter_model\.safetensors"):
         read_adapter(folder, made.model)
     (folder / "adapter.bin").write_bytes(package[:-1])
-    with pytest.raises(AdapterError, match="its header says"):
+    with pytest.raises(AdapterError, match="is incomplete: it has"):
         read_adapter(folder, made.model)
     with pytest.raises(AdapterError, match="cannot read the adapter"):
         read_adapter(tmp_path / "none", made.model)

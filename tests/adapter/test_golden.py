@@ -122,7 +122,7 @@ def test_patterns_and_rslora_are_written_as_pefts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("lora", AdapterConfig(r=4, modules_to_save=()), "rank 2, the project's rank 4"),
+        ("lora", AdapterConfig(r=1, modules_to_save=()), "rank 2, the project's rank 1"),
         ("lora", AdapterConfig(r=2, modules_to_save=()), "the project trains head, for which the adapter has nothing"),
         ("lora", AdapterConfig(r=2), "the project trains head, for which the adapter has nothing"),
         (

@@ -128,7 +128,8 @@ def test_the_wrong_adapter(project: Callable[[str], Built], plain: Built, data: 
     )
     refused(invoke("run", plain.directory, "--data", data, "--adapter", tmp_path / "absent"), "cannot read the adapter")
     package = tmp_path / "a" / "adapter.bin"
-    package.write_bytes(package.read_bytes()[:-9] + bytes(9))
+    original = package.read_bytes()
+    package.write_bytes(original[:90] + bytes([original[90] ^ 1]) + original[91:])
     refused(invoke("run", plain.directory, "--data", data, "--adapter", tmp_path / "a"), "checksum does not match")
 
 

@@ -78,8 +78,8 @@ int main(void) {
   }
 #ifdef UPPER_ADAPTER_BYTES
   unsigned char *package = malloc(UPPER_PACKAGE_BYTES);
-  if (NAME_export_adapter(&m, package, UPPER_PACKAGE_BYTES - 1) != TP_ERR_SIZE) return 2;
-  CHECK(NAME_export_adapter(&m, package, UPPER_PACKAGE_BYTES));
+  if (NAME_export_adapter(&m, NULL, package, UPPER_PACKAGE_BYTES - 1) != TP_ERR_SIZE) return 2;
+  CHECK(NAME_export_adapter(&m, NULL, package, UPPER_PACKAGE_BYTES));
   memset(training, 0x77, sizeof *training);
   CHECK(NAME_load_adapter(&m, package, UPPER_PACKAGE_BYTES));
   show("restored", training, UPPER_TRAINING_BYTES);
@@ -127,7 +127,7 @@ def compile_library(folder: Path, flags: list[str]) -> list[Path]:
     root = resource_path("firmware")
     sources = [
         *(root / "kernels").glob("*.c"),
-        *(root / "runtime" / f"tp_{part}.c" for part in ("crc", "package", "status")),
+        *(root / "runtime" / f"tp_{part}.c" for part in ("crc", "package", "sha256", "status")),
     ]
     command = [*_FLAGS, *flags, f"-I{root / 'include'}", "-c", *map(str, sources)]
     subprocess.run(command, check=True, timeout=300, cwd=folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from tinypeft.device import Device
 from tinypeft.errors import AdapterError, DeviceError
 from tinypeft.interpreter import run_graph
 from tinypeft.losses import target_argument, target_on_device
+from tinypeft.package.format import Identity
 from tinypeft.state import pack_adapter, pack_tensors, unpack_adapter
 
-HEADER = 52
+HEADER = 80
 
 
 def train(
@@ -78,12 +80,13 @@ def refused(device: Device, package: bytes, kept: bytes, message: str) -> None:
 
 
 def sealed(data: bytes) -> bytes:
-    """With a checksum that matches."""
-    return data + struct.pack("<I", zlib.crc32(data))
+    """With a checksum and a SHA-256 that match."""
+    covered = data + struct.pack("<I", zlib.crc32(data))
+    return covered + hashlib.sha256(covered).digest()
 
 
 def test_every_flipped_bit_is_refused(project: Callable[[str], Built]) -> None:
-    """One bit at a time in every byte: header, payload, checksum; the host refuses what the device refuses."""
+    """One bit at a time in every byte: header, payload, checksums; the host refuses what the device refuses."""
     built = project("plain")
     with built.twin() as device:
         device.reset_adapter(1)
@@ -95,7 +98,7 @@ def test_every_flipped_bit_is_refused(project: Callable[[str], Built]) -> None:
             for bit in range(8) if position < HEADER else (position % 8,):
                 damaged = bytearray(package)
                 damaged[position] ^= 1 << bit
-                refused(device, bytes(damaged), kept, "status -[2-5]")
+                refused(device, bytes(damaged), kept, "status -")
                 with pytest.raises(AdapterError):
                     unpack_adapter(built.model, bytes(damaged))
         device.load_adapter(package)
@@ -107,34 +110,48 @@ def test_the_reason_is_given(project: Callable[[str], Built]) -> None:
     with built.twin() as device:
         device.reset_adapter(1)
         kept, package = device.read("adapter"), device.export_adapter()
-        head, payload = package[:HEADER], package[HEADER:-4]
-        fingerprint = bytes([head[12] ^ 1]) + head[13:44]
-        refused(
-            device, sealed(head[:12] + fingerprint + head[44:] + payload), kept, r"another base model \(status -5\)"
-        )
-        layout = struct.pack("<I", struct.unpack("<I", head[44:48])[0] ^ 1)
-        refused(device, sealed(head[:44] + layout + head[48:] + payload), kept, r"wrong size \(status -2\)")
+        head, payload = package[:HEADER], package[HEADER:-36]
+
+        def changed(offset: int, data: bytes) -> bytes:
+            return sealed(head[:offset] + data + head[offset + len(data) :] + payload)
+
+        refused(device, changed(12, bytes([head[12] ^ 1])), kept, r"another base model \(status -5\)")
+        refused(device, changed(44, bytes([head[44] ^ 1])), kept, r"other layers or another kind \(status -8\)")
+        refused(device, changed(72, b"\x40"), kept, r"other layers or another kind \(status -8\)")
+        refused(device, changed(74, b"\x05"), kept, r"rank is above this firmware's \(status -9\)")
         longer = head[:8] + struct.pack("<I", len(payload) + 4) + head[12:] + payload + bytes(4)
         refused(device, sealed(longer), kept, r"wrong size \(status -2\)")
-        refused(device, sealed(head[:4] + b"\x02\x00" + head[6:] + payload), kept, r"format version \(status -4\)")
+        refused(device, changed(4, b"\x03"), kept, r"format version \(status -4\)")
+        refused(device, changed(48, b"A"), kept, r"not an adapter id.* \(status -19\)")
         refused(device, b"TPAX" + package[4:], kept, r"status -4")
-        refused(device, package[:-1], kept, r"status -2")
-        refused(device, package[:-1] + bytes([package[-1] ^ 1]), kept, r"checksum does not match \(status -3\)")
-        for length in (0, 1, 55):
-            refused(device, package[:length], kept, "status -4")
+        refused(device, package[:-1], kept, r"incomplete \(status -13\)")
+        refused(device, package[:-33] + bytes([package[-33] ^ 1]) + package[-32:], kept, r"checksum .* \(status -3\)")
+        refused(device, package[:-1] + bytes([package[-1] ^ 1]), kept, r"SHA-256 .* does not match \(status -10\)")
+        for length in (0, 1, 79):
+            refused(device, package[:length], kept, "status -13")
         refused(device, package + bytes(built.model.arena.arena_bytes), kept, "status -2")
         device.load_adapter(package)
+        assert device.read("adapter") == kept
 
 
-def test_an_adapter_of_another_rank_or_model_is_refused(project: Callable[[str], Built]) -> None:
-    plain, others = project("plain"), ("batches", "no_saved_module", "conv_mean")
+def test_who_an_adapter_is_does_not_matter_to_its_weights(project: Callable[[str], Built]) -> None:
+    built = project("plain")
+    state = built.model.fresh_state(4)
+    with built.twin() as device:
+        device.load_adapter(pack_adapter(built.model, state, Identity("door-bell_2.0", 4_000_000_000, 17)))
+        assert device.read("adapter") == pack_tensors(built.model.adapter_weights, state)
+        assert device.export_adapter() == pack_adapter(built.model, state)
+
+
+def test_an_adapter_of_another_kind_or_model_is_refused(project: Callable[[str], Built]) -> None:
+    plain, others = project("plain"), ("ia3", "no_saved_module", "conv_mean")
     with plain.twin() as device:
         kept = device.read("adapter")
         for name in others:
             other = project(name)
             package = pack_adapter(other.model, other.model.fresh_state(0))
-            refused(device, package, kept, "status -5" if name == "conv_mean" else "status -2")
+            refused(device, package, kept, "status -5" if name == "conv_mean" else "status -8")
             with pytest.raises(
-                AdapterError, match="belongs to base model" if name == "conv_mean" else "other layers or another rank"
+                AdapterError, match="belongs to base model" if name == "conv_mean" else "other layers or another kind"
             ):
                 unpack_adapter(plain.model, package)

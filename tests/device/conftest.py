@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import pytest
 
 from tinypeft.device import Device
@@ -19,9 +20,14 @@ WARNINGS = "-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror".spl
 RUNTIME = resource_path("firmware", "runtime")
 SOURCES = (
     "host_twin.c",
+    "tp_cbor.c",
     "tp_crc.c",
     "tp_fit.c",
     "tp_frame.c",
+    "tp_group_model.c",
+    "tp_group_os.c",
+    "tp_groups.c",
+    "tp_request.c",
     "tp_response.c",
     "tp_schedule.c",
     "tp_server.c",
@@ -97,7 +103,7 @@ class Wire:
     """The server's byte stream, without the client's care."""
 
     def __init__(self, device: Device):
-        self.transport = device._link.transport
+        self.transport = device.transport
 
     def exchange(self, data: bytes) -> list[Message]:
         self.transport.send(data)
@@ -106,9 +112,14 @@ class Wire:
         except DeviceError:  # the twin did not answer
             return []
 
-    def request(self, op: int, command: int, payload: bytes = b"", **fields: int) -> Message:
-        """The final response to one request."""
-        return self.exchange(encode(Message(op, command, 1, payload, **fields)))[-1]
+    def request(self, op: int, command: int, payload: bytes | dict[str, Any] = b"", **fields: int) -> Message:
+        """The final response to one request; its payload as it is, or as a map."""
+        body = payload if isinstance(payload, bytes) else cbor2.dumps(payload)
+        return self.exchange(encode(Message(op, command, 1, body, **fields)))[-1]
+
+    def ask(self, op: int, command: int, payload: bytes | dict[str, Any] = b"", **fields: int) -> Any:
+        """Its map."""
+        return cbor2.loads(self.request(op, command, payload, **fields).payload)
 
 
 @pytest.fixture

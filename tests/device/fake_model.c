@@ -1,34 +1,71 @@
 /* A model without layers that exercises every command. Built with
  *   FAKE_INFERENCE_ONLY  no adapter, no training, no tracing
  *   FAKE_BROKEN_START    tp_device_init() fails
- *   TP_LATENTS           the first bytes of the input are what it keeps of a sample */
+ *   TP_LATENTS           the first bytes of the input are what it keeps of a sample
+ *   TP_STORE             several adapters, in packages of ranks 1 and 2
+ *   FAKE_GAPS            memory between its buffers, for fake_gaps() */
 #include <string.h>
 
+#ifdef TP_STORE
+#include "tinypeft/tp_adapters.h"
+#endif
 #include "tinypeft/tp_crc.h"
 #include "tinypeft/tp_device.h"
 #include "tinypeft/tp_fit.h"
 #include "tinypeft/tp_server_fit.h"
 
-enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5, CLASSES = 3, SAMPLES = 20, SAMPLE = 4 + 8 + 16, LATENT = 6 };
+enum { OUTPUTS = 100, WIDE = 600, DUMPED = 3, EMPTY = 5 };
+enum { CLASSES = 3, SAMPLES = 20, SAMPLE = 4 + 8 + 16, LATENT = 6, ADAPTER = 6 };
+
+#define ADAPTER_BYTES (ADAPTER * sizeof(int32_t))
+
+#ifdef FAKE_GAPS
+#define GAP_BYTES 32
+#define GAP(name) _Alignas(8) uint8_t name[GAP_BYTES];
+#else
+#define GAP(name)
+#endif
 
 typedef struct {
-  int8_t input[16];
+  GAP(below)
+  _Alignas(8) int8_t input[16];
+  GAP(behind_input)
   int8_t output[4];
+  GAP(behind_output)
   int32_t logits[3];
-  int32_t adapter[6];
+  GAP(behind_logits)
   float training[10];
+  GAP(behind_training)
   int32_t target[2];
+  GAP(behind_target)
   _Alignas(4) uint8_t store[SAMPLES * SAMPLE];
-  _Alignas(4) uint8_t fit_memory[TP_FIT_MEMORY_BYTES(24u, 40u, CLASSES, SAMPLES)];
+  GAP(behind_store)
+  _Alignas(4) uint8_t fit_memory[TP_FIT_MEMORY_BYTES(ADAPTER_BYTES, 40u, CLASSES, SAMPLES)];
+  GAP(behind_fit_memory)
   uint8_t latents[SAMPLES * LATENT];
+  GAP(behind_latents)
+  int32_t *adapter; /* that serves */
   uint32_t guard_low;
+  GAP(before_arena)
   uint8_t arena[2048];
+  GAP(behind_arena)
   uint32_t guard_high;
   tp_trace_function trace;
   void *trace_context;
 } fake_model;
 
+#ifdef FAKE_GAPS
+/* Calls a function with each gap, so that a sanitizer may be told. */
+void fake_gaps(void (*each)(const volatile void *gap, size_t bytes));
+#endif
+
 static fake_model fake;
+#ifdef TP_STORE
+static int32_t residents[TP_RESIDENT][ADAPTER];
+static const int32_t base[ADAPTER];
+#else
+static int32_t residents[1][ADAPTER];
+#endif
 
 static void *input(void *self) { return ((fake_model *)self)->input; }
 static void *output(void *self) { return ((fake_model *)self)->output; }
@@ -45,11 +82,14 @@ static int guards_intact(void *self) {
 
 /* Outputs 0 to OUTPUTS - 1: int32 index, but DUMPED is wide bfp16 and EMPTY has no bytes. */
 static void trace_all(fake_model *model) {
-  for (int32_t i = 0; i < OUTPUTS && model->trace != NULL; i++) {
-    int16_t wide[WIDE];
-    for (int32_t j = 0; j < WIDE; j++) {
-      wide[j] = (int16_t)(j * 7 - 2000);
-    }
+  if (model->trace == NULL) {
+    return;
+  }
+  int16_t wide[WIDE];
+  for (int32_t j = 0; j < WIDE; j++) {
+    wide[j] = (int16_t)(j * 7 - 2000);
+  }
+  for (int32_t i = 0; i < OUTPUTS; i++) {
     if (i == DUMPED) {
       model->trace(model->trace_context, (uint32_t)i, wide, sizeof wide, -7);
     } else if (i == EMPTY) {
@@ -113,7 +153,9 @@ static void *latents(void *self) { return ((fake_model *)self)->latents; }
 static tp_status encode(void *self, uint8_t *encoded) {
   fake_model *model = self;
   memcpy(encoded, model->input, LATENT);
+#ifndef TP_STORE /* where it may be the constant of the base model */
   model->adapter[4]++;
+#endif
   trace_all(model);
   return model->input[2] == 99 ? TP_ERR_FORMAT : TP_OK;
 }
@@ -160,37 +202,87 @@ static tp_status requantize(void *self) {
 
 static tp_status reset_adapter(void *self, uint32_t seed) {
   fake_model *model = self;
-  memset(model->adapter, 0, sizeof model->adapter);
+  memset(model->adapter, 0, ADAPTER_BYTES);
   model->adapter[5] = (int32_t)(seed & 0x7FFFFFFFu);
   trace_all(model);
   return TP_OK;
 }
 
-static tp_status export_adapter(void *self, uint8_t *package, uint32_t capacity) {
+#ifdef TP_STORE
+static const uint8_t fingerprint[32] = {1, 2, 3};
+static const tp_package_tensor tensors[] = {{1, 1, 8, 0, 0}, {1, 2, 4, 1, 0}, {4, 2, 1, 1, 0}};
+static const tp_package_info package_info = {
+    .fingerprint = fingerprint,
+    .layout = 0x1A40u,
+    .payload_bytes = ADAPTER_BYTES,
+    .method = TP_METHOD_LORA,
+    .rank = 2,
+    .tensors = tensors,
+    .tensor_count = sizeof tensors / sizeof tensors[0],
+};
+
+static void *resident(void *self, uint32_t index) {
+  (void)self;
+  return residents[index];
+}
+
+static int base_serves(const fake_model *model) { return model->adapter == base; }
+
+static void use_adapter(void *self, void *memory) {
+  fake_model *model = self;
+  model->adapter = memory != NULL ? memory : (int32_t *)(uintptr_t)base;
+}
+
+static void replaced_adapter(void *self, const void *memory) { (void)self, (void)memory; }
+
+static tp_status prepare_training(void *self) { return base_serves(self) ? TP_ERR_STATE : TP_OK; }
+
+static tp_status export_adapter(void *self, const tp_package_identity *identity, uint8_t *package, uint32_t capacity) {
   const fake_model *model = self;
-  if (capacity < sizeof model->adapter + 4u) {
+  return tp_package_write(&package_info, identity, model->adapter, package, capacity);
+}
+
+static tp_status load_adapter(void *self, const uint8_t *package, uint32_t bytes) {
+  const fake_model *model = self;
+  void *const source = (void *)(uintptr_t)package;
+  tp_package_header header;
+  if (base_serves(model)) {
+    return TP_ERR_STATE;
+  }
+  const tp_status status = tp_package_verify(&package_info, tp_package_read_memory, source, bytes, NULL, &header);
+  return status != TP_OK ? status
+                         : tp_package_load(&package_info, tp_package_read_memory, source, &header, model->adapter);
+}
+#else
+static tp_status export_adapter(void *self, const tp_package_identity *identity, uint8_t *package, uint32_t capacity) {
+  (void)identity;
+  const fake_model *model = self;
+  if (capacity < ADAPTER_BYTES + 4u) {
     return TP_ERR_SIZE;
   }
-  const uint32_t crc = tp_crc32(0, model->adapter, sizeof model->adapter);
-  memcpy(package, model->adapter, sizeof model->adapter);
-  memcpy(package + sizeof model->adapter, &crc, sizeof crc);
+  const uint32_t crc = tp_crc32(0, model->adapter, ADAPTER_BYTES);
+  memcpy(package, model->adapter, ADAPTER_BYTES);
+  memcpy(package + ADAPTER_BYTES, &crc, sizeof crc);
   return TP_OK;
 }
 
 static tp_status load_adapter(void *self, const uint8_t *package, uint32_t bytes) {
   fake_model *model = self;
   uint32_t crc;
-  if (bytes != sizeof model->adapter + 4u) {
+  if (bytes != ADAPTER_BYTES + 4u) {
     return TP_ERR_SIZE;
   }
-  memcpy(&crc, package + sizeof model->adapter, sizeof crc);
-  if (crc != tp_crc32(0, package, sizeof model->adapter)) {
+  memcpy(&crc, package + ADAPTER_BYTES, sizeof crc);
+  if (crc != tp_crc32(0, package, ADAPTER_BYTES)) {
     return TP_ERR_CHECKSUM;
   }
-  memcpy(model->adapter, package, sizeof model->adapter);
+  memcpy(model->adapter, package, ADAPTER_BYTES);
   return TP_OK;
 }
 #endif
+#endif
+
+const tp_security tp_device_security = {0};
 
 const tp_model tp_device_model = {
     .name = "fake",
@@ -210,9 +302,18 @@ const tp_model tp_device_model = {
     .guards_intact = guards_intact,
 #ifndef FAKE_INFERENCE_ONLY
     .logits_bytes = sizeof fake.logits,
-    .adapter_bytes = sizeof fake.adapter,
+    .adapter_bytes = ADAPTER_BYTES,
     .training_bytes = sizeof fake.training,
-    .package_bytes = sizeof fake.adapter + 4,
+#ifdef TP_STORE
+    .package_bytes = ADAPTER_BYTES + TP_PACKAGE_OVERHEAD_BYTES,
+    .package_info = &package_info,
+    .resident = resident,
+    .use_adapter = use_adapter,
+    .replaced_adapter = replaced_adapter,
+    .prepare_training = prepare_training,
+#else
+    .package_bytes = ADAPTER_BYTES + 4,
+#endif
     .target_bytes = sizeof fake.target,
     .classes = CLASSES,
     .batch_size = 1,
@@ -242,6 +343,8 @@ const tp_model tp_device_model = {
 
 tp_status tp_device_init(void) {
   memset(&fake, 0, sizeof fake);
+  memset(residents, 0, sizeof residents);
+  fake.adapter = residents[0];
   fake.guard_low = 0xDEADBEEFu;
   fake.guard_high = 0xDEADBEEFu;
 #ifdef FAKE_BROKEN_START
@@ -250,3 +353,16 @@ tp_status tp_device_init(void) {
   return TP_OK;
 #endif
 }
+
+#ifdef FAKE_GAPS
+void fake_gaps(void (*each)(const volatile void *gap, size_t bytes)) {
+  uint8_t *const gaps[] = {
+      fake.below,         fake.behind_input, fake.behind_output,     fake.behind_logits,  fake.behind_training,
+      fake.behind_target, fake.behind_store, fake.behind_fit_memory, fake.behind_latents, fake.before_arena,
+      fake.behind_arena,
+  };
+  for (size_t i = 0; i < sizeof gaps / sizeof gaps[0]; i++) {
+    each(gaps[i], GAP_BYTES);
+  }
+}
+#endif

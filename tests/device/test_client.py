@@ -3,11 +3,12 @@
 import math
 import struct
 
+import cbor2
 import numpy as np
 import pytest
 
 from tinypeft.device import Device, Dump, Run, Stats, TraceRecord, trace_crc32
-from tinypeft.device.framing import FLAG_MORE, READ_RESPONSE, Decoder, Message, encode
+from tinypeft.device.framing import READ_RESPONSE, Decoder, Message, encode
 from tinypeft.errors import DeviceError
 
 DUMPED, EMPTY = 3, 5
@@ -23,7 +24,7 @@ def expected_trace() -> list[TraceRecord]:
 
 def test_info(device):
     info = device.info()
-    assert (info.name, info.protocol, info.max_payload) == ("fake", 3, 512)
+    assert (info.name, info.protocol, info.max_payload) == ("fake", 4, 512)
     assert info.fingerprint == bytes([1, 2, 3]) + bytes(29)
     sizes = (info.input_bytes, info.output_bytes, info.logits_bytes, info.adapter_bytes)
     assert sizes == (16, 4, 12, 24)
@@ -43,7 +44,6 @@ def test_objects_larger_than_a_payload(device):
     device.write("staging", b"middle", 1000)
     assert device.read("staging", 998, 10) == data[998:1000] + b"middle" + data[1006:1008]
     assert device.read("staging", 5, 0) == b""
-    device.READ_CHUNK = 700
     assert device.read("staging", 1) == (data[:1000] + b"middle" + data[1006:])[1:]
 
 
@@ -187,9 +187,16 @@ class Script:
         return received
 
 
-def info_response(request: Message, protocol: int = 3) -> bytes:
-    payload = struct.pack("<i13I", 0, protocol, 512, 1, 1, 0, 0, 0, 0, 64, 0, 0, 0, 0) + bytes(32) + b"scripted"
-    return encode(Message(READ_RESPONSE, 0, request.sequence, payload))
+def answer_to(request: Message, fields: object) -> bytes:
+    """The final answer to a request."""
+    return encode(Message(request.op + 1, request.command, request.sequence, cbor2.dumps(fields)))
+
+
+def info_response(request: Message, **changes: object) -> bytes:
+    names = ("input", "output", "logits", "adapter", "training", "package", "arena", "target")
+    fields = {"protocol": 4, "payload": 512, "classes": 0, "samples": 0, "sample": 0, **dict.fromkeys(names, 0)}
+    fields |= {"name": "scripted", "fingerprint": bytes(32), **changes}
+    return answer_to(request, {key: value for key, value in fields.items() if value is not None})
 
 
 def test_a_silent_device_is_reported_with_its_last_output():
@@ -214,34 +221,39 @@ def test_late_answers_and_echoes_are_skipped():
     def answer(request: Message) -> bytes:
         late = Message(READ_RESPONSE, 10, (request.sequence - 1) % 256, b"late")
         other = Message(READ_RESPONSE, 9, request.sequence, b"other command")
-        return b"text" + encode(request) + encode(late) + encode(other) + info_response(request)
+        group = Message(READ_RESPONSE, request.command, request.sequence, b"other group", group=0)
+        return b"text" + encode(request) + encode(late) + encode(other) + encode(group) + info_response(request)
 
     assert Device(Script(answer)).info().name == "scripted"
 
 
 def test_sequence_numbers_wrap():
-    device = Device(Script(lambda request: encode(Message(READ_RESPONSE, 10, request.sequence, bytes(16)))))
+    device = Device(Script(lambda request: answer_to(request, {"stack": 1, "stack_used": 0, "guards": False})))
     for _ in range(300):
-        assert device.stats() == Stats(0, 0, False)
+        assert device.stats() == Stats(1, 0, False)
+
+
+def raw(payload: bytes):
+    return lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, payload))
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda request: info_response(request, protocol=2), "the firmware speaks protocol 2, this tinypeft 3"),
-        (
-            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\0\0\0\0\3\0\0\0")),
-            "an answer of 0 bytes",
-        ),
-        (lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"")), "protocol 0"),
-        (
-            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\2\0\0\0abcde", FLAG_MORE)),
-            "stream frame of unknown kind 2, 5 bytes",
-        ),
-        (
-            lambda request: encode(Message(READ_RESPONSE, 0, request.sequence, b"\xfb\xff\xff\xffno")),
-            r"says: no \(status -5\)",
-        ),
+        (lambda request: info_response(request, protocol=3), "the firmware speaks protocol 3, this tinypeft 4"),
+        (lambda request: info_response(request, arena=None), r"INFO\(\): an answer without 'arena', it has protocol, "),
+        (lambda request: info_response(request, name=b"x"), "an answer without 'name'"),
+        (lambda request: info_response(request, samples=True), "an answer without 'samples'"),
+        (lambda request: answer_to(request, {}), "protocol None"),
+        (lambda request: answer_to(request, [1]), "an answer of 2 bytes that is no map"),
+        (raw(b""), "an answer of 0 bytes that is no CBOR"),
+        (raw(b"\xbf\x61"), "an answer of 2 bytes that is no CBOR"),
+        (lambda request: answer_to(request, {"more": True, "odd": b"ab"}), "with the unknown keys more, odd"),
+        (lambda request: answer_to(request, {"more": True, "trace": b"ab"}), "with the unknown keys more, trace"),
+        (lambda request: answer_to(request, {"err": {"group": 64, "rc": 5}}), r"another base model \(status -5\)"),
+        (lambda request: answer_to(request, {"err": {"group": 64, "rc": 99}}), r"unknown status \(status -99\)"),
+        (lambda request: answer_to(request, {"err": {"group": 8, "rc": 5}}), "error 5 of group 8"),
+        (lambda request: answer_to(request, {"rc": 3}), r"malformed or incomplete \(SMP error 3\)"),
     ],
 )
 def test_wrong_answers(answer, message):
@@ -249,9 +261,10 @@ def test_wrong_answers(answer, message):
         Device(Script(answer)).info()
 
 
-def test_a_short_read_is_reported():
+@pytest.mark.parametrize("data", [b"", bytes(8)])
+def test_a_read_of_a_wrong_length_is_reported(data):
     def answer(request: Message) -> bytes:
-        return encode(Message(READ_RESPONSE, request.command, request.sequence, bytes(4)))
+        return answer_to(request, {"off": 0, "data": data})
 
-    with pytest.raises(DeviceError, match=r"READ\(input, offset=0, length=7\) gave 0 bytes"):
+    with pytest.raises(DeviceError, match=rf"READ\(input, offset=0, length=7\) gave {len(data)} bytes"):
         Device(Script(answer)).read("input", 0, 7)

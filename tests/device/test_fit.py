@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import cbor2
 import pytest
 
 from tinypeft.device.fit import DO_NO_HARM, UNDO, End, FitProgress, FitRequest, FitResult, Score
@@ -21,7 +22,7 @@ TARGET = struct.pack("<2i", 0, 1 << 16)
 def test_every_rule_in_c(compile_c, compiler, tmp_path):
     """fit_program.c: each guard rail with it and without, early stopping, errors, and what is left after each."""
     here, program = Path(__file__).parent, tmp_path / "program"
-    names = ("fit", "crc", "status", "server_fit", "schedule", "response", "frame")  # the fake refers to the server
+    names = "fit crc status server_fit schedule request response cbor frame".split()  # the fake refers to the server
     runtime = [resource_path("firmware", "runtime", f"tp_{name}.c") for name in names]
     runtime.append(resource_path("firmware", "kernels", "tp_arithmetic.c"))
     flags = [*SANITIZERS, "-fno-sanitize=float-divide-by-zero"] if compiler == "gcc" else ["-O2"]
@@ -143,9 +144,8 @@ def test_a_label_that_is_none(device):
 
 
 def test_firmware_that_only_infers(inference_wire):
-    for command, payload in ((Command.FIT, bytes(60)), (Command.EVALUATE, bytes(8) + b"\xff" * 4)):
-        answer = inference_wire.request(WRITE, command, payload)
-        assert struct.unpack("<i", answer.payload[:4]) == (-7,), command
+    for command, fields in ((Command.FIT, {"samples": 1, "epochs": 1, "rate": 0.5}), (Command.EVALUATE, {})):
+        assert inference_wire.ask(WRITE, command, fields) == {"err": {"group": 64, "rc": 7}}, command
 
 
 def test_a_device_without_a_store_is_named(device):
@@ -156,16 +156,16 @@ def test_a_device_without_a_store_is_named(device):
         assert "--samples N" in caught.value.hint
 
 
-def test_a_short_result_is_reported(device):
+def test_a_result_that_lacks_something_is_reported(device):
     transport = device._link.transport
     send = transport.send
 
     def cut(data: bytes) -> None:
         send(data)
-        if data != encode(Message(0, 0, 0)):
-            transport._received = encode(Message(WRITE + 1, Command.FIT, device._link._sequence, bytes(8)))
+        answer = Message(WRITE + 1, Command.FIT, device._link._sequence, cbor2.dumps({"learned": 1, "epochs": 1}))
+        transport._received = encode(answer)
 
     device.info()
     transport.send = cut
-    with pytest.raises(DeviceError, match="FIT: an answer of 4 bytes, not 60"):
+    with pytest.raises(DeviceError, match="FIT: an answer without held_back, steps"):
         device.fit(request())

@@ -6,10 +6,11 @@ import random
 import struct
 import time
 
+import cbor2
 import pytest
 
 from tinypeft.device import Device
-from tinypeft.device.framing import FLAG_MORE, READ_RESPONSE, WRITE_RESPONSE, Decoder, Message, encode
+from tinypeft.device.framing import Decoder, Message, encode
 from tinypeft.device.link import Link, Lost
 from tinypeft.device.protocol import Command
 from tinypeft.emulators import EMULATORS
@@ -80,7 +81,8 @@ def test_what_may_run_twice_is_asked_for_until_it_is_answered(twin_project, make
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_a_training_step_runs_once_or_is_reported(twin_project, make_board, seed):
+def test_a_training_step_runs_once_or_is_reported(twin_project, make_board, monkeypatch, seed):
+    monkeypatch.setattr(Link, "ATTEMPTS", 30)  # of INFO, whose answer is long
     with EMULATORS["host"].open(twin_project(), make_board()) as exact:
         disturbed = Device(Noise(exact._link.transport, seed, period=700), timeout=5.0, lossy=True)
         done, failed = 0, 0
@@ -117,12 +119,13 @@ class Script:
         return received
 
 
-def final(request: Message, payload: bytes = bytes(4), flags: int = 0) -> bytes:
-    op = READ_RESPONSE if request.op == 0 else WRITE_RESPONSE
-    return encode(Message(op, request.command, request.sequence, payload, flags))
+def final(request: Message, fields: dict[str, object] | None = None) -> bytes:
+    return encode(Message(request.op + 1, request.command, request.sequence, cbor2.dumps(fields or {})))
 
 
-INFO = struct.pack("<i13I", 0, 3, 512, 0, 0, 0, 0, 8, 0, 64, 0, 0, 0, 0) + bytes(32) + b"scripted"
+INFO = {"protocol": 4, "payload": 512, "classes": 0, "samples": 0, "sample": 0, "name": "scripted"}
+INFO |= {"input": 0, "output": 0, "logits": 0, "adapter": 8, "training": 0, "package": 64, "arena": 64, "target": 0}
+INFO |= {"fingerprint": bytes(32)}
 
 
 def commands(script: Script) -> list[Command]:
@@ -137,7 +140,7 @@ def test_a_long_computation_is_waited_for():
         waiting.append(request)
         if len(waiting) < 4:
             return b""
-        return b"".join(final(r, INFO if r.command == Command.INFO else bytes(8)) for r in waiting)
+        return b"".join(final(r, INFO if r.command == Command.INFO else {"sane": True}) for r in waiting)
 
     script = Script(answer)
     device = Device(script, timeout=5.0, lossy=True)
@@ -164,14 +167,14 @@ def test_a_device_that_computes_for_too_long_is_given_up():
 
 
 def test_a_damaged_trace_of_a_training_step_is_not_taken_for_all_of_it():
-    record = struct.pack("<4I", 2, 0, 4, 0)
+    record = {"more": True, "trace": struct.pack("<3I", 0, 4, 0)}
 
     def answer(request: Message) -> bytes:
         if request.command == Command.INFO:
             return final(request, INFO)
-        damaged = bytearray(final(request, record, FLAG_MORE))
+        damaged = bytearray(final(request, record))
         damaged[12] ^= 1
-        return bytes(damaged) + final(request, bytes(12))
+        return bytes(damaged) + final(request, {"loss": 0.0, "sane": True})
 
     device = Device(Script(answer), timeout=1.0, lossy=True)
     assert device.train_step(None, 0, 0.1).loss == 0.0  # the final response is whole, and nothing else was asked for
@@ -179,11 +182,11 @@ def test_a_damaged_trace_of_a_training_step_is_not_taken_for_all_of_it():
         device.train_step(None, 0, 0.1, trace=True)
 
 
-def test_an_answer_behind_a_broken_length_is_found():
-    """A false frame that promises 4 KB does not swallow what follows."""
+def test_an_answer_behind_half_an_answer_is_found():
+    """A packet that promises 4 KB does not swallow what follows."""
 
     def answer(request: Message) -> bytes:
-        return b"\x06\x09\x10\x00" + final(request, struct.pack("<i3I", 0, 4096, 100, 1))
+        return b"\x06\x09EAAA\n\x04\x14AAAA\n" + final(request, {"stack": 4096, "stack_used": 100, "guards": True})
 
     device = Device(Script(answer), timeout=1.0, lossy=True)
     assert device.stats().stack_bytes == 4096

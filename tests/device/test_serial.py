@@ -12,6 +12,7 @@ import threading
 import time
 import tty
 
+import cbor2
 import pytest
 import serial
 from click.testing import CliRunner
@@ -80,9 +81,10 @@ def test_parity_training_and_running(project, tmp_path, name):
 
 LEFT_OVER = {
     "half a request": encode(Message(WRITE, Command.WRITE, 1, bytes(400)))[:200],
-    "a false length": b"\x06\x09\x02\x00",
+    "a false length": b"\x06\x09AgA\n\x04\x14",
+    "half a start": b"\x06",
     "text": b"AT\r\n~~~~",
-    "a training step": encode(Message(WRITE, Command.TRAIN_STEP, 1, bytes(8) + bytes(4) + b"\xff" * 4)),
+    "a training step": encode(Message(WRITE, Command.TRAIN_STEP, 1, cbor2.dumps({"rate": 0.0}))),
     "nothing": b"",
 }
 
@@ -272,7 +274,7 @@ def test_addresses(tmp_path):
     ("on", "message"),
     [
         ("serail:/dev/x", "did you mean serial?"),
-        ("host:1", "host takes no address"),
+        ("qemu:1", "qemu takes no address"),
         ("serial:/dev/x:1", "asks for 1 baud"),
     ],
 )

@@ -12,7 +12,7 @@ from emulation import invoke, need
 from projects import save_model
 from small_models import load, samples
 
-from tinypeft.boards import board_names, describe_twin, load_board
+from tinypeft.boards import board_names, board_on, describe_twin, load_board
 from tinypeft.cli import main
 from tinypeft.emulators import EMULATORS
 
@@ -52,7 +52,7 @@ def test_every_board(tmp_path: Path, board: str) -> None:
     steps = ["--data", data, "--limit", 5, "--train-steps", 10, "--lr", "0.05"]
     report = invoke("test", project, "--on", "qemu", *steps)
     assert report["parity"] is True and report["steps_compared"] == 10 and report["first_divergence"] is None
-    assert report["ran_on"] == (load_board(board).twin or board)
+    assert report["ran_on"] == board_on(load_board(board), "qemu").name
     assert (project / "build" / "firmware.elf").is_file()
 
 
@@ -71,7 +71,7 @@ def test_every_core(tmp_path: Path, board: str, case: str) -> None:
     trained, twin = invoke("train", project, "--on", "qemu", *training), invoke("train", project, *training)
     assert trained["adapter_sha256"] == twin["adapter_sha256"] and trained["loss_per_epoch"] == twin["loss_per_epoch"]
     assert trained["guards_intact"] is True and 0 < trained["stack_high_water"] <= 4096 - MARGIN
-    assert trained["ran_on"] == (load_board(board).twin or board) and twin["ran_on"] == "host"
+    assert trained["ran_on"] == board_on(load_board(board), "qemu").name and twin["ran_on"] == "host"
 
 
 def test_a_twin_is_announced(tmp_path: Path) -> None:

@@ -148,6 +148,30 @@ def lora_int4_case(rng: np.random.Generator, name: str, kind: str) -> dict[str, 
     return cases
 
 
+def lora_merge_case(rng: np.random.Generator, name: str) -> Case:
+    """LORA_MERGE: shifts of all that quantisers give, and beyond: now and then all is clamped, or nothing is left."""
+    rank, channels, fan_in, reach = (int(rng.integers(1, most)) for most in (7, 9, 30, 120))
+    shifts = rng.integers(-24, 25, channels) if rng.random() < 0.5 else rng.integers(2, 9, channels)
+    every: dict[str, tuple[Tensor, Value]] = {
+        "filter": (tensor("f", (channels, fan_in), "int8"), random_int8(rng, (channels, fan_in))),
+        "lora_A": (tensor("a", (rank, fan_in), "int8"), random_int8(rng, (rank, fan_in))),
+        "hidden_shift": (tensor("h", (1,), "int8"), rng.integers(-2, reach, 1).astype(np.int8)),
+        "lora_B": (tensor("b", (channels, rank), "int8"), random_int8(rng, (channels, rank))),
+        "lora_shift": (tensor("s", (channels,), "int8"), shifts.astype(np.int8)),
+    }
+    outputs = {"merged_filter": tensor(f"{name}_filter", (channels, fan_in), "int8")}
+    attributes: dict[str, Any] = {"zero_point": int(rng.integers(-128, 128))}
+    bias = rng.integers(-(1 << 30), 1 << 30, channels).astype(np.int32)
+    if direct := rng.random() < 0.6:
+        outputs["merged_bias"] = tensor(f"{name}_bias", (channels,), "int32")
+    if direct and rng.random() < 0.5:
+        every["bias"] = tensor("bias", (channels,), "int32"), bias
+    elif direct:
+        attributes["bias"] = bias
+    inputs, values = ({n: pair[i] for n, pair in every.items()} for i in (0, 1))
+    return Operation(OPS["LORA_MERGE"], name, inputs, outputs, attributes), values
+
+
 def lora_backward(rng: np.random.Generator, name: str) -> Case:
     """LORA_BACKWARD_HIDDEN; now and then wide, so that mantissas are narrowed."""
     rank, positions = int(rng.integers(1, 7)), int(rng.integers(1, 12))

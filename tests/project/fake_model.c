@@ -62,7 +62,8 @@ static tp_status requantize(void *self) {
   return TP_OK;
 }
 
-static tp_status export_adapter(void *self, uint8_t *package, uint32_t capacity) {
+static tp_status export_adapter(void *self, const tp_package_identity *identity, uint8_t *package, uint32_t capacity) {
+  (void)identity;
   const fake_model *fake = self;
   if (capacity < sizeof fake->adapter) {
     return TP_ERR_SIZE;
@@ -90,6 +91,8 @@ static void set_trace(void *self, tp_trace_function function, void *context) {
   (void)function;
   (void)context;
 }
+
+const tp_security tp_device_security = {0};
 
 const tp_model tp_device_model = {
     .name = "fake",

@@ -108,14 +108,16 @@ def test_baud_rate_is_within_a_percent(name):
 def test_twin_runs_the_same_instructions_in_the_same_memories(name):
     board = load_board(name)
     twin = load_board(board.twin)
+    if "qemu" in board.emulators:
+        board = board.with_storage()
     assert "qemu" not in board.emulators and "qemu" in twin.emulators and not twin.twin
     assert board.core == twin.core or {board.core, twin.core} == {"cortex-m0", "cortex-m0plus"}
     borrowed = board_on(board, "qemu")
     assert borrowed.name == twin.name and borrowed.cpu_flags == board.cpu_flags
     assert borrowed.console == twin.console and borrowed.emulators == twin.emulators
     usable = [(r.name, r.kind, r.length) for r in board.memories if r.arena]
-    assert [(r.name, r.kind, r.length) for r in borrowed.memories] == usable
-    for region in borrowed.memories:
+    assert [(r.name, r.kind, r.length) for r in borrowed.memories if r.arena] == usable
+    for region in (r for r in borrowed.memories if r.arena):
         around = twin.flash if region.kind == "flash" else twin.ram
         assert around.origin <= region.origin and region.end <= around.end
     assert f"{twin.name}, a {twin.core_name}" in describe_twin(board) and name in describe_twin(board)
@@ -150,6 +152,8 @@ def test_twin_of_another_core_is_told():
 def shown(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"0x{value:08X}" if isinstance(value, int) and value > 0xFFFF else str(value)
 
 
@@ -167,6 +171,14 @@ def test_show_prints_every_fact(name, monkeypatch):
         facts += [board.console.driver, f"{board.console.baud} baud", board.console.pins]
         facts += [f"{key}={shown(value)}" for key, value in board.console.settings.items()]
         facts += [f"{key}={shown(value)}" for key, value in board.clock.settings.items()]
+    if board.storage:
+        facts += [
+            board.storage.driver,
+            board.storage.region,
+            board.storage.reference,
+            f"{board.storage.sectors} sectors",
+        ]
+        facts += [f"{key}={shown(value)}" for key, value in board.storage.settings.items()]
     for tools in (board.emulators, board.flashers):
         for tool, settings in tools.items():
             facts += [f"{tool}: ", *(f"{key}={shown(value)}" for key, value in settings.items())]
@@ -186,7 +198,7 @@ def test_stm32f4_discovery():
     assert (board.ram.origin, board.ram.length) == (0x2000_0000, 128 << 10)
     assert [region.name for region in board.memories if not region.arena] == ["ccm"]
     assert board.console.settings["base"] == 0x4000_4400
-    assert board.emulators["qemu"] == {"machine": "netduinoplus2", "serial": 1}
+    assert board.emulators["qemu"] == {"machine": "netduinoplus2", "serial": 1, "storage": False}
     assert board.cpu_flags == ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
 
 
@@ -249,9 +261,28 @@ def faulty(tmp_path: Path, old: str, new: str) -> BoardError:
         ("[clock]\n", "[clock]\nsettings = {}\n", "'clock.settings' is for a driver"),
         ('source = "HSI', 'source = 3 # "HSI', "'clock.source'"),
         ("pins = ", "# pins = ", "'console.pins' is missing"),
-        ("clock_hz =", 'twin = "mps9"\nclock_hz =', "'twin' is 'mps9', which is no board"),
-        ("clock_hz =", 'twin = "../boards/host"\nclock_hz =', "'twin'"),
+        ('twin = "mps2_an386"', 'twin = "mps9"', "'twin' is 'mps9', which is no board"),
+        ('twin = "mps2_an386"', 'twin = "../boards/host"', "'twin'"),
         ("clock_hz =", 'notes = "text"\nclock_hz =', "'notes'"),
+        ('name = "ccm"', 'name = "storage"', "not 'storage'"),
+        (
+            'driver = "stm32f4"',
+            'driver = "stm32f5"',
+            "'storage.driver' is 'stm32f5', not one of nrf52840, ram, stm32f4",
+        ),
+        ('driver = "stm32f4"', 'driver = "host"', "'storage.driver'"),
+        ('region = "flash"', 'region = "flsh"', "'storage.region' is 'flsh', not one of flash, sram, ccm"),
+        ("offset = 0x8_0000", "offset = 0xA_0000", "'storage.offset' is 0xa0000: 0x80000 bytes from there do not fit"),
+        ("offset = 0x8_0000", "offset = 0", "'storage.offset'"),
+        ("sector_bytes = 0x2_0000", "sector_bytes = 100", "'storage.sector_bytes' is 100, no multiple of 64"),
+        ("\nsectors = 4", "\nsectors = 2", "'storage.sectors'"),
+        ("log_sectors = 2", "log_sectors = 1", "'storage.log_sectors'"),
+        ("log_sectors = 2", "log_sectors = 4", "'storage.log_sectors' is 4: of 4 sectors none is left"),
+        ("write_unit = 4", "write_unit = 3", "'storage.write_unit' is 3, not one of 1, 2, 4"),
+        ("erased = 0xFF", "erased = 0xF0", "'storage.erased' is 0xf0"),
+        ("first_sector = 8", 'first_sector = "8"', "'storage.settings.first_sector'"),
+        ('reference = "RM0090, 3.3 Embedded flash memory: sectors 8', 'refrence = "', "'storage.refrence'"),
+        ("clock_hz =", "trustzone = 1\nclock_hz =", "'trustzone' must be true or false"),
     ],
 )
 def test_faulty_board_names_file_and_key(tmp_path, old, new, expected):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tinypeft.boards import load_board
+from tinypeft.boards import board_on, load_board
 from tinypeft.errors import OutputError, VerifyError
 from tinypeft.project import PROJECT_FORMAT, read_manifest, write_project, writer
+from tinypeft.resources import resource_path
 
 
 def tree(directory: Path) -> dict[str, bytes]:
@@ -34,6 +35,18 @@ def test_layout(board, make_project):
     assert [path for path in files if path.startswith("firmware/consoles/")] == [
         f"firmware/consoles/{board.console.driver}.c"
     ]
+
+
+def test_trustzone_comes_with_boards_that_have_it(make_project, tmp_path):
+    """The sample's files as they are; not for a machine that only lends its core to another board."""
+    root = resource_path("firmware", "samples", "trustzone")
+    expected = {f"trustzone/{path}": data for path, data in tree(root).items()}
+    files = tree(make_project(load_board("mps2_an505"), directory=tmp_path / "one"))
+    assert {path: data for path, data in files.items() if path.startswith("trustzone/")} == expected and expected
+    assert b"include trustzone/trustzone.mk" in files["Makefile"]
+    for name, board in (("two", load_board("mps2_an386")), ("three", board_on(load_board("nucleo_l552ze_q"), "qemu"))):
+        files = tree(make_project(board, directory=tmp_path / name))
+        assert not any(path.startswith("trustzone/") for path in files) and b"trustzone" not in files["Makefile"]
 
 
 def test_host_has_no_board_files(make_project):

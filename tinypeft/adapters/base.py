@@ -19,9 +19,9 @@ ADAPTERS: dict[str, AdapterKind] = {}
 
 
 def register(cls: type[AdapterKind]) -> type[AdapterKind]:
-    """Class decorator: put the kind into the registry; a second of the same name is a KeyError."""
-    if cls.name in ADAPTERS:
-        raise KeyError(f"adapter kind {cls.name} is registered twice")
+    """Class decorator: put the kind into the registry; a second of the same name or method bit is a KeyError."""
+    if any(cls.name == kind.name or cls.method & kind.method for kind in ADAPTERS.values()):
+        raise KeyError(f"adapter kind {cls.name} is registered twice, or its method {cls.method:#x}")
     ADAPTERS[cls.name] = cls()
     return cls
 
@@ -171,9 +171,9 @@ class Insertion:
         """A persistent tensor."""
         return Tensor(name, shape, dtype, purpose)
 
-    def weight(self, name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
-        """A tensor that travels in the adapter package."""
-        return self.state(name, shape, dtype, Purpose.ADAPTER_WEIGHT)
+    def weight(self, name: str, shape: tuple[int, ...], dtype: str, rank_axis: int | None = None) -> Tensor:
+        """A tensor that travels in the adapter package; zeros along its `rank_axis` must contribute nothing."""
+        return replace(self.state(name, shape, dtype, Purpose.ADAPTER_WEIGHT), rank_axis=rank_axis)
 
     def initialize(self, kind: str, tensor: Tensor, inputs: dict[str, Tensor], **attributes: Any) -> None:
         """Have a fresh adapter start `tensor` by the operator `kind`."""
@@ -202,12 +202,10 @@ class Insertion:
 
     def mark_rows(self, row_changed: Tensor) -> None:
         """Have `row_changed` (see UPDATE_ROWS) say so of all rows before every master is quantised, of none after."""
-        for operations, value in (
-            (self.adapted.initializers, WRITTEN), (self.adapted.marks, WRITTEN), (self.adapted.restorers, CLEAN),
-        ):  # fmt: skip
+        marked = ((self.adapted.initializers, WRITTEN), (self.adapted.marks, WRITTEN), (self.adapted.restorers, CLEAN))
+        for operations, value in marked:
             name = f"{row_changed.name}_mark_{value}"
-            attributes = {"value": value}
-            operations.append(Operation(OPS["MARK_ROWS"], name, {}, {"row_changed": row_changed}, attributes))
+            operations.append(Operation(OPS["MARK_ROWS"], name, {}, {"row_changed": row_changed}, {"value": value}))
 
     def quantize(
         self,
@@ -228,10 +226,7 @@ class Insertion:
 
 
 def add_in_accumulator(operation: Operation, kind: str, operands: dict[str, Tensor]) -> None:
-    """Give a layer the operands (LORA_OPERANDS) of what `kind` adds in its accumulators.
-
-    Raises AdapterError where another kind adds there.
-    """
+    """Give a layer the operands (LORA_OPERANDS) that `kind` adds by; AdapterError where another kind does already."""
     other = operation.attributes.setdefault("addend", kind)
     if other != kind:
         raise AdapterError(
@@ -271,7 +266,9 @@ class AdapterKind:
     on_input   whether it adapts the model's input instead of layers: `operation` is then the first that reads it
     summary    what it learns and where, for users
     peft_type  PEFT's name of it, or ours where PEFT has none
+    method     the bit that tells it in a package's header: its TP_METHOD_ in tp_package.h
     unmerged   why it has no merged form, as a clause ("adds an activation of its own"); empty where it has
+    uncombined the same of why weighted sums of its masters mean nothing
     """
 
     name: str = ""
@@ -280,7 +277,9 @@ class AdapterKind:
     on_input: bool = False
     summary: str = ""
     peft_type: str = ""
+    method: int = 0
     unmerged: str = ""
+    uncombined: str = ""
 
     def refuses(self, operation: Operation) -> str | None:
         """None where the kind can adapt `operation`, else the reason as a clause ("is a depthwise layer: …")."""

@@ -34,6 +34,7 @@ class Bitfit(AdapterKind):
     summary = "the bias of convolutions, depthwise ones too, and dense layers; inference costs what it did"
     order = 0
     peft_type = "BITFIT"
+    method = 0x0008
 
     def refuses(self, operation: Operation) -> str | None:
         if operation.kind not in LAYERS:

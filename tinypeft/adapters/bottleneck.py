@@ -33,6 +33,7 @@ _OPTIONS = (REDUCTION_FACTOR, NON_LINEARITY, SCALING)
 MAX_WIDTH = 256
 #: Largest |int8 output|, with room for its zero point, in steps of the output.
 _OUTPUT_BOUND = 256
+_UNCOMBINED = "has an activation between down and up, which no sum of two passes through"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class Bottleneck(AdapterKind):
     summary = "down, an activation, up and the residual behind convolutions, depthwise ones too, and dense layers"
     options = _OPTIONS
     peft_type = "BOTTLENECK"
+    method = 0x0002
     unmerged = "adds an activation of its own"
+    uncombined = _UNCOMBINED
 
     def refuses(self, operation: Operation) -> str | None:
         if "filter" not in operation.inputs:
@@ -154,7 +157,9 @@ class ParallelBottleneck(AdapterKind):
     summary = "down, an activation and up beside convolutions and dense layers, added in front of their activation"
     options = _OPTIONS
     peft_type = "PARALLEL_BOTTLENECK"
+    method = 0x0004
     unmerged = "adds an activation of its own"
+    uncombined = _UNCOMBINED
 
     def refuses(self, operation: Operation) -> str | None:
         reason = Lora().refuses(operation)

@@ -22,6 +22,7 @@ class Ia3(AdapterKind):
     summary = "a factor for each output channel, depthwise layers included; inference costs what it did"
     order = 2
     peft_type = "IA3"
+    method = 0x0010
 
     def refuses(self, operation: Operation) -> str | None:
         return None if operation.kind in LAYERS else f"is a {operation.kind}, which has no weights to scale"

@@ -31,6 +31,7 @@ class InputOffset(AdapterKind):
     options = (SHAPE,)
     on_input = True
     peft_type = "INPUT_OFFSET"
+    method = 0x0040
     unmerged = "moves the input, which padding and the limits of int8 keep out of a bias"
 
     def refuses(self, operation: Operation) -> str | None:

@@ -40,6 +40,7 @@ class Lora(AdapterKind):
     name = "lora"
     summary = "low-rank factors A and B beside the weights of convolutions and dense layers"
     peft_type = "LORA"
+    method = 0x0001
     options = OPTIONS
 
     def refuses(self, operation: Operation) -> str | None:
@@ -67,8 +68,8 @@ class Lora(AdapterKind):
         packed = "int8" if bits == 8 else "int4"
         master_a = insertion.state(f"{name}_lora_A_master", a_shape, "float32", Purpose.MASTER)
         master_b = insertion.state(f"{name}_lora_B_master", b_shape, "float32", Purpose.MASTER)
-        lora_a = insertion.weight(f"{name}_lora_A", a_shape, packed)
-        lora_b = insertion.weight(f"{name}_lora_B", b_shape, packed)
+        lora_a = insertion.weight(f"{name}_lora_A", a_shape, packed, rank_axis=0)
+        lora_b = insertion.weight(f"{name}_lora_B", b_shape, packed, rank_axis=1)
         hidden_shift = insertion.weight(f"{name}_hidden_shift", (1,), "int8")
         lora_shift = insertion.weight(f"{name}_lora_shift", b_shape[:1], "int8")
         a_scale = insertion.weight(f"{name}_lora_A_scale", (1,), "float32")
@@ -81,7 +82,10 @@ class Lora(AdapterKind):
         results = [lora_a, hidden_shift, lora_b, lora_shift, a_scale, l1, gradient_unit]
         kinds = "LORA_QUANTIZE", "LORA_RESTORE"
         if bits == 4:
-            multipliers = [insertion.weight(f"{t.name}_multiplier", t.shape[:1], "int8") for t in (lora_a, lora_b)]
+            multipliers = [
+                insertion.weight(f"{lora_a.name}_multiplier", a_shape[:1], "int8", rank_axis=0),
+                insertion.weight(f"{lora_b.name}_multiplier", b_shape[:1], "int8"),
+            ]
             results += multipliers
             kinds = "LORA_QUANTIZE_INT4", "LORA_RESTORE_INT4"
         outputs = dict(zip(OPS[kinds[0]].results, results, strict=True))

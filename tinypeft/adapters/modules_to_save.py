@@ -29,6 +29,7 @@ class ModulesToSave(AdapterKind):
     name = "modules_to_save"
     summary = "convolutions and dense layers whole; a classifier for more, fewer or other classes too"
     peft_type = "LORA"
+    method = 0x0080
     options = (
         Option("num_labels", 0, "Classes of the retrained classifier; those beyond the base's are new. 0: as many.",
                limits=(0, 4096)),

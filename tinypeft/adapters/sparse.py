@@ -43,6 +43,7 @@ class Sparse(AdapterKind):
     options = (_DENSITY, _CHANNELS)
     order = 3
     peft_type = "SPARSE"
+    method = 0x0020
 
     def refuses(self, operation: Operation) -> str | None:
         if operation.kind not in _LAYERS:

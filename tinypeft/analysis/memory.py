@@ -10,8 +10,8 @@ from tinypeft.project import ElfSizes
 from tinypeft.resources import resource_path
 
 #: Code of an estimate, in bytes: start-up, runtime and console; for every result of an operation, which is computed and
-#: traced; for a byte of a kernel's source. Fitted to -O2 on a Cortex-M4.
-_RUNTIME_CODE, _CODE_PER_RESULT, _CODE_PER_SOURCE_BYTE = 4420, 46, 0.284
+#: traced; for a byte of a kernel's source; for keeping adapters. Fitted to -O2 on a Cortex-M4.
+_RUNTIME_CODE, _CODE_PER_RESULT, _CODE_PER_SOURCE_BYTE, _KEEPING_CODE = 10_870, 53, 0.288, 16_300
 
 _CERTAINTY = (EXACT, MEASURED, ESTIMATE)
 
@@ -26,6 +26,7 @@ def memory_usage(
         Part("optimizer", model.training_bytes, EXACT),
         Part("target", model.target_bytes, EXACT),
         Part("replay", model.replay_bytes, EXACT),
+        Part("adapters", model.kept_bytes, EXACT),
         Part("stack", stack_bytes, EXACT),
     ]
     constants = Part("constants", sources.flash_tables, EXACT)
@@ -47,4 +48,5 @@ def _code(model: CompiledModel, sources: GeneratedSources) -> int:
     """An estimate from how much the graphs compute and how long the sources of their kernels are."""
     results = sum(len(op.outputs) for graph in model.graphs for op in graph.operations)
     length = sum(resource_path("firmware", "kernels", name).stat().st_size for name in sources.kernels)
-    return round(_RUNTIME_CODE + _CODE_PER_RESULT * results + _CODE_PER_SOURCE_BYTE * length)
+    keeping = _KEEPING_CODE if model.kept is not None else 0
+    return round(_RUNTIME_CODE + _CODE_PER_RESULT * results + _CODE_PER_SOURCE_BYTE * length + keeping)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tinypeft.boards.board import CORES, HOST_CORE, Board, Clock, Console, Region
+from tinypeft.boards.board import CORES, HOST_CORE, STORAGE, Board, Clock, Console, Region, Storage
 from tinypeft.boards.file import read_board
 from tinypeft.errors import BoardError
 from tinypeft.resources import resource_path
@@ -14,10 +14,12 @@ from tinypeft.resources import resource_path
 __all__ = [
     "CORES",
     "HOST_CORE",
+    "STORAGE",
     "Board",
     "Clock",
     "Console",
     "Region",
+    "Storage",
     "board_names",
     "board_on",
     "describe_twin",
@@ -49,20 +51,25 @@ def board_on(board: Board, emulator: str) -> Board:
     """What `emulator` runs for `board`: the board itself where it has settings for it, else its twin.
 
     The twin keeps its clock, console and emulators. It has the compiler flags of `board`, so that it runs the same
-    instructions, and the memories of `board` at addresses of its own, so that the same things fit.
-    Raises BoardError where neither has settings.
+    instructions, and the memories of `board` at addresses of its own, so that the same things fit. Where `board` is
+    one of `with_storage`, it has a storage of the same sectors with a driver of its own; else it has none.
+    Raises BoardError where neither has settings, and where the twin has too little memory or no storage.
     """
     if emulator in board.emulators:
         return board
     twin = load_board(board.twin) if board.twin else None
     if twin is not None and emulator in twin.emulators:
+        memories = (*_inside(twin.flash, board, twin), *_inside(twin.ram, board, twin))
+        taken = _storage_inside(memories, board, twin)
         return replace(
             twin,
             core=board.core,
             extensions=board.extensions,
             fpu=board.fpu,
             float_abi=board.float_abi,
-            memories=(*_inside(twin.flash, board, twin), *_inside(twin.ram, board, twin)),
+            trustzone=False,
+            memories=(*memories, taken) if taken else memories,
+            storage=_storage_like(board, twin) if taken else None,
         )
     others = sorted({*board.emulators, *(twin.emulators if twin else ())})
     raise BoardError(
@@ -83,6 +90,35 @@ def _inside(memory: Region, board: Board, twin: Board) -> Iterator[Region]:
             f"{board.name} has {origin - memory.origin:,} B",
             "choose a larger twin in board.toml",
         )
+
+
+def _storage_inside(memories: tuple[Region, ...], board: Board, twin: Board) -> Region | None:
+    """The storage of `board`, if it keeps one, at the end of the memory that holds the twin's; not in `memories`."""
+    taken = board.storage_memory
+    if taken is None:
+        return None
+    if twin.storage is None:
+        raise BoardError(f"{twin.name}, twin of {board.name}, has no storage", "choose another twin in board.toml")
+    (around,) = (region for region in twin.memories if region.name == twin.storage.region)
+    origin = around.end - taken.length
+    if origin < max([around.origin, *(r.end for r in memories if around.origin <= r.origin < around.end)]):
+        raise BoardError(
+            f"{twin.name}, twin of {board.name}, has no {taken.length:,} B left in {around.name} for a storage",
+            "choose a larger twin in board.toml",
+        )
+    return replace(taken, origin=origin, reference=f"in {around.name} of {twin.name}: {around.reference}")
+
+
+def _storage_like(board: Board, twin: Board) -> Storage:
+    """The twin's driver for the sectors of `board`."""
+    assert board.storage is not None and twin.storage is not None
+    return replace(
+        board.storage,
+        driver=twin.storage.driver,
+        settings=twin.storage.settings,
+        region=twin.storage.region,
+        reference=twin.storage.reference,
+    )
 
 
 def describe_twin(board: Board) -> str:

@@ -9,12 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from tinypeft.boards.board import CORES, HOST_CORE, Board, Clock, Console, Region
+from tinypeft.boards.board import CORES, HOST_CORE, STORAGE, Board, Clock, Console, Region, Storage
 from tinypeft.errors import BoardError
 from tinypeft.resources import resource_path
 
 _EXAMPLE = "see boards/stm32f4_discovery/board.toml for an example"
 _KINDS = ("flash", "ram")
+_WRITE_UNITS = (1, 2, 4, 8, 16, 32)
 _FLOAT_ABIS = ("soft", "softfp", "hard")
 _SETTING = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -45,7 +46,13 @@ class _Table:
         self._known(Board)
         core = self._choice("core", (HOST_CORE, *CORES))
         if core == HOST_CORE:
-            return Board(self._text("name"), self._text("title"), core, datasheet=self._text("datasheet", ""))
+            return Board(
+                self._text("name"),
+                self._text("title"),
+                core,
+                datasheet=self._text("datasheet", ""),
+                storage=self._storage(()),
+            )
         memories = tuple(
             _Table(self.path, f"memories[{index}].", value).region()
             for index, value in enumerate(self._list("memories"))
@@ -63,20 +70,20 @@ class _Table:
             memories=memories,
             clock=self._table("clock").clock(),
             console=self._table("console").console(),
+            storage=self._storage(memories),
             twin=self._twin(),
             emulators=self._tables("emulators"),
             flashers=self._tables("flashers"),
+            trustzone=self._flag("trustzone", False),
             notes=self._texts("notes"),
         )
 
     def region(self) -> Region:
         self._known(Region)
-        arena = self.values.get("arena", True)
-        if not isinstance(arena, bool):
-            raise self._error("arena", f"must be true or false, is {arena!r}")
+        arena = self._flag("arena", True)
         name = self._text("name")
-        if not _SETTING.fullmatch(name):
-            raise self._error("name", f"must be letters, digits and '_', is {name!r}")
+        if not _SETTING.fullmatch(name) or name == STORAGE:
+            raise self._error("name", f"must be letters, digits and '_' and not 'storage', is {name!r}")
         kind = self._choice("kind", _KINDS)
         region = Region(
             name, kind, self._number("origin", 0), self._number("length", 1), self._text("reference"), arena
@@ -97,9 +104,52 @@ class _Table:
         self._known(Console)
         return Console(self._driver("consoles"), self._number("baud", 1), self._text("pins"), self._settings())
 
-    def _driver(self, folder: str) -> str:
-        """The key `driver`, the name of a C file under firmware/`folder`."""
-        return self._choice("driver", tuple(sorted(p.stem for p in resource_path("firmware", folder).glob("*.c"))))
+    def storage(self, memories: tuple[Region, ...]) -> Storage:
+        """`memories` are the board's; none for the host."""
+        self._known(Storage)
+        unit = self._number("write_unit", 1)
+        if unit not in _WRITE_UNITS:
+            raise self._error("write_unit", f"is {unit}, not one of {', '.join(map(str, _WRITE_UNITS))}")
+        sector = self._number("sector_bytes", 64)
+        if sector % 64:
+            raise self._error("sector_bytes", f"is {sector}, no multiple of 64")
+        log, sectors = self._number("log_sectors", 2), self._number("sectors", 3)
+        if log >= sectors:
+            raise self._error("log_sectors", f"is {log}: of {sectors} sectors none is left for adapters")
+        if (erased := self._number("erased", 0)) not in (0x00, 0xFF):
+            raise self._error("erased", f"is {erased:#x}, must be 0xFF or 0x00")
+        region, offset = self._place(memories, sectors * sector) if memories else ("", 0)
+        return Storage(
+            driver=self._driver("storages", without=HOST_CORE) if memories else self._choice("driver", (HOST_CORE,)),
+            sector_bytes=sector,
+            sectors=sectors,
+            write_unit=unit,
+            erased=erased,
+            log_sectors=log,
+            reference=self._text("reference"),
+            region=region,
+            offset=offset,
+            settings=self._settings(),
+        )
+
+    def _storage(self, memories: tuple[Region, ...]) -> Storage | None:
+        return self._table("storage").storage(memories) if "storage" in self.values else None
+
+    def _place(self, memories: tuple[Region, ...], length: int) -> tuple[str, int]:
+        """The keys `region` and `offset` of a storage of `length` bytes."""
+        name = self._choice("region", tuple(region.name for region in memories))
+        offset = self._number("offset", 1)
+        (room,) = (region.length for region in memories if region.name == name)
+        if offset + length > room:
+            raise self._error(
+                "offset", f"is {offset:#x}: {length:#x} bytes from there do not fit {name}, {room:#x} long"
+            )
+        return name, offset
+
+    def _driver(self, folder: str, without: str = "") -> str:
+        """The key `driver`, the name of a C file under firmware/`folder` that is not `without`."""
+        names = {path.stem for path in resource_path("firmware", folder).glob("*.c")}
+        return self._choice("driver", tuple(sorted(names - {without})))
 
     def _settings(self) -> dict[str, int]:
         settings = self._table("settings", {})
@@ -125,7 +175,7 @@ class _Table:
                 if one.origin < other.end and other.origin < one.end:
                     raise self._error("memories", f"{one.name!r} and {other.name!r} overlap")
 
-    def _known(self, described: type[Board | Region | Clock | Console]) -> None:
+    def _known(self, described: type[Board | Region | Clock | Console | Storage]) -> None:
         """Refuse keys that are no field of the class the table describes."""
         known = [entry.name for entry in fields(described)]
         for key in self.values:
@@ -144,6 +194,12 @@ class _Table:
         value = self._get(key, None)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value < 1 << 32:
             raise self._error(key, f"must be an integer from {minimum} to {(1 << 32) - 1}, is {value!r}")
+        return value
+
+    def _flag(self, key: str, default: bool) -> bool:
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise self._error(key, f"must be true or false, is {value!r}")
         return value
 
     def _choice(self, key: str, choices: tuple[str, ...], default: str | None = None) -> str:

@@ -1,26 +1,35 @@
-"""`tinypeft adapter`: adapters as files of PEFT, Keras and the device, from one form into another."""
+"""`tinypeft adapter`: adapters as files of PEFT, Keras and the device, from one form into another.
+
+What packages are made of, and deltas, is in adapter_package.py and adapter_delta.py; what a device does with them in
+adapter_device.py.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.table import Table
 
-from tinypeft.adapter_files import describe_adapter, read_adapter, read_keras_adapter, write_adapter
+from tinypeft.adapter_combine import METHODS, Method, combine_adapters
+from tinypeft.adapter_files import read_adapter, read_keras_adapter, write_adapter
 from tinypeft.adapter_state import AdapterLike
+from tinypeft.cli import adapter_device
+from tinypeft.cli.adapter_delta import apply_diff, diff
+from tinypeft.cli.adapter_package import inspect, pack, sign_package, unpack, verify
 from tinypeft.cli.output import console, json_option, print_json, progress_console
 from tinypeft.errors import AdapterError
 from tinypeft.generate import Project, keras_model, open_project
-from tinypeft.state import describe_package
 
 _KERAS = (".keras", ".h5")
 
 
 @click.group("adapter")
 def command() -> None:
-    """Export, import and inspect adapters."""
+    """Export, import, pack, sign and inspect adapters; push them to devices and switch between them."""
+
+
+for each in (pack, unpack, inspect, verify, sign_package, diff, apply_diff, *adapter_device.COMMANDS):
+    command.add_command(each)
 
 
 @command.command("export")
@@ -61,32 +70,44 @@ def import_(
     _write(project, adapter, output, as_json)
 
 
-@command.command("inspect")
-@click.argument("source")
+@command.command("combine")
+@click.argument("directory")
+@click.argument("adapters", nargs=-1, required=True, metavar="ADAPTER...")
+@click.option("--weights", metavar="W,...", help="A number for each adapter, such as 0.7,0.3; below 0 it takes away.")
+@click.option("--method", type=click.Choice(METHODS), help="For LoRA; linear unless told.")
+@click.option("--stack", is_flag=True, help="All at once: --method cat with weights of 1.")
+@click.option("-o", "--output", required=True, metavar="ADAPTER_DIR", help="The folder to write.")
 @json_option
-def inspect(source: str, as_json: bool) -> None:
-    """Show what the adapter folder, or package, SOURCE holds."""
-    path = Path(source)
-    if path.is_dir():
-        described: dict[str, Any] = describe_adapter(path)
-    else:
-        described = describe_package(path)
-    if as_json:
-        print_json(described)
-        return
-    out = console()
-    for key, value in sorted(described.get("config", described).items()):
-        if key != "tinypeft":
-            out.print(f"{key}: {value}")
-    ours = described.get("config", {}).get("tinypeft") or {}
-    for key in ("model", "fingerprint", "version"):
-        if key in ours:
-            out.print(f"{key}: {ours[key]}")
-    if "tensors" in described:
-        table = Table("tensor", "shape")
-        for name, shape in described["tensors"].items():
-            table.add_row(name, " x ".join(map(str, shape)))
-        out.print(table)
+def combine(
+    directory: str,
+    adapters: tuple[str, ...],
+    weights: str | None,
+    method: Method | None,
+    stack: bool,
+    output: str,
+    as_json: bool,
+) -> None:
+    """Make one adapter of several of the project DIRECTORY: folders, or packages, which give the device's bits.
+
+    linear sums LoRA's A and B each, so that their product is near the weighted sum if the adapters are alike; cat gives
+    the weighted sum, of as many ranks as they have together. All else that is trained is summed in both.
+    """
+    if stack and (weights is not None or method is not None):
+        raise click.UsageError("--stack is --method cat with weights of 1: leave --method and --weights out.")
+    if weights is None and not stack:
+        raise click.UsageError("Give --weights, one for each adapter, or --stack.")
+    project = open_project(directory)
+    given = [read_adapter(path, project.model) for path in adapters]
+    numbers = [1.0] * len(given) if weights is None else _numbers(weights)
+    combined = combine_adapters(project.model, given, numbers, "cat" if stack else method or "linear")
+    _write(project, combined, output, as_json)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError as error:
+        raise click.UsageError(f"--weights takes numbers with commas between, such as 0.7,0.3: {error}.") from error
 
 
 def _mapping(given: tuple[str, ...]) -> dict[str, str]:

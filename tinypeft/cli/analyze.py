@@ -32,7 +32,7 @@ def command(as_json: bool, config: str | None, graph: str, html: str | None, mea
     graph.
     """
     settings = compile_settings(config, flags, "model.path")
-    board = load_board(settings.board) if settings.board else None
+    board = settings.memory.on(load_board(settings.board)) if settings.board else None
     if board is not None and board.is_host:
         board = None
     if measure and board is None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from tinypeft.boards import Board, Region, board_names, describe_twin, load_board
+from tinypeft.boards import Board, Region, Storage, board_names, describe_twin, load_board
 from tinypeft.cli.output import console, json_option, print_json
 
 
@@ -66,14 +66,26 @@ def _facts(board: Board) -> list[tuple[str, str]]:
     if board.console:
         facts.append(("console", f"{board.console.pins}; {board.console.baud} baud, driver {board.console.driver}"))
         facts.append(("", ", ".join(_setting(*item) for item in board.console.settings.items())))
+    if board.storage:
+        facts.append(("storage", _storage(board.storage)))
+        facts.append(("", board.storage.reference))
+        if board.storage.settings:
+            facts.append(("", ", ".join(_setting(*item) for item in board.storage.settings.items())))
     facts += _tools("emulator", board.emulators)
     if board.twin:
-        lacking = [name for name in load_board(board.twin).emulators if name not in board.emulators]
+        own = [name for name, settings in board.emulators.items() if settings.get("storage", True)]
+        lacking = [name for name in load_board(board.twin).emulators if name not in own]
         facts.append(("twin", f"{', '.join(lacking)}: {describe_twin(board)}"))
     facts += _tools("flasher", board.flashers)
     if board.datasheet:
         facts.append(("documents", board.datasheet))
     return facts + [("note", note) for note in board.notes]
+
+
+def _storage(storage: Storage) -> str:
+    place = f"{storage.region} from 0x{storage.offset:08X}: " if storage.region else ""
+    sectors = f"{storage.sectors} sectors of {_size(storage.sector_bytes)}, {storage.log_sectors} of them the log"
+    return f"{place}{sectors}, {storage.write_unit} B programmed at once, driver {storage.driver}"
 
 
 def _tools(label: str, tools: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
@@ -89,6 +101,8 @@ def _runs_on(board: Board) -> list[str]:
 def _setting(key: str, value: Any) -> str:
     if isinstance(value, list):
         return f"{key}={' '.join(map(str, value))}"
+    if isinstance(value, bool):
+        return f"{key}={str(value).lower()}"
     return f"{key}=0x{value:08X}" if isinstance(value, int) and value > 0xFFFF else f"{key}={value}"
 
 

@@ -15,7 +15,10 @@ from tinypeft.project import build_twin, measure, read_manifest
 @json_option
 def command(directory: str, as_json: bool) -> None:
     """Build the project DIRECTORY: build/firmware.elf and .bin for its board, build/libtwin.so for this computer."""
-    board = load_board(read_manifest(directory)["board"])
+    manifest = read_manifest(directory)
+    board = load_board(manifest["board"])
+    if manifest.get("storage"):
+        board = board.with_storage()
     result: dict[str, object] = {}
     with progress_console().status("building"):
         result["twin"] = build_twin(directory)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
+from tinypeft.adapter_store import MAX_ADAPTERS, MAX_RESIDENT
 from tinypeft.adapters import ADAPTERS, AdapterConfig, Option
 from tinypeft.cli.byte_size import ByteSize, parse_bytes
 from tinypeft.config import load_config
@@ -46,6 +47,9 @@ _KEYS = {
     "weights_region": "board.weights_region",
     "ram_budget": "board.ram_budget",
     "samples": "board.samples",
+    "adapters": "board.adapters",
+    "resident": "board.resident",
+    "merge_room": "board.merge_room",
     "output": "output.directory",
 }
 _ADAPTER_OPTIONS = {option.name: option for kind in ADAPTERS.values() for option in kind.options}
@@ -115,6 +119,23 @@ _TRAINING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="N",
         type=click.IntRange(0, MAX_SAMPLES),
         help="Room in RAM for N samples that the board learns from by itself. Default 0: a host gives them one by one.",
+    ),
+    click.option(
+        "--adapters",
+        metavar="N",
+        type=click.IntRange(0, MAX_ADAPTERS),
+        help="Keep up to N adapters on the board's flash, to switch between, update and confirm. Default 0.",
+    ),
+    click.option(
+        "--resident",
+        metavar="N",
+        type=click.IntRange(1, MAX_RESIDENT),
+        help="How many of --adapters are in RAM at a time. Default 2.",
+    ),
+    click.option(
+        "--merge-room",
+        metavar="SIZE",
+        help="RAM for copies of weights, such as 16KiB, into which the board merges a LoRA. Default 0.",
     ),
     click.option("--config", metavar="tinypeft.toml", help="A file with these options; flags override it."),
 )
@@ -216,18 +237,29 @@ def _memory(values: dict[str, Any]) -> MemoryConfig:
     regions = values.get("board.arena_regions", ())
     if isinstance(regions, str):
         regions = [name.strip() for name in regions.split(",")]
-    budget = values.get("board.ram_budget", 0)
-    if isinstance(budget, str):
+    budget, merge_room = (_size(values, name) for name in ("ram_budget", "merge_room"))
+    limits = {"samples": (0, MAX_SAMPLES, 0), "adapters": (0, MAX_ADAPTERS, 0), "resident": (1, MAX_RESIDENT, 2)}
+    rooms = []
+    for name, (least, most, default) in limits.items():
+        room = values.get(f"board.{name}", default)
+        if not least <= room <= most:
+            raise click.UsageError(f"board.{name} is {room}, the limits are {least} and {most}.")
+        rooms.append(room)
+    samples, adapters, resident = rooms
+    weights = values.get("board.weights_region", "")
+    return MemoryConfig(tuple(regions), weights, budget, samples, adapters, resident, merge_room)
+
+
+def _size(values: dict[str, Any], name: str) -> int:
+    size = values.get(f"board.{name}", 0)
+    if isinstance(size, str):
         try:
-            budget = parse_bytes(budget)
+            size = parse_bytes(size)
         except ValueError as error:
-            raise click.UsageError(f"ram_budget: {error}.") from None
-    if budget < 0:
-        raise click.UsageError(f"The RAM budget of {budget} bytes is negative.")
-    samples = values.get("board.samples", 0)
-    if not 0 <= samples <= MAX_SAMPLES:
-        raise click.UsageError(f"board.samples is {samples}, the limits are 0 and {MAX_SAMPLES}.")
-    return MemoryConfig(tuple(regions), values.get("board.weights_region", ""), budget, samples)
+            raise click.UsageError(f"{name}: {error}.") from None
+    if size < 0:
+        raise click.UsageError(f"{name} is {size} bytes, it must not be negative.")
+    return int(size)
 
 
 def _adapter(values: dict[str, Any]) -> AdapterConfig:

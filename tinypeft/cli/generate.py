@@ -13,19 +13,29 @@ from tinypeft.boards import Board, load_board
 from tinypeft.cli.compile_options import compile_options, compile_settings
 from tinypeft.cli.output import console, json_option, print_json, progress_console
 from tinypeft.generate import Report, generate_project
+from tinypeft.package.verifier import load_verifier
 
 
 @click.command("generate")
 @compile_options
+@click.option("--verify-key", metavar="PUB.pem", help="Take adapters alone that are signed for this Ed25519 key.")
+@click.option(
+    "--monocypher",
+    metavar="DIR",
+    help="Monocypher's sources, which check signatures. Default: from the package registry, kept in the cache.",
+)
 @click.option("-o", "--output", metavar="DIR", help="The folder to write.")
 @json_option
-def command(as_json: bool, config: str | None, **flags: Any) -> None:
+def command(as_json: bool, config: str | None, verify_key: str | None, monocypher: str | None, **flags: Any) -> None:
     """Compile MODEL (.keras, .h5 or an int8 .tflite) into firmware that infers and trains its adapter.
 
     The folder is complete: it builds with make or CMake without tinypeft, and holds the base model for the tests.
     """
     settings = compile_settings(config, flags, "model.path", "board.name", "output.directory")
+    if monocypher is not None and verify_key is None:
+        raise click.UsageError("--monocypher is of use with --verify-key alone.")
     board = load_board(settings.board)
+    verifier = load_verifier(verify_key, monocypher) if verify_key is not None else None
     with progress_console().status("reading the model") as status:
         report = generate_project(
             settings.model,
@@ -37,6 +47,7 @@ def command(as_json: bool, config: str | None, **flags: Any) -> None:
             memory=settings.memory,
             stack_bytes=settings.stack_bytes,
             progress=lambda step: status.update(step),
+            verifier=verifier,
         )
     if as_json:
         print_json(asdict(report))

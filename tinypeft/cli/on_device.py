@@ -24,7 +24,7 @@ _FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class _Target(click.ParamType):
+class Target(click.ParamType):
     """A name of EMULATORS, or NAME:ADDRESS; stays a string."""
 
     name = "target"
@@ -37,13 +37,14 @@ class _Target(click.ParamType):
         return value
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return "[" + "|".join("serial:PORT[:BAUD]" if name == "serial" else name for name in sorted(EMULATORS)) + "]"
+        forms = {"serial": "serial:PORT[:BAUD]", "host": "host[:FILE]"}
+        return "[" + "|".join(forms.get(name, name) for name in sorted(EMULATORS)) + "]"
 
 
 def device_options(command: _Command) -> _Command:
     """Decorator: DIRECTORY, --on and --data."""
     command = click.option("--data", required=True, metavar="F.npz:X[:Y]", help="Samples, and their labels.")(command)
-    command = click.option("--on", default="host", show_default=True, type=_Target(), help="Where to run it.")(command)
+    command = click.option("--on", default="host", show_default=True, type=Target(), help="Where to run it.")(command)
     return click.argument("directory")(command)
 
 
@@ -78,13 +79,12 @@ def load_samples(model: CompiledModel, data: str, *, labels: bool, option: str =
 
 
 @contextlib.contextmanager
-def running_device(project: Project, on: str, *, count_instructions: bool) -> Iterator[Device]:
+def running_device(project: Project, on: str, *, count_instructions: bool, fresh: bool = True) -> Iterator[Device]:
     """The same as `running.running_device`, its building shown."""
     with contextlib.ExitStack() as stack:
         with progress_console().status("building"):
-            opened = running.running_device(
-                project, on, count_instructions=count_instructions, tell=progress_console().print
-            )
+            tell = progress_console().print
+            opened = running.running_device(project, on, count_instructions=count_instructions, fresh=fresh, tell=tell)
             device = stack.enter_context(opened)
         yield device
 

@@ -76,7 +76,7 @@ def command(
         if path is not None:
             check_writable(path)
     ram = ram if ram is not None else settings.memory.ram_budget or None
-    board = load_board(settings.board)
+    board = settings.memory.on(load_board(settings.board))
     if measure and board.is_host:
         raise click.UsageError("--measure counts under QEMU: give it a --board that is no host.")
     with progress_console().status("reading the model") as status:

@@ -163,6 +163,8 @@ class _Writer:
             return self.constants.tensor(tensor)
         if tensor.purpose is Purpose.ADAPTER_WEIGHT:
             return f"m->adapter->{tensor.name}"
+        if tensor.purpose is Purpose.MERGED_WEIGHT:
+            return f"m->merged->{tensor.name}"
         if tensor.persistent:
             return f"m->training->{tensor.name}"
         return f"&{tensor.name}" if tensor.block_float else tensor.name

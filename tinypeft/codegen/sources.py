@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinypeft.arithmetic import float_exponent
 from tinypeft.codegen.functions import graph_function, part_name, place_of, shared_functions
-from tinypeft.codegen.tables import CTYPES, Constants, number
+from tinypeft.codegen.masters import MasterTable, master_table
+from tinypeft.codegen.tables import CTYPES, Constants, number, rows
 from tinypeft.compiler import CompiledModel
 from tinypeft.ir import Purpose, Tensor
 from tinypeft.planner import WHOLE, runs
 from tinypeft.resources import template
 
 _TEMPLATES = ("model.h", "model.c", "model_params.h", "model_weights.h", "model_weights.c", "model_device.c")
+#: of models that switch between adapters
+_BASE_ADAPTER = "model_base_adapter.c"
+#: of models that take signed packages alone
+_KEY = "model_key.h"
+#: starts that a candidate on test survives without being confirmed
+_TEST_BOOTS = 3
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,13 @@ class ArenaPartSource:
 
 
 def generate_sources(
-    model: CompiledModel, ram_bytes: Mapping[str, int] | None = None, weights_section: str = ""
+    model: CompiledModel, ram_bytes: Mapping[str, int] | None = None, weights_section: str = "", verify_key: bytes = b""
 ) -> GeneratedSources:
     """The sources of `model`; the same model gives the same bytes.
 
     ram_bytes        by the name of each RAM what it has, the one of ordinary data first; the sources assert it
     weights_section  the linker's section for the constant tables, empty for that of other constants
+    verify_key       the 32 bytes of the Ed25519 key with which packages must be signed; empty: they need no signature
     """
     constants = Constants(model.name)
     shared = shared_functions(model.graphs, model.arena, constants)
@@ -67,7 +74,8 @@ def generate_sources(
         "shared": shared.values(),
         "constants": constants,
         "fingerprint": ", ".join(f"0x{byte:02x}" for byte in model.fingerprint),
-        "layout": layout_crc(model.adapter_weights),
+        "package": model.package_info,
+        "package_tensors": _package_tensors(model),
         "adapter": _members(model.adapter_weights),
         "adapter_bytes": model.adapter_bytes,
         "training": _members(model.training_state),
@@ -98,8 +106,17 @@ def generate_sources(
         "latents": _latents(model),
         "latent_room": model.latent_room,
         "gradient_bits": model.training_config.grad_bits,
+        "kept": model.kept,
+        "summed": _summed(model),
+        "merged": _members(model.merged.weights) if model.merged is not None else [],
+        "merged_layers": ", ".join(model.merged.layers) if model.merged is not None else "",
+        "merged_output": place_of(model.arena, "merged", model.output.name) if model.merged is not None else "",
+        "merged_logits": _merged_logits(model),
+        "base_adapter": _base_adapter(model) if model.kept is not None else [],
+        "verify_key": [f"0x{byte:02x}" for byte in verify_key],
     }
-    files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in _TEMPLATES}
+    names = [*_TEMPLATES, *([_BASE_ADAPTER] if model.kept is not None else []), *([_KEY] if verify_key else [])]
+    files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in names}
     return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables), _defines(model))
 
 
@@ -108,8 +125,28 @@ def _defines(model: CompiledModel) -> tuple[str, ...]:
     if model.training is None:
         return ()
     bits = model.training_config.grad_bits
-    latents = () if model.latent is None else ("TP_LATENTS=1",)
-    return (*(() if bits == 16 else (f"TP_GRADIENT_BITS={bits}",)), *latents)
+    defines = [] if bits == 16 else [f"TP_GRADIENT_BITS={bits}"]
+    defines += [] if model.latent is None else ["TP_LATENTS=1"]
+    if (kept := model.kept) is not None:
+        defines += ["TP_STORE=1", f"TP_STORE_ADAPTERS={kept.adapters}", f"TP_RESIDENT={kept.resident}"]
+        defines += [f"TP_DEVICE_SLOT_BYTES={kept.slot_bytes}", f"TP_DEVICE_TEST_BOOTS={_TEST_BOOTS}"]
+    return tuple(defines)
+
+
+def _base_adapter(model: CompiledModel) -> list[tuple[str, list[str]]]:
+    """(member, lines of its values) of an adapter that changes nothing: a fresh one."""
+    state = model.fresh_state(0)
+    return [(t.name, rows(CTYPES[t.dtype], state[t.name].reshape(-1))) for t in model.adapter_weights]
+
+
+def _merged_logits(model: CompiledModel) -> str:
+    both = model.merged is not None and model.logits is not None
+    return place_of(model.arena, "merged", model.logits.name) if both else ""  # type: ignore[union-attr]
+
+
+def _summed(model: CompiledModel) -> MasterTable | None:
+    """Of the sums of adapters, which lie in the part of the arena that receives packages."""
+    return master_table(model, max(model.arena.parts, key=lambda part: part.size))
 
 
 def _logit_exponent(model: CompiledModel) -> int:
@@ -165,15 +202,15 @@ def _arena_parts(model: CompiledModel, ram_bytes: Mapping[str, int] | None) -> l
     return parts
 
 
-def layout_crc(tensors: list[Tensor]) -> int:
-    """CRC-32 of the adapter tensors' names, types and shapes: two packages with the same one have the same layout."""
-    text = ";".join(f"{t.name} {t.dtype} {','.join(map(str, t.shape))}" for t in tensors)
-    return zlib.crc32(text.encode())
-
-
 def _members(tensors: list[Tensor]) -> list[tuple[str, str, int, str]]:
     """(C type, name, elements, shape) of the struct members."""
     return [(CTYPES[t.dtype], t.name, t.nbytes if t.packed else t.size, ",".join(map(str, t.shape))) for t in tensors]
+
+
+def _package_tensors(model: CompiledModel) -> list[tuple[str, str]]:
+    """(name, the fields of its tp_package_tensor) of the adapter's tensors."""
+    rows = zip(model.adapter_weights, model.package_info.tensors, strict=True)
+    return [(t.name, f"{p.outer}, {p.rank}, {p.inner}, {p.ranked:d}, {p.fixed:d}") for t, p in rows]
 
 
 def _output_shift(model: CompiledModel) -> str | None:

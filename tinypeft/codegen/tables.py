@@ -21,7 +21,7 @@ CTYPES = {
     "bfp16": "int16_t",
     "bfp8": "int8_t",
 }
-_VALUES_PER_LINE = {"int8_t": 24, "int16_t": 16, "int32_t": 10, "float": 8}
+_VALUES_PER_LINE = {"int8_t": 24, "uint8_t": 24, "int16_t": 16, "int32_t": 10, "float": 8}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Constants:
             while unique in taken:
                 unique, number = f"{self.prefix}_{name}_{number}", number + 1
             self._by_content[key] = unique
-            self.tables.append(Table(ctype, unique, flat.size, flat.nbytes, comment, _rows(ctype, flat)))
+            self.tables.append(Table(ctype, unique, flat.size, flat.nbytes, comment, rows(ctype, flat)))
         return self._by_content[key]
 
     def _initializer(self, fields: dict[str, Any], owner: str, indent: int = 0) -> str:
@@ -136,7 +136,8 @@ def wrapped(opening: str, parts: list[str], closing: str, indent: int) -> str:
     return "\n".join([*lines, line]).lstrip()
 
 
-def _rows(ctype: str, values: np.ndarray) -> list[str]:
+def rows(ctype: str, values: np.ndarray) -> list[str]:
+    """The lines of an array's initialiser."""
     texts = [number(v) for v in values]
     step = _VALUES_PER_LINE[ctype]
     return [", ".join(texts[i : i + step]) + "," for i in range(0, len(texts), step)]

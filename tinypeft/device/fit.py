@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinypeft.errors import DeviceError
 
 #: tp_fit_config.guards
 DO_NO_HARM, UNDO = 1, 2
-
-_REQUEST, _PROGRESS, _RESULT = struct.Struct("<11If2If"), struct.Struct("<4IqIq"), struct.Struct("<9IIqIq")
 
 
 class Score(NamedTuple):
@@ -57,12 +56,17 @@ class FitRequest:
     total_steps: int
     final_fraction: float
 
-    def pack(self) -> bytes:
-        """The command's payload; DeviceError for a number that it cannot carry."""
+    def fields(self) -> dict[str, Any]:
+        """The command's map; DeviceError for a number that it cannot carry."""
+        fields = asdict(self)
         try:
-            return _REQUEST.pack(*astuple(self))
+            for name, value in fields.items():
+                layout = "<f" if isinstance(value, float) else "<I"
+                fields[name] = struct.unpack(layout, struct.pack(layout, value))[0]
         except (struct.error, OverflowError) as error:
             raise DeviceError(f"{self} cannot be sent: {error}") from error
+        fields["rate"] = fields.pop("learning_rate")
+        return fields
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ class FitProgress:
     score: Score
 
     @classmethod
-    def unpack(cls, body: bytes) -> FitProgress:
-        """From a frame of the stream FIT."""
-        epoch, ended, steps, total, loss, right, judged = _unpacked(_PROGRESS, body)
-        return cls(epoch, bool(ended), steps, total, loss, Score(right, judged))
+    def of(cls, found: Mapping[str, Any]) -> FitProgress:
+        """From what FIT tells now and then."""
+        epoch, ended, steps, total, loss = _values(found, "epoch", "ended", "steps", "total", "loss")
+        return cls(epoch, bool(ended), steps, total, loss, Score(*_values(found, "right", "judged")))
 
 
 @dataclass(frozen=True)
@@ -109,14 +113,18 @@ class FitResult:
     after: Score
 
     @classmethod
-    def unpack(cls, final: bytes) -> FitResult:
-        """From the final response."""
-        learned, held_back, epochs, steps, updates, undone, end, kept, epoch, *scores = _unpacked(_RESULT, final)
-        before, after = Score(*scores[:2]), Score(*scores[2:])
+    def of(cls, found: Mapping[str, Any]) -> FitResult:
+        """From the answer."""
+        learned, held_back, epochs, steps = _values(found, "learned", "held_back", "epochs", "steps")
+        updates, undone, end, kept, epoch = _values(found, "updates", "undone", "end", "kept", "epoch")
+        scores = [found.get(key) for key in ("before", "after")]
+        before, after = (Score(*_values(s if isinstance(s, dict) else {}, "right", "loss")) for s in scores)
         return cls(learned, held_back, epochs, steps, updates, undone, End(end), bool(kept), epoch, before, after)
 
 
-def _unpacked(layout: struct.Struct, payload: bytes) -> tuple[int, ...]:
-    if len(payload) != layout.size:
-        raise DeviceError(f"FIT: an answer of {len(payload)} bytes, not {layout.size}", "build the firmware again")
-    return layout.unpack(payload)
+def _values(found: Mapping[str, Any], *keys: str) -> list[int]:
+    values = [found.get(key) for key in keys]
+    if not all(isinstance(value, int) for value in values):
+        lacking = [key for key, value in zip(keys, values, strict=True) if not isinstance(value, int)]
+        raise DeviceError(f"FIT: an answer without {', '.join(lacking)}", "build the firmware again")
+    return [int(value) for value in values if value is not None]

@@ -1,20 +1,23 @@
-"""Requests and their answers on a byte stream: a command's payload in, the streams and the final payload out.
+"""Requests and their answers on a byte stream: a command and its map in, what comes before the answer and its map out.
 
 On a stream that loses bytes, a request that may run twice is sent again until it is answered.
 """
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from enum import IntEnum
+from typing import Any, Protocol, TypeVar
+
+import cbor2
 
 from tinypeft.device import framing
 from tinypeft.device.framing import Decoder, Message
-from tinypeft.device.protocol import DATA, DUMP, ERR_COMMAND, FIT, READS, TRACE, Command, TraceRecord
+from tinypeft.device.protocol import READS, Command, TraceRecord
+from tinypeft.device.status import ERR_COMMAND, MGMT_UNSUPPORTED, hint_of, mgmt_text, status_text
 from tinypeft.errors import DeviceError
 
 _T = TypeVar("_T")
@@ -25,6 +28,10 @@ _QUICK = (Command.INFO, Command.WRITE, Command.READ, Command.EXPORT_ADAPTER, Com
 
 class NotTaken(DeviceError):
     """The other end is there but takes no more bytes."""
+
+
+class NoAnswer(DeviceError):
+    """The other end has done what it was asked, and it answered nothing."""
 
 
 class Lost(DeviceError):
@@ -61,13 +68,12 @@ class Transport(Protocol):
 
 @dataclass
 class Reply:
-    """The streams of one request and its final payload, status removed."""
+    """The map that answers one request, and what came before it."""
 
-    data: bytearray = field(default_factory=bytearray)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     trace: list[TraceRecord] = field(default_factory=list)
     dump: bytearray | None = None
     dump_exponent: int = 0
-    final: bytes = b""
 
 
 class Link:
@@ -94,33 +100,30 @@ class Link:
             try:
                 return action()
             except Lost:
-                self.flush()
+                continue
         return action()
-
-    def flush(self) -> None:
-        """Let a receiver that is stuck in a broken frame give it up."""
-        with contextlib.suppress(NotTaken):
-            self.transport.send(framing.FLUSH)
 
     def request(
         self,
-        command: Command,
-        payload: bytes,
+        command: IntEnum,
+        fields: Mapping[str, Any],
         what: str,
         *,
         timeout: float | None = None,
         streams: bool = False,
-        progress: Callable[[bytes], None] = lambda body: None,
+        group: int = framing.GROUP,
+        op: int | None = None,
+        progress: Callable[[Mapping[str, Any]], None] = lambda fields: None,
     ) -> Reply:
         """Send one request and collect its answer; Lost where that does not arrive, or not all that it `streams`.
 
-        `progress` is called with every frame of the stream FIT that arrives. DeviceError with the command, `what` and
-        the status text where the device reports an error.
+        A command of another group than the model's has its `op`. `progress` is called with what FIT tells now and
+        then. DeviceError with the command, `what` and the status text where the device reports an error.
         """
         title = f"{command.name}({what})"
-        sent, skipped = self._send(command, payload), self._decoder.lost
+        sent, skipped = self._send(command, fields, group, op), self._decoder.lost
         limit = timeout or self.timeout
-        if self.lossy and command in _QUICK:
+        if self.lossy and group == framing.GROUP and command in _QUICK:
             limit = min(limit, self.ANSWER_LIMIT)
         patience, ping = self.ANSWER_LIMIT if self.lossy else limit, None
         reply, heard = Reply(), time.monotonic()
@@ -131,59 +134,80 @@ class Link:
                 heard = time.monotonic()
             else:
                 silence = time.monotonic() - heard
-            if self.lossy and silence >= min(limit, patience):
-                messages = self._decoder.give_up()
             for message in messages:
                 if ping is not None and _answers(message, ping):
                     raise Lost(f"{title}: the device is done, but its answer was lost")
                 if not _answers(message, sent):
                     continue  # late answer to an earlier request, or an echo
-                if message.flags & framing.FLAG_MORE:
-                    _collect(reply, message.payload, title, progress)
+                found = _loads(message.payload, title)
+                if found.get("more"):
+                    _collect(reply, found, title, progress)
                     continue
                 if self.lossy and streams and self._decoder.lost > skipped:
                     raise Lost(f"{title}: a part of the answer was damaged")
-                reply.final = _check(message.payload, title)
+                reply.fields = _check(found, title)
                 return reply
             if silence >= limit:
                 raise Silence(title, limit, self._decoder.last_output)
             if self.lossy and silence >= patience:
-                ping, patience = self._send(Command.INFO, b""), 2 * patience
+                ping, patience = self._send(Command.INFO, {}), 2 * patience
 
-    def _send(self, command: Command, payload: bytes) -> Message:
+    def _send(
+        self, command: IntEnum, fields: Mapping[str, Any], group: int = framing.GROUP, op: int | None = None
+    ) -> Message:
         """Send a request with the next sequence number."""
         self._sequence = (self._sequence + 1) % 256
-        message = Message(framing.READ if command in READS else framing.WRITE, command, self._sequence, payload)
+        if op is None:
+            op = framing.READ if command in READS else framing.WRITE
+        message = Message(op, command, self._sequence, cbor2.dumps(fields, canonical=True), group=group)
         self.transport.send(framing.encode(message))
         return message
 
 
 def _answers(message: Message, request: Message) -> bool:
     """Whether `message` is of the answer to `request`."""
-    sent = (request.op + 1, request.sequence, request.command)
-    return (message.op, message.sequence, message.command) == sent
+    sent = (request.op + 1, request.group, request.sequence, request.command)
+    return (message.op, message.group, message.sequence, message.command) == sent
 
 
-def _collect(reply: Reply, payload: bytes, title: str, progress: Callable[[bytes], None]) -> None:
-    """Add one stream frame to the reply."""
-    kind, body = int.from_bytes(payload[:4], "little"), payload[4:]
-    if kind == DATA:
-        reply.data += body
-    elif kind == TRACE and len(body) % 12 == 0:
-        reply.trace += [TraceRecord(*record) for record in struct.iter_unpack("<3I", body)]
-    elif kind == DUMP:
-        reply.dump_exponent = int.from_bytes(body[:4], "little", signed=True)
-        reply.dump = (reply.dump or bytearray()) + body[4:]
-    elif kind == FIT:
-        progress(body)
+def _loads(payload: bytes, title: str) -> dict[str, Any]:
+    """The map of a payload; DeviceError where it is none."""
+    try:
+        found = cbor2.loads(payload)
+    except cbor2.CBORDecodeError as error:
+        raise DeviceError(f"{title}: an answer of {len(payload)} bytes that is no CBOR: {error}") from error
+    if not isinstance(found, dict):
+        raise DeviceError(f"{title}: an answer of {len(payload)} bytes that is no map")
+    return found
+
+
+def _collect(reply: Reply, found: Mapping[str, Any], title: str, progress: Callable[[Mapping[str, Any]], None]) -> None:
+    """Add what came before the answer to the reply."""
+    trace, dump, fit = found.get("trace"), found.get("dump"), found.get("fit")
+    if isinstance(trace, bytes) and len(trace) % 12 == 0:
+        reply.trace += [TraceRecord(*record) for record in struct.iter_unpack("<3I", trace)]
+    elif isinstance(dump, bytes) and isinstance(exponent := found.get("exponent"), int):
+        reply.dump_exponent = exponent
+        reply.dump = (reply.dump or bytearray()) + dump
+    elif isinstance(fit, dict):
+        progress(fit)
     else:
-        raise DeviceError(f"{title}: a stream frame of unknown kind {kind}, {len(body)} bytes")
+        raise DeviceError(f"{title}: a part of an answer with the unknown keys {', '.join(map(str, found))}")
 
 
-def _check(payload: bytes, title: str) -> bytes:
-    """The final payload after its status; DeviceError for any status but 0."""
-    status = int.from_bytes(payload[:4], "little", signed=True)
-    if status != 0:
-        kind = UnknownCommand if status == ERR_COMMAND else DeviceError
-        raise kind(f"{title}: the device says: {payload[4:].decode(errors='replace')} (status {status})")
-    return payload[4:]
+def _check(found: dict[str, Any], title: str) -> dict[str, Any]:
+    """The map of an answer; DeviceError where it is an error's."""
+    error = found.get("err")
+    if isinstance(error, dict):
+        group, rc = error.get("group"), error.get("rc")
+        if group in framing.OUR_GROUPS and isinstance(rc, int):
+            kind = UnknownCommand if -rc == ERR_COMMAND else DeviceError
+            refused = kind(f"{title}: the device says: {status_text(-rc)} (status {-rc})", hint_of(-rc))
+            refused.status = -rc
+            raise refused
+        raise DeviceError(f"{title}: the device says: error {rc} of group {group}")
+    rc = found.get("rc", 0)
+    if rc != 0:
+        kind = UnknownCommand if rc == MGMT_UNSUPPORTED else DeviceError
+        raise kind(f"{title}: the device says: {mgmt_text(rc)} (SMP error {rc})")
+    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 class Command(IntEnum):
@@ -27,6 +27,8 @@ class Command(IntEnum):
     FIT = 12
     ENCODE = 13
     TRAIN_LATENTS = 14
+    MERGE = 15
+    UNMERGE = 16
 
 
 class Object(IntEnum):
@@ -45,10 +47,6 @@ class Object(IntEnum):
 
 #: The commands that are read requests; the others are write requests.
 READS = (Command.INFO, Command.READ, Command.STATS)
-#: TP_ERR_COMMAND
-ERR_COMMAND = -6
-#: tp_stream: what a stream frame carries
-DATA, TRACE, DUMP, FIT = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)

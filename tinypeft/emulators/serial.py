@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tinypeft.device.client import Device, Unanswered
+from tinypeft.device.client import Device
 from tinypeft.device.link import NotTaken
+from tinypeft.device.session import Unanswered
 from tinypeft.emulators.base import NOTHING, BoardLike, Emulator, register
 from tinypeft.errors import BoardError, DeviceError, ToolError
 

@@ -40,12 +40,13 @@ class Purpose(StrEnum):
     ADAPTER_WEIGHT = "adapter_weight"  # integers that the forward pass reads; travels in the adapter package
     MASTER = "master"  # float32 originals of the adapter weights; in the training state
     OPTIMIZER_STATE = "optimizer_state"  # velocities, gradient sums, observers; in the training state
+    MERGED_WEIGHT = "merged_weight"  # a layer's weights with an adapter in them; in RAM of their own
     ACTIVATION = "activation"  # arena
     GRADIENT = "gradient"  # arena
     ARGUMENT = "argument"  # scalar that the caller passes: label, learning rate
 
 
-PERSISTENT = (Purpose.ADAPTER_WEIGHT, Purpose.MASTER, Purpose.OPTIMIZER_STATE)
+PERSISTENT = (Purpose.ADAPTER_WEIGHT, Purpose.MASTER, Purpose.OPTIMIZER_STATE, Purpose.MERGED_WEIGHT)
 
 
 @dataclass(eq=False)
@@ -54,7 +55,8 @@ class Tensor:
 
     `scale` and `zero_point` are the affine quantisation, real = scale * (q - zero_point); `scale` is
     float32 of shape (1,) or, per channel, (channels,). `data` holds a frozen weight's values. `source` is the
-    index of the tensor in the .tflite file that it was read from, -1 for one that no file holds.
+    index of the tensor in the .tflite file that it was read from, -1 for one that no file holds. `rank_axis` is the
+    axis of an adapter weight that counts an adapter's ranks, which may be fewer in a package; None where none does.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Tensor:
     zero_point: int = 0
     data: np.ndarray | None = None
     source: int = -1
+    rank_axis: int | None = None
 
     @property
     def size(self) -> int:
@@ -95,7 +98,7 @@ class Tensor:
 
     @property
     def persistent(self) -> bool:
-        """Whether it outlives a call: adapter weights, masters, optimiser state."""
+        """Whether it outlives a call: adapter weights, masters, optimiser state, merged weights."""
         return self.purpose in PERSISTENT
 
     def __repr__(self) -> str:

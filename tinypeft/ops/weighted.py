@@ -9,7 +9,7 @@ import numpy as np
 
 from tinypeft.arithmetic import REQUANTIZE_MAX, quantize_multipliers, round_half_up_shift
 from tinypeft.errors import ModelError
-from tinypeft.ir import Operation, Tensor
+from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops.base import Builder, CArray, Value
 from tinypeft.ops.window import Window
 
@@ -99,8 +99,8 @@ def whole_filters(filters: np.ndarray, window: Window, first_channel: np.ndarray
 
 
 def reads_directly(window: Window, filters: Tensor) -> bool:
-    """Whether the kernel reads int8 inputs as they lie, without a column: one tap inside the input, a frozen filter."""
-    return filters.data is not None and one_tap_inside(window)
+    """Whether the kernel reads int8 inputs as they lie, without a column: one tap inside, an untrained filter."""
+    return (filters.data is not None or filters.purpose is Purpose.MERGED_WEIGHT) and one_tap_inside(window)
 
 
 def one_tap_inside(window: Window) -> bool:
@@ -120,9 +120,9 @@ def zero_point_bias(op: Operation) -> np.ndarray:
 
 
 def direct_bias(op: Operation) -> Tensor | CArray:
-    """The bias of a kernel that reads directly: with `zero_point_bias`, which a trained one holds by itself."""
+    """The bias of a kernel that reads directly: with `zero_point_bias`, which a trained or merged one has by itself."""
     bias = op.inputs.get("bias")
-    if "trained_bias" in op.attributes:
+    if "trained_bias" in op.attributes or op.inputs["filter"].purpose is Purpose.MERGED_WEIGHT:
         assert bias is not None
         return bias
     folded = zero_point_bias(op) + (0 if bias is None else _constant_bias(bias))
@@ -209,6 +209,10 @@ def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.nd
         acc = acc + values["bias"].astype(np.int64)
     if "trained_bias" in op.attributes:
         acc = acc - op.attributes["trained_bias"].folded  # which the inputs above have by themselves
+    elif op.inputs["filter"].purpose is Purpose.MERGED_WEIGHT and reads_directly(window, op.inputs["filter"]):
+        acc = acc + op.inputs["input"].zero_point * values["filter"].astype(np.int64).reshape(
+            len(values["filter"]), -1
+        ).sum(1)
     if "hidden" in op.inputs:
         hidden = values["hidden"].reshape(acc.shape[0], -1).astype(np.int64)
         acc = acc + round_half_up_shift(hidden @ values["lora_B"].astype(np.int64).T, values["lora_shift"])

@@ -38,6 +38,8 @@ def config_text(
             "weights_region": memory.weights_region,
             "ram_budget": memory.ram_budget,
             "samples": memory.samples,
+            **({"adapters": memory.adapters, "resident": memory.resident} if memory.adapters else {}),
+            **({"merge_room": memory.merge_room} if memory.merge_room else {}),
         },
         "adapter": {
             "kind": adapter.adapter.split("+"),

@@ -14,6 +14,7 @@ from tinypeft.errors import ToolError
 
 _STACK = ".stack"
 _ARENA_PART = ".arena_"
+_STORAGE = ("tp_storage_start", "tp_storage_end")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ElfSizes:
     data_bss_bytes  static data, arena included
     stack_bytes     the reserved stack
     arena_parts     by the memory's name, the part of data_bss_bytes in a section of its own for a RAM beside the first
+    storage_bytes   what the linker keeps free for adapters, in none of the others: flash, or RAM that stands for it
     symbols         name -> size of every sized symbol
     """
 
@@ -33,6 +35,7 @@ class ElfSizes:
     ram_bytes: int
     symbols: dict[str, int] = field(repr=False)
     arena_parts: dict[str, int] = field(default_factory=dict)
+    storage_bytes: int = 0
 
 
 def measure(elf: Path | str) -> ElfSizes:
@@ -40,13 +43,16 @@ def measure(elf: Path | str) -> ElfSizes:
     flash = data_bss = stack = 0
     symbols: dict[str, int] = {}
     parts: dict[str, int] = {}
+    storage: dict[str, int] = {}
     try:
         with Path(elf).open("rb") as stream:
             for section in ELFFile(stream).iter_sections():
                 if isinstance(section, SymbolTableSection):
-                    symbols |= {
-                        symbol.name: symbol["st_size"] for symbol in section.iter_symbols() if symbol["st_size"]
-                    }
+                    for symbol in section.iter_symbols():
+                        if symbol["st_size"]:
+                            symbols[symbol.name] = symbol["st_size"]
+                        if symbol.name in _STORAGE:
+                            storage[symbol.name] = symbol["st_value"]
                 if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
                     continue
                 size = section["sh_size"]
@@ -60,7 +66,8 @@ def measure(elf: Path | str) -> ElfSizes:
                     parts[section.name.removeprefix(_ARENA_PART)] = size
     except (OSError, ELFError) as error:
         raise ToolError(f"cannot read {elf}: {error}", "build the project again") from error
-    return ElfSizes(flash, data_bss, stack, data_bss + stack, symbols, parts)
+    start, end = (storage.get(name, 0) for name in _STORAGE)
+    return ElfSizes(flash, data_bss, stack, data_bss + stack, symbols, parts, end - start)
 
 
 def symbol_size(elf: Path | str, name: str) -> int:

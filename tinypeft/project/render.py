@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tinypeft import __version__
 from tinypeft.boards import Board, Region
 from tinypeft.resources import template
 
@@ -13,6 +14,9 @@ C_FLAGS = (
     *("-std=c11", "-O2", "-g", "-ffp-contract=off", "-ffunction-sections", "-fdata-sections"),
     *("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"),
 )
+
+#: Folders of firmware that talks and keeps rather than computes, and how they are compiled instead
+SMALL_FOLDERS, SMALL_FLAG = ("firmware/runtime", "firmware/runtime-optional", "firmware/store"), "-Os"
 
 #: Start-up is our own; of newlib-nano only memcpy and the like, of libgcc the 64-bit arithmetic.
 #: There is no _sbrk and no _write, so that malloc or printf cannot be linked.
@@ -32,8 +36,18 @@ def render_board(board: Board, stack_bytes: int, weights_region: str = "") -> di
         return {}
     names = ("startup.c", "linker.ld", "tp_board_config.h")
     values = {"board": board, "core": _CoreFeatures.of(board), "stack_bytes": stack_bytes, "number": _number}
-    values |= {"weights_region": weights_region, "arena_regions": [r for r in board.memories if _for_arena(r, board)]}
+    values |= {"weights_region": weights_region, "version": __version__}
+    values |= {"arena_regions": [r for r in board.memories if _for_arena(r, board)]}
     return {f"board/{name}": template(f"board/{name}.j2").render(**values).encode() for name in names}
+
+
+def storage_defines(board: Board) -> list[str]:
+    """The macros TP_STORAGE_* of the board's storage that firmware and twin share, NAME=VALUE."""
+    storage = board.storage
+    if storage is None:
+        return []
+    names = ("sector_bytes", "sectors", "write_unit", "erased", "log_sectors")
+    return [f"TP_STORAGE_{name.upper()}={getattr(storage, name)}u" for name in names]
 
 
 def _for_arena(region: Region, board: Board) -> bool:
@@ -93,6 +107,8 @@ def render_build_files(
         "firmware_sources": sorted(firmware_sources),
         "host_sources": sorted(host_sources),
         "c_flags": [*C_FLAGS, *(f"-D{define}" for define in defines)],
+        "small_folders": SMALL_FOLDERS,
+        "small_flag": SMALL_FLAG,
         "includes": INCLUDES,
         "include_flags": [f"-I{folder}" for folder in INCLUDES],
         "board_includes": BOARD_INCLUDES,

@@ -9,16 +9,19 @@ from tinypeft.errors import OutputError
 from tinypeft.project.writer import project_files, project_manifest, read_manifest, write_files
 
 _SAME = ("src/", "firmware/")
+_OPTIONAL = ("firmware/runtime-optional/", "firmware/monocypher/")
 
 
 def retarget_project(directory: Path | str, board: Board) -> Path:
     """Write `build/<board>/`, a project for `board` with the sources that lie in `directory` now; returns its path.
 
+    A storage of the project's board is one of `board` then: `board` comes from `board_on` a board of `with_storage`.
     Nothing is written where all is as it should be, so that building again is quick. Raises OutputError where
     `directory` is no project or lacks files.
     """
     source = Path(directory).resolve()
     manifest = read_manifest(source)
+    defines, storage = manifest.get("defines", ()), manifest.get("storage", False)
     paths = [path for path in manifest["files"] if path.startswith(_SAME)]
     try:
         own = {path: (source / path).read_bytes() for path in paths}
@@ -32,11 +35,13 @@ def retarget_project(directory: Path | str, board: Board) -> Path:
         manifest["stack_bytes"],
         {},
         manifest.get("memory", {}).get("weights_region", ""),
-        manifest.get("defines", ()),
+        defines,
+        storage,
+        {path.removeprefix("firmware/"): data for path, data in own.items() if path.startswith(_OPTIONAL)},
     )
     content |= {path: data for path, data in own.items() if path in content}
     content["manifest.json"] = project_manifest(
-        board, manifest["model"], manifest["stack_bytes"], {}, content, manifest.get("defines", ())
+        board, manifest["model"], manifest["stack_bytes"], {}, content, defines, storage
     )
     target = source / "build" / board.name
     if _differs(target, content):

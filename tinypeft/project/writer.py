@@ -10,21 +10,27 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from tinypeft import __version__
-from tinypeft.boards import Board
+from tinypeft.boards import HOST_CORE, Board
 from tinypeft.errors import OutputError, VerifyError
-from tinypeft.project.render import render_board, render_build_files
+from tinypeft.project.render import render_board, render_build_files, storage_defines
 from tinypeft.resources import resource_path
 
 #: The marker in manifest.json by which an earlier project is recognised
 PROJECT_FORMAT = "tinypeft-project-1"
 
 _SHARED_KERNEL = "tp_arithmetic.c"
-_FIRMWARE_ONLY = ("main.c", "tp_board.c")
-_HOST_ONLY = ("host_twin.c",)
-_OUR_KEYS = ("format", "tinypeft", "board", "model", "stack_bytes", "defines", "files")
+_BOARD_GLUE = ("main.c", "tp_board.c")
+_FIRMWARE_ONLY = (
+    *(f"firmware/{folder}/" for folder in ("consoles", "clocks", "storages")),
+    *(f"firmware/runtime/{name}" for name in _BOARD_GLUE),
+)
+_HOST_ONLY = ("firmware/runtime/host_twin.c", "firmware/store/tp_flash_file.c", "firmware/storages/host.c")
+_NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+_OUR_KEYS = ("format", "tinypeft", "board", "model", "stack_bytes", "defines", "storage", "files")
 
 
 def write_project(
@@ -39,6 +45,8 @@ def write_project(
     files: Mapping[str, bytes],
     weights_region: str = "",
     defines: Sequence[str] = (),
+    storage: bool = False,
+    optional: Mapping[str, bytes] | None = None,
     prepare: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the project to `directory` and return its absolute path.
@@ -50,13 +58,18 @@ def write_project(
     files           file name under model/ -> content
     weights_region  the flash for constant tables; empty for that of the code
     defines         macros of every source, NAME=VALUE
+    storage         with the driver of the board's storage, which the linker then keeps free; TP_STORAGE_* describe it
+    optional        path under firmware/ -> content of what only some projects have; every `.c` is compiled
     prepare         called with the complete folder before it appears, to build in it; if it raises, nothing is written
 
     The same arguments give the same bytes. The folder appears in one step; an earlier tinypeft project there is
-    replaced. Raises OutputError where `directory` holds anything else or cannot be written.
+    replaced. Raises OutputError where `directory` holds anything else or cannot be written, BoardError where the board
+    has no storage that was asked for.
     """
-    content = project_files(board, model_name, sources, kernels, stack_bytes, files, weights_region, defines)
-    content["manifest.json"] = project_manifest(board, model_name, stack_bytes, manifest, content, defines)
+    content = project_files(
+        board, model_name, sources, kernels, stack_bytes, files, weights_region, defines, storage, optional or {}
+    )
+    content["manifest.json"] = project_manifest(board, model_name, stack_bytes, manifest, content, defines, storage)
     return write_files(directory, content, prepare)
 
 
@@ -92,15 +105,20 @@ def project_files(
     files: Mapping[str, bytes],
     weights_region: str = "",
     defines: Sequence[str] = (),
+    storage: bool = False,
+    optional: Mapping[str, bytes] = _NO_FILES,
 ) -> dict[str, bytes]:
     """Every file of a project but its manifest, by path; the arguments are those of `write_project`."""
     if stack_bytes <= 0 or stack_bytes % 8:
         raise VerifyError(f"stack of {stack_bytes} bytes: not a positive multiple of 8")
+    board = board.with_storage() if storage else board
     content = {f"src/{_inside(name)}": text.encode() for name, text in sources.items()}
     model_sources = [path for path in content if path.endswith(".c")]
     content |= {f"model/{_inside(name)}": data for name, data in files.items()}
-    firmware = _firmware_files(board, set(kernels))
+    firmware = _firmware_files(board, set(kernels), storage)
+    firmware |= {f"firmware/{_inside(path)}": data for path, data in optional.items()}
     content |= firmware
+    content |= _trustzone_files(board)
     content |= render_board(board, stack_bytes, weights_region)
     compiled = [path for path in firmware if path.endswith(".c")]
     content |= render_build_files(
@@ -108,19 +126,15 @@ def project_files(
         model_name,
         stack_bytes,
         model_sources=model_sources,
-        firmware_sources=[*(path for path in compiled if Path(path).name not in _HOST_ONLY), "board/startup.c"],
-        host_sources=[
-            path
-            for path in compiled
-            if Path(path).name not in _FIRMWARE_ONLY and not path.startswith(("firmware/consoles/", "firmware/clocks/"))
-        ],
+        firmware_sources=[*(path for path in compiled if path not in _HOST_ONLY), "board/startup.c"],
+        host_sources=[path for path in compiled if path in _HOST_ONLY or not path.startswith(_FIRMWARE_ONLY)],
         weights_region=weights_region,
-        defines=defines,
+        defines=[*defines, *(storage_defines(board) if storage else ())],
     )
     return content
 
 
-def _firmware_files(board: Board, kernels: set[str]) -> dict[str, bytes]:
+def _firmware_files(board: Board, kernels: set[str], storage: bool) -> dict[str, bytes]:
     root = resource_path("firmware")
     available = {path.name for path in (root / "kernels").glob("*.c")}
     missing = sorted(kernels - available)
@@ -131,13 +145,22 @@ def _firmware_files(board: Board, kernels: set[str]) -> dict[str, bytes]:
     for folder in ("kernels", "runtime"):
         chosen += (root / folder).glob("*.h")
     chosen += (root / "kernels" / name for name in kernels)
-    left_out = _FIRMWARE_ONLY if board.is_host else ()
+    left_out = _BOARD_GLUE if board.is_host else ()
     chosen += (path for path in (root / "runtime").glob("*.c") if path.name not in left_out)
     if board.console:
         chosen.append(root / "consoles" / f"{board.console.driver}.c")
     if board.clock and board.clock.driver:
         chosen.append(root / "clocks" / f"{board.clock.driver}.c")
+    if storage and board.storage:
+        chosen += (root / "storages" / f"{driver}.c" for driver in {HOST_CORE, board.storage.driver})
+        chosen += (root / "store").glob("*.[ch]")
     return {f"firmware/{path.relative_to(root).as_posix()}": path.read_bytes() for path in sorted(chosen)}
+
+
+def _trustzone_files(board: Board) -> dict[str, bytes]:
+    root = resource_path("firmware", "samples")
+    chosen = sorted((root / "trustzone").rglob("*.*")) if board.trustzone else ()
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in chosen if path.is_file()}
 
 
 def project_manifest(
@@ -147,6 +170,7 @@ def project_manifest(
     extra: Mapping[str, Any],
     content: Mapping[str, bytes],
     defines: Sequence[str] = (),
+    storage: bool = False,
 ) -> bytes:
     """The text of manifest.json for the files `content`, with the keys of `extra`."""
     clashing = sorted(set(extra) & set(_OUR_KEYS))
@@ -160,6 +184,7 @@ def project_manifest(
         "model": model_name,
         "stack_bytes": stack_bytes,
         "defines": list(defines),
+        "storage": storage,
         "files": {path: hashlib.sha256(data).hexdigest() for path, data in content.items()},
     }
     return (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()

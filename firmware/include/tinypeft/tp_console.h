@@ -14,4 +14,7 @@ uint8_t tp_console_read(void);
 /* Wait until the transmitter takes `byte`. */
 void tp_console_write(uint8_t byte);
 
+/* Wait until the last byte has left the transmitter: a reset then cuts none short. */
+void tp_console_flush(void);
+
 #endif

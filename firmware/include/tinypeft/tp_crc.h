@@ -1,4 +1,4 @@
-/* The two checksums on the wire: CRC-16/XMODEM of a frame, CRC-32 (IEEE 802.3) of data. Nibble tables, 96 bytes. */
+/* The two checksums on the wire: CRC-16/XMODEM of a frame, CRC-32 (IEEE 802.3) of data. One nibble table, 64 bytes. */
 #ifndef TP_CRC_H
 #define TP_CRC_H
 

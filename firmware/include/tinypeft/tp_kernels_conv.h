@@ -112,4 +112,15 @@ typedef struct {
 void tp_pack_int4_s8(const tp_int4_params *params, const int8_t *values, const int8_t *multiplier, uint8_t *packed);
 void tp_unpack_int4_s8(const tp_int4_params *params, const uint8_t *packed, const int8_t *multiplier, int8_t *output);
 
+/* merged_filter = clamp(filter + (B A >> hidden_shift + lora_shift)), the scales of the filter kept: filter and
+ * merged_filter (Cout,KH,KW,Cin), lora_A (r,KH,KW,Cin), hidden_shift (1), lora_B (Cout,r), lora_shift (Cout). Where
+ * merged_bias (Cout) is not NULL: bias less zero_point times what was added to its filter. */
+typedef struct {
+  int32_t rank, fan_in, output_c, zero_point;
+} tp_lora_merge_params;
+
+void tp_lora_merge_s8(const tp_lora_merge_params *params, const int8_t *filter, const int8_t *lora_A,
+                      const int8_t *hidden_shift, const int8_t *lora_B, const int8_t *lora_shift, const int32_t *bias,
+                      int8_t *merged_filter, int32_t *merged_bias);
+
 #endif

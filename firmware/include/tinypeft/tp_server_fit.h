@@ -4,10 +4,8 @@
 
 #include "tinypeft/tp_server.h"
 
-#define TP_SERVER_FIT_BYTES 60
-
-/* A finite learning rate that is not negative; else TP_ERR_ARGUMENT. */
-tp_status tp_server_learning_rate(const uint8_t *bytes, float *learning_rate);
+/* A number of a request, 0 where it is absent, that must be finite and not negative; else TP_ERR_ARGUMENT. */
+tp_status tp_server_learning_rate(const tp_request *request, tp_key key, float *learning_rate);
 
 #ifdef TP_LATENTS
 /* Where the latents of a sample of the store, or of the only one, are kept. */
@@ -17,6 +15,6 @@ static inline uint8_t *tp_server_latents(const tp_model *model, uint32_t sample)
 #endif
 
 /* `fit` of a model with a store: learn from that; streams its progress and appends the result. */
-tp_status tp_server_fit(tp_server *server, const uint8_t *request, uint32_t length);
+tp_status tp_server_fit(tp_server *server, const tp_request *request);
 
 #endif

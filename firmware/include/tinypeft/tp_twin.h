@@ -17,4 +17,9 @@ tp_status tp_twin_init(void);
  * Returns the number of bytes, or TP_TWIN_OVERFLOW; the request has then been carried out all the same. */
 size_t tp_twin_exchange(const uint8_t *request, size_t length, uint8_t *response, size_t capacity);
 
+/* From now on keep what tp_board_flash() gives in the file at `path`, which is made where there is none; NULL: in
+ * memory, all erased. Before tp_twin_init(), which leaves the storage as it is: a restart of the device. Only in a
+ * project with a storage. TP_ERR_SIZE: the file has another size; TP_ERR_FLASH: it cannot be opened, read or written. */
+tp_status tp_twin_storage(const char *path);
+
 #endif

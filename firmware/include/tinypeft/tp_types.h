@@ -14,7 +14,22 @@
   X(TP_ERR_FORMAT, -4, "not an adapter package of this format version")  \
   X(TP_ERR_FINGERPRINT, -5, "the adapter belongs to another base model") \
   X(TP_ERR_COMMAND, -6, "unknown command or object")                     \
-  X(TP_ERR_UNSUPPORTED, -7, "this firmware was built without that")
+  X(TP_ERR_UNSUPPORTED, -7, "this firmware was built without that")      \
+  X(TP_ERR_LAYOUT, -8, "the adapter has other layers or another kind")   \
+  X(TP_ERR_RANK, -9, "the adapter's rank is above this firmware's")      \
+  X(TP_ERR_HASH, -10, "the SHA-256 of the package does not match")       \
+  X(TP_ERR_SIGNATURE, -11, "the signature is missing or wrong")          \
+  X(TP_ERR_ROLLBACK, -12, "its security counter is older than allowed")  \
+  X(TP_ERR_TRUNCATED, -13, "the package is incomplete")                  \
+  X(TP_ERR_TOO_LARGE, -14, "the package is larger than a slot")          \
+  X(TP_ERR_FULL, -15, "no free slot, or no room for another adapter")    \
+  X(TP_ERR_FLASH, -16, "the flash memory reports a fault")               \
+  X(TP_ERR_NOT_FOUND, -17, "no such adapter")                            \
+  X(TP_ERR_STATE, -18, "nothing is there that this could act on")        \
+  X(TP_ERR_ID, -19, "not an adapter id: a-z 0-9 . _ -, at most 15")      \
+  X(TP_ERR_DELTA, -20, "the delta was made for another package")         \
+  X(TP_ERR_GEOMETRY, -21, "the flash memory holds a store of another geometry") \
+  X(TP_ERR_IDENTITY, -22, "the package is another adapter's")
 
 /* In firmware, the linker's section for a definition; on a host it lies where everything does. */
 #ifdef __arm__
@@ -35,6 +50,13 @@
 #define TP_COLD __attribute__((noinline, cold))
 #else
 #define TP_COLD
+#endif
+
+/* A definition that one elsewhere takes the place of. */
+#ifdef __GNUC__
+#define TP_WEAK __attribute__((weak))
+#else
+#define TP_WEAK
 #endif
 
 #define TP_STATUS_ENUM(name, value, text) name = (value),
