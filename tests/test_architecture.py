@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "updates": {"training", "adapters", "optimizers", "ops", "ir", "errors"},
     "stages": {"losses", "training", "updates", "adapters", "optimizers", "planner", "ops", "ir", "errors"},
     "replay": {"errors"},
-    "adapter_store": {"errors"},
+    "adapter_store": {"package", "errors"},
     "package": {"adapters", "ir", "errors", "resources"},
     "ram_budget": {"stages", "training", "planner", "ir", "errors"},
     "compiler": {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_scripts import load_benchmark
 from small_models import Net
 
 from tinypeft.adapters import AdapterConfig
@@ -18,17 +16,10 @@ from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.frontend import load_tflite
 from tinypeft.training import TrainingConfig
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def footprint() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("footprint", FOLDER / "footprint.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["footprint"] = module  # where dataclasses look for their module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("footprint")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +34,7 @@ def mlp(footprint: ModuleType) -> CompiledModel:
 
 
 def test_the_baseline_keeps_to_the_limits(footprint: ModuleType) -> None:
-    baseline = json.loads((FOLDER / "baseline.json").read_text())
+    baseline = json.loads(footprint.BASELINE.read_text())
     assert footprint.LIMITS["mlp"] == {"training_step": 40_000, "overhead_bytes": 1024}
     for model, limits in footprint.LIMITS.items():
         for figure, limit in limits.items():

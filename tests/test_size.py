@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_scripts import load_benchmark
 
 from tinypeft.project import measure
-
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def size() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("size", FOLDER / "size.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["size"] = module  # where dataclasses look for their module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("size")
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tinypeft.errors import AdapterError, FitError
+from tinypeft.package.format import DIGEST_BYTES, OVERHEAD_BYTES, SIGNATURE_BYTES
 
 #: As tp_store.h and tp_adapters.h have it
 MAX_ADAPTERS, MAX_RESIDENT = 64, 32
-_PACKAGE_OVERHEAD, _SIGNATURE, _CHECKPOINT_OVERHEAD = 116, 64, 64 + 32
+_CHECKPOINT_OVERHEAD = 64 + DIGEST_BYTES
 #: RAM of the store, an upload to it and a flash driver; and of each adapter that is stored, or resident
 _RUNTIME_BYTES, _ENTRY_BYTES, _RESIDENT_BYTES = 840, 52, 28
 #: A sector of the log begins with a cell for every adapter and some more
@@ -53,7 +54,7 @@ class AdapterStore:
     @property
     def slot_bytes(self) -> int:
         """The largest object that is stored: a signed package or a checkpoint, in whole units of 64 bytes."""
-        package = self.adapter_bytes + _PACKAGE_OVERHEAD + _SIGNATURE
+        package = self.adapter_bytes + OVERHEAD_BYTES + SIGNATURE_BYTES
         checkpoint = self.adapter_bytes + self.training_bytes + _CHECKPOINT_OVERHEAD
         return (max(package, checkpoint) + 63) // 64 * 64
 

@@ -74,6 +74,7 @@ def diagnose() -> list[Check]:
         _library("safetensors", "adapter files", ""),
         _library("pyelftools", "measuring firmware", ""),
         _library("pyserial", "talking to real boards", ""),
+        _library("cbor2", "talking to devices", ""),
         _library("tensorflow", "converting .keras and .h5 models", "keras"),
         _library("scikit-learn", "the demo's data set", "demo"),
     ]

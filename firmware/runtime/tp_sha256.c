@@ -95,14 +95,22 @@ static void begin_keyed(tp_sha256 *sha, const uint8_t *key, uint32_t key_length,
   }
 }
 
+void tp_hmac_sha256_begin(tp_sha256 *sha, const uint8_t *key, uint32_t key_length) {
+  begin_keyed(sha, key, key_length, INNER_PAD);
+}
+
+void tp_hmac_sha256_finish(tp_sha256 *sha, const uint8_t *key, uint32_t key_length, uint8_t mac[TP_SHA256_BYTES]) {
+  tp_sha256_finish(sha, mac);
+  begin_keyed(sha, key, key_length, OUTER_PAD);
+  tp_sha256_update(sha, mac, TP_SHA256_BYTES);
+  tp_sha256_finish(sha, mac);
+}
+
 void tp_hmac_sha256(const uint8_t *key, uint32_t key_length, const void *first, uint32_t first_length,
                     const void *second, uint32_t second_length, uint8_t mac[TP_SHA256_BYTES]) {
   tp_sha256 sha;
-  begin_keyed(&sha, key, key_length, INNER_PAD);
+  tp_hmac_sha256_begin(&sha, key, key_length);
   tp_sha256_update(&sha, first, first_length);
   tp_sha256_update(&sha, second, second_length);
-  tp_sha256_finish(&sha, mac);
-  begin_keyed(&sha, key, key_length, OUTER_PAD);
-  tp_sha256_update(&sha, mac, TP_SHA256_BYTES);
-  tp_sha256_finish(&sha, mac);
+  tp_hmac_sha256_finish(&sha, key, key_length, mac);
 }

@@ -223,6 +223,19 @@ void tp_adapters_replaced(tp_adapters *adapters, const char *id) {
   }
 }
 
+tp_status tp_adapters_least_counter(const tp_adapters *adapters, const char *id, uint32_t *least) {
+  const tp_security *security = adapters->security;
+  const tp_store_entry *entry = tp_store_find(adapters->store, id);
+  *least = entry != NULL ? entry->counter : 0;
+  if (security == NULL || security->monotonic_counter == NULL) {
+    return TP_OK;
+  }
+  uint32_t value = 0;
+  const tp_status status = security->monotonic_counter(security->context, 0, &value);
+  *least = value > *least ? value : *least;
+  return status;
+}
+
 #define PART(part) (1u << (part))
 
 tp_status tp_adapters_confirm(tp_adapters *adapters, const char *id) {
@@ -318,7 +331,6 @@ tp_status tp_adapters_train(tp_adapters *adapters) {
 
 tp_status tp_adapters_save(tp_adapters *adapters, const char *id, uint32_t version) {
   const tp_model *model = adapters->model;
-  const tp_security *security = adapters->security;
   tp_store *store = adapters->store;
   tp_package_identity identity = {.version = version};
   if (store == NULL) {
@@ -328,15 +340,8 @@ tp_status tp_adapters_save(tp_adapters *adapters, const char *id, uint32_t versi
     return TP_ERR_STATE;
   }
   tp_status status = tp_id_set(identity.id, id, tp_id_length(id));
-  if (status != TP_OK) {
-    return status;
-  }
-  const tp_store_entry *entry = tp_store_find(store, id);
-  identity.counter = entry != NULL ? entry->counter : 0;
-  if (security != NULL && security->monotonic_counter != NULL) {
-    uint32_t value = 0;
-    status = security->monotonic_counter(security->context, 0, &value);
-    identity.counter = value > identity.counter ? value : identity.counter;
+  if (status == TP_OK) {
+    status = tp_adapters_least_counter(adapters, id, &identity.counter);
   }
   if (status == TP_OK) {
     status = tp_store_begin(store, id, TP_STORE_CANDIDATE, model->package_bytes);

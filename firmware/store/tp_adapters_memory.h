@@ -17,6 +17,9 @@ uint32_t tp_adapters_make_room(tp_adapters *adapters);
 /* The entry of `id`: TP_ERR_UNSUPPORTED without a store, TP_ERR_NOT_FOUND. */
 tp_status tp_adapters_find(const tp_adapters *adapters, const char *id, const tp_store_entry **entry);
 
+/* The least security counter that a package of `id` may have: the highest that was confirmed, here or by the platform. */
+tp_status tp_adapters_least_counter(const tp_adapters *adapters, const char *id, uint32_t *least);
+
 /* Whether a part of the store can be used, and its header. */
 tp_status tp_adapters_check(const tp_adapters *adapters, const tp_store_entry *entry, tp_store_part part,
                             tp_package_header *header);

@@ -8,7 +8,6 @@
 #define FORMAT 1u
 #define PIECE 64u
 #define KEY_BYTES 32u
-#define HMAC_BLOCK 64u
 
 /* The bytes of a header, numbers little-endian: 0 "TPCK", 4 u16 format, 6 u16 header bytes, 8 adapter bytes, 12 training
  * bytes, 16 layout, 20 step, 24 samples summed since the last update, 28 adapter version, 32 fingerprint. */
@@ -27,36 +26,27 @@ static void make_header(const tp_model *model, uint8_t *header, uint32_t step, u
 /* SHA-256 or, with a key, HMAC-SHA-256 of what is added. */
 typedef struct {
   tp_sha256 hash;
-  uint8_t key[HMAC_BLOCK];
+  uint8_t key[KEY_BYTES];
   int keyed;
 } seal;
 
-static void mix_key(seal *s, uint8_t with) {
-  uint8_t block[HMAC_BLOCK];
-  for (uint32_t i = 0; i < HMAC_BLOCK; i++) {
-    block[i] = s->key[i] ^ with;
-  }
-  tp_sha256_begin(&s->hash);
-  tp_sha256_update(&s->hash, block, sizeof block);
-}
-
 static tp_status seal_begin(seal *s, const tp_security *security) {
-  memset(s, 0, sizeof *s);
-  tp_sha256_begin(&s->hash);
   s->keyed = security != NULL && security->key_derive != NULL;
   if (!s->keyed) {
+    tp_sha256_begin(&s->hash);
     return TP_OK;
   }
-  const tp_status status = security->key_derive(security->context, "tinypeft checkpoint", s->key, KEY_BYTES);
-  mix_key(s, 0x36);
+  const tp_status status = security->key_derive(security->context, "tinypeft checkpoint", s->key, sizeof s->key);
+  if (status == TP_OK) {
+    tp_hmac_sha256_begin(&s->hash, s->key, sizeof s->key);
+  }
   return status;
 }
 
 static void seal_end(seal *s, uint8_t digest[TP_DIGEST_BYTES]) {
-  tp_sha256_finish(&s->hash, digest);
   if (s->keyed) {
-    mix_key(s, 0x5C);
-    tp_sha256_update(&s->hash, digest, TP_DIGEST_BYTES);
+    tp_hmac_sha256_finish(&s->hash, s->key, sizeof s->key, digest);
+  } else {
     tp_sha256_finish(&s->hash, digest);
   }
 }

@@ -7,14 +7,12 @@
 #include "tinypeft/tp_count.h"
 #include "tinypeft/tp_id.h"
 
-static tp_adapters *adapters_of(const tp_server *server) { return server->adapters; }
-
 tp_status tp_group_id(tp_span text, char id[TP_ID_BYTES]) {
   return tp_id_set(id, (const char *)text.data, text.length);
 }
 
 tp_status tp_group_receive(tp_server *server, const char *id, const tp_request *request) {
-  tp_adapters *adapters = adapters_of(server);
+  tp_adapters *adapters = server->adapters;
   const uint32_t off = tp_request_u32(request, TP_KEY_OFF, 0);
   const tp_span data = tp_request_span(request, TP_KEY_DATA);
   uint32_t received, of, crc;
@@ -61,7 +59,7 @@ static void append_text(tp_response *response, const char *key, const char *id) 
 static void append_entry(tp_server *server, const tp_store_entry *entry) {
   static const char *const names[TP_STORE_PARTS] = {"confirmed", "candidate", "checkpoint"};
   tp_response *response = &server->response;
-  const tp_adapters *adapters = adapters_of(server);
+  const tp_adapters *adapters = server->adapters;
   const tp_resident *resident = resident_of(adapters, entry->id);
   tp_response_begin_map(response, NULL);
   append_text(response, "id", entry->id);
@@ -83,7 +81,7 @@ static void append_entry(tp_server *server, const tp_store_entry *entry) {
 
 static int command_list(tp_server *server, const tp_request *request) {
   tp_response *response = &server->response;
-  const tp_adapters *adapters = adapters_of(server);
+  const tp_adapters *adapters = server->adapters;
   const int base = adapters->serving == TP_ADAPTERS_BASE;
   const uint32_t count = tp_store_count(adapters->store);
   uint32_t unused = 0;
@@ -108,7 +106,7 @@ static int command_uploading(tp_server *server, const tp_request *request) {
   (void)request;
   tp_response *response = &server->response;
   uint32_t received, of, crc;
-  const char *id = tp_adapters_uploading(adapters_of(server), &received, &of, &crc);
+  const char *id = tp_adapters_uploading(server->adapters, &received, &of, &crc);
   if (id != NULL) {
     append_text(response, "id", id);
     tp_response_u32(response, "off", received);
@@ -147,13 +145,13 @@ static tp_status serve(tp_adapters *adapters, const tp_request *request, const c
 }
 
 static int command_deactivate(tp_server *server, const tp_request *request) {
-  return serve(adapters_of(server), request, NULL);
+  return serve(server->adapters, request, NULL);
 }
 
 /* All commands on an id. */
 static int command_on_id(tp_server *server, const tp_request *request) {
   tp_response *response = &server->response;
-  tp_adapters *adapters = adapters_of(server);
+  tp_adapters *adapters = server->adapters;
   char id[TP_ID_BYTES];
   uint32_t number = 0;
   tp_status status = tp_group_id(tp_request_span(request, TP_KEY_ID), id);
@@ -188,7 +186,7 @@ static int command_on_id(tp_server *server, const tp_request *request) {
 
 static int command_collect(tp_server *server, const tp_request *request) {
   (void)request;
-  return tp_store_collect(adapters_of(server)->store);
+  return tp_store_collect(server->adapters->store);
 }
 
 #define PARTS 8u
@@ -228,7 +226,7 @@ static int command_combine(tp_server *server, const tp_request *request) {
   }
   const tp_status status = parse_ids(tp_request_span(request, TP_KEY_IDS), parts, count);
   return status != TP_OK ? status
-                         : tp_adapters_combine(adapters_of(server), parts, count,
+                         : tp_adapters_combine(server->adapters, parts, count,
                                                (tp_adapters_method)tp_request_u32(request, TP_KEY_METHOD, 0));
 }
 

@@ -1,7 +1,8 @@
 /* Packages and deltas as they arrive: the header is checked with its last byte, all of it with the last byte of all. */
+#include "tp_adapters_memory.h"
+
 #include <string.h>
 
-#include "tinypeft/tp_adapters.h"
 #include "tinypeft/tp_crc.h"
 #include "tinypeft/tp_id.h"
 
@@ -15,19 +16,13 @@ static tp_status give_up(tp_adapters *adapters, tp_status status) {
 
 /* Whether a package may be what `id` becomes. */
 static tp_status check_identity(const tp_adapters *adapters, const tp_package_header *header) {
-  const tp_security *security = adapters->security;
-  const tp_store_entry *entry = tp_store_find(adapters->store, adapters->upload.id);
-  uint32_t least = entry != NULL ? entry->counter : 0;
+  uint32_t least;
   if (memcmp(header->identity.id, adapters->upload.id, TP_ID_BYTES) != 0) {
     return TP_ERR_IDENTITY;
   }
-  if (security != NULL && security->monotonic_counter != NULL) {
-    uint32_t value = 0;
-    const tp_status status = security->monotonic_counter(security->context, 0, &value);
-    if (status != TP_OK) {
-      return status;
-    }
-    least = value > least ? value : least;
+  const tp_status status = tp_adapters_least_counter(adapters, adapters->upload.id, &least);
+  if (status != TP_OK) {
+    return status;
   }
   return header->identity.counter < least ? TP_ERR_ROLLBACK : TP_OK;
 }

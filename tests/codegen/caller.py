@@ -127,7 +127,7 @@ def compile_library(folder: Path, flags: list[str]) -> list[Path]:
     root = resource_path("firmware")
     sources = [
         *(root / "kernels").glob("*.c"),
-        *(root / "runtime" / f"tp_{part}.c" for part in ("crc", "package", "sha256", "status")),
+        *(root / "runtime" / f"tp_{part}.c" for part in ("crc", "id", "package", "sha256", "status")),
     ]
     command = [*_FLAGS, *flags, f"-I{root / 'include'}", "-c", *map(str, sources)]
     subprocess.run(command, check=True, timeout=300, cwd=folder)

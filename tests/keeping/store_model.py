@@ -28,12 +28,12 @@ class Refused(Exception):
 
 @dataclass
 class Entry:
-    """An id in the store; packages by part."""
+    """An id in the store; packages by part. `checkpoint`: weights, training, step and the adapter's version."""
 
     id: str
     confirmed: bytes | None = None
     candidate: bytes | None = None
-    checkpoint: tuple[State, State, int] | None = None
+    checkpoint: tuple[State, State, int, int] | None = None
     counter: int = 0
     on_test: bool = False
     boots: int = 0
@@ -272,8 +272,7 @@ class DeviceModel:
             raise Refused(STATE)
         self._prepare()
         entry = self._entry(name)
-        entry.checkpoint = (_copy(self.serving.weights), _copy(self.training), step)
-        entry.checkpoint_version = self.serving.version  # type: ignore[attr-defined]
+        entry.checkpoint = (_copy(self.serving.weights), _copy(self.training), step, self.serving.version)
         if entry not in self.entries:
             self.entries.append(entry)
 
@@ -283,11 +282,10 @@ class DeviceModel:
             raise Refused(NOT_FOUND)
         self._write()
         assert self.serving is not None
-        weights, training, step = entry.checkpoint
+        weights, training, step, version = entry.checkpoint
         self.serving.weights.update(_copy(weights))
         self.training, self.owner = _copy(training), self.serving.weights
-        self.serving.id = name
-        self.serving.version = entry.checkpoint_version  # type: ignore[attr-defined]
+        self.serving.id, self.serving.version = name, version
         return step
 
     def _claim(self) -> None:

@@ -17,7 +17,7 @@ from tinypeft.device import AdapterList, DeviceAdapters
 from tinypeft.errors import AdapterError
 from tinypeft.files import write_file
 from tinypeft.generate import open_project
-from tinypeft.package import delta
+from tinypeft.package.delta import is_delta
 from tinypeft.package.format import parse
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -45,7 +45,7 @@ def _adapters(directory: str, on: str) -> Iterator[DeviceAdapters]:
 def push(directory: str, on: str, file: str, name: str | None, activate: bool, confirm: bool, as_json: bool) -> None:
     """Upload the package, or delta, FILE to the device that runs DIRECTORY; goes on where an upload broke off."""
     package = _read(file)
-    if not package.startswith(delta.MAGIC):
+    if not is_delta(package):
         name = name or parse(package).header.identity.id
     elif name is None:
         raise click.UsageError("A delta does not say whose it is: give --id.")

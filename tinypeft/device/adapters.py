@@ -46,7 +46,6 @@ class FileCommand(IntEnum):
     """MCUmgr's FS_MGMT_ID_*."""
 
     FILE = 0
-    STATUS = 1
     HASH = 2
 
 

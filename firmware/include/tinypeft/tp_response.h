@@ -16,7 +16,6 @@ enum {
   TP_MGMT_SIZE = 7,
   TP_MGMT_UNSUPPORTED = 8,
   TP_MGMT_CORRUPT = 9,
-  TP_MGMT_BUSY = 10,
   TP_MGMT_TOO_NEW = 13
 };
 
