@@ -91,8 +91,8 @@ def test_only_firmware_with_latents_has_their_commands(project: Callable[[str], 
     elf = project(name).directory / "build" / "firmware.elf"
     run = subprocess.run(["arm-none-eabi-nm", str(elf)], capture_output=True, text=True, check=True)
     symbols = {line.split()[-1] for line in run.stdout.splitlines()}
-    assert "command_train_step" in symbols
-    commands = {"command_encode", "command_train_latents", "latents"}
+    assert "train_step" in symbols
+    commands = {"encode", "train_latents"}
     assert symbols & commands == (commands if name == "latents" else set())
 
 

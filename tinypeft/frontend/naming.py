@@ -41,12 +41,13 @@ def identifier(text: str) -> str:
 
 #: what the sources of a model and of its command server call things of their own, in the same file as its name
 _OF_FIRMWARE = re.compile(
-    "adapter|adapter_memory|arena|bytes|capacity|count|data|encode|evaluate|export_adapter|fingerprint|first|"
-    "fit_memory|forward|gradient|guards_intact|header|identity|index|input|instance|label|latent_memory|latents|learning_rate|"
-    "load_adapter|logits|loss|loss_of_sample|m|masters_sane|memory_of_fit|output|package|package_info|package_tensors|payload|"
-    "pending|requantize|reset_adapter|right|right_of_sample|sample_store|samples|security|seed|seed_of_adapter|set_trace|"
-    "source|staging|status|store|target|target_memory|trace|trace_gradient|traced|train_latents|train_step|training|"
-    "training_memory|update|verify_sig"
+    "adapter|adapter_memory|adapters|arena|base_serves|bytes|capacity|count|data|encode|evaluate|export_adapter|"
+    "fingerprint|first|fit_memory|forward|forward_merged|gradient|guards_intact|header|identity|index|input|instance|"
+    "label|latent_memory|latents|learning_rate|load_adapter|logits|loss|loss_of_sample|m|masters_sane|memory_of_fit|"
+    "merge|merged|output|package|package_info|package_tensors|payload|pending|prepare_training|replaced_adapter|"
+    "requantize|reset_adapter|resident|restore_masters|right|right_of_sample|sample_store|samples|security|seed|"
+    "seed_of_adapter|set_trace|source|staging|status|store|target|target_memory|trace|trace_gradient|traced|"
+    "train_latents|train_step|training|training_memory|unmerge|update|use_adapter|verify_sig"
 )
 
 
