@@ -59,9 +59,10 @@ lint: setup
 size: setup
 	$(PYTHON) benchmarks/size.py
 
-## Instructions, flash and RAM of the benchmark models, against the baseline
+## Instructions, flash and RAM of the benchmark models, and what their kernels cost, against the baselines
 bench: size
 	$(PYTHON) benchmarks/footprint.py
+	$(PYTHON) benchmarks/kernels.py
 
 ## Write the tables under docs/ that follow from the code
 docs: setup

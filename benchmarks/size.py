@@ -28,7 +28,7 @@ from tinypeft.generate import compile_for, sources_for
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
 from tinypeft.memory import MemoryConfig
 from tinypeft.ops import OPS
-from tinypeft.project import build_firmware, write_project
+from tinypeft.project import ForTarget, build_firmware, write_project
 from tinypeft.training import TrainingConfig
 
 BASELINE = Path(__file__).with_name("size.json")
@@ -109,6 +109,7 @@ def build(folder: Path) -> Path:
         sources=sources.files,
         kernels=sources.kernels,
         defines=sources.defines,
+        target=ForTarget(sources.target_defines),
         stack_bytes=DEFAULT_STACK,
         manifest={},
         files={},

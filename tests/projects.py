@@ -126,6 +126,7 @@ CONFIGURATIONS: dict[str, tuple[str, AdapterConfig, TrainingConfig]] = {
         AdapterConfig(r=2),
         TrainingConfig(loss="mean_squared_error", target="vector", batch_size=3),
     ),
+    "constant": ("constant", AdapterConfig(r=2, target_modules="hidden"), TrainingConfig(momentum=0.5)),
     "autoencoder": ("autoencoder", AdapterConfig(r=2), TrainingConfig(loss="mean_squared_error", target="input")),
     "sparse": ("plain", AdapterConfig("sparse", options=(("density", 0.3),)), TrainingConfig(momentum=0.5)),
     "sparse_forms": (

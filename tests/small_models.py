@@ -24,6 +24,8 @@ from tinypeft.frontend import LoadedModel, load_tflite
 from tinypeft.ir import Tensor
 
 SAME, VALID = 0, 1
+#: A bias that takes any accumulator to its limit
+CLAMPED = 4_000_000
 RELU = 1
 
 MODELS: dict[str, Callable[[], bytes]] = {}
@@ -222,6 +224,20 @@ class Net:
         return self._append(
             Node("DEQUANTIZE", schema.DequantizeOptionsT(), [self.last], [float_tensor("y", self.last.shape)])
         )
+
+    def fix(self, channels: list[int], value: int = -CLAMPED) -> None:
+        """Have `channels` of the last layer give one value: by its clamp, or of no weight and the bias `value`."""
+        _, filters, bias = self.nodes[-1].inputs
+        assert filters is not None and filters.data is not None and bias is not None and bias.data is not None
+        bias.data[channels] = value
+        if abs(value) < CLAMPED:
+            filters.data[(0, 0, 0, channels) if self.nodes[-1].kind == "DEPTHWISE_CONV_2D" else channels] = 0
+
+    def ignore(self, channels: list[int]) -> None:
+        """Have the last layer, no depthwise one, give `channels` of its input no weight."""
+        filters = self.nodes[-1].inputs[1]
+        assert filters is not None and filters.data is not None
+        filters.data[..., channels] = 0
 
     def build(self) -> bytes:
         """The .tflite file."""
@@ -472,8 +488,33 @@ def binary_end() -> bytes:
     return net.build()
 
 
-#: models that only some configurations can train
-SPECIAL: dict[str, Callable[[], bytes]] = {"binary_end": binary_end}
+def constant() -> bytes:
+    """Layers some of whose channels have one value whatever the input, and some of which nothing reads."""
+    net = Net((1, 8, 7, 3), 15)
+    net.conv("stem", 8)
+    net.fix([1, 4])
+    net.fix([6], 900)
+    net.depthwise("dw")
+    net.fix([2])
+    entry = net.conv("entry", 6, kernel=1)
+    net.fix([0, 5])
+    net.conv("branch", 6, relu=False)
+    net.fix([0], -700)
+    net.add("join", entry)
+    net.pool("pool")
+    net.conv("down", 8, kernel=1)
+    net.ignore([3])
+    net.fix([2, 7])
+    net.mean("mean")
+    net.dense("hidden", 9, relu=True)
+    net.fix([8])
+    net.dense("head", 4)
+    net.ignore([1])
+    return net.build()
+
+
+#: models that only some configurations can train, or that few tests need
+SPECIAL: dict[str, Callable[[], bytes]] = {"binary_end": binary_end, "constant": constant}
 
 
 def model_bytes(name: str) -> bytes:

@@ -34,11 +34,12 @@ ALLOWED: dict[str, set[str]] = {
     "adapter_store": {"package", "errors"},
     "package": {"adapters", "ir", "errors", "resources"},
     "ram_budget": {"stages", "training", "planner", "ir", "errors"},
+    "kernels": {"planner", "ops", "ir", "arithmetic", "errors"},
     "compiler": {
         *("training", "stages", "replay", "adapters", "optimizers", "losses", "interpreter", "planner", "ops", "ir"),
-        *("adapter_store", "ram_budget", "package", "errors"),
+        *("kernels", "adapter_store", "ram_budget", "package", "errors"),
     },
-    "codegen": {"compiler", "adapters", "planner", "ops", "ir", "arithmetic", "errors", "resources"},
+    "codegen": {"compiler", "kernels", "adapters", "planner", "ops", "ir", "arithmetic", "errors", "resources"},
     "state": {"package", "compiler", "ir", "errors"},
     "adapter_state": {"state", "compiler", "interpreter", "ops", "ir", "errors"},
     "adapter_combine": {"adapter_state", "compiler", "adapters", "ir", "errors"},
@@ -68,11 +69,15 @@ ALLOWED: dict[str, set[str]] = {
     "fitting": {"compiler", "planner", "memory", "adapters", "boards", "errors"},
     "analysis": {
         *("generate", "fitting", "project", "codegen", "compiler", "stages", "frontend", "planner", "adapters"),
-        *("ops", "ir", "memory", "boards", "config", "files", "errors", "resources"),
+        *("kernels", "ops", "ir", "memory", "boards", "config", "files", "errors", "resources"),
     },
     "planning": {
         *("analysis", "generate", "fitting", "emulators", "device", "compiler", "interpreter", "stages", "frontend"),
         *("planner", "adapters", "losses", "training", "ops", "ir", "memory", "boards", "data", "errors", "resources"),
+    },
+    "counting": {
+        *("generate", "emulators", "device", "codegen", "compiler", "kernels", "losses", "planner", "ops", "ir"),
+        "errors",
     },
     "benchmark": {"api", "data", "fit", "frontend", "resources", "errors"},
     "cli": {"*"},

@@ -25,6 +25,9 @@ _TYPES = {"int32_t": np.int32, "int64_t": np.int64, "float": np.float32}
 _FUNCTIONS = {
     "high_mul": ("int32_t", ("int32_t", "int32_t"), "tp_doubling_high_mul(a[i], b[i])"),
     "shift_right": ("int32_t", ("int32_t", "int32_t"), "tp_rounding_shift_right(a[i], b[i])"),
+    "high_wide": ("int32_t", ("int32_t", "int32_t"), "tp_doubling_high_scale_wide(a[i], b[i])"),
+    "high_narrow": ("int32_t", ("int32_t", "int32_t"), "tp_doubling_high_scale_narrow(a[i], b[i])"),
+    "saturate_s8": ("int32_t", ("int32_t",), "tp_saturate_s8(a[i])"),
     "requantize": ("int32_t", ("int32_t", "int32_t", "int32_t"), "tp_requantize(a[i], b[i], c[i])"),
     "requantize_single": ("int32_t", ("int32_t", "int32_t", "int32_t"), "tp_requantize_single(a[i], b[i], c[i])"),
     "round_shift_s64": ("int64_t", ("int64_t", "int32_t"), "tp_round_shift_s64(a[i], b[i])"),
@@ -131,6 +134,13 @@ def test_fixed_point_primitives() -> None:
     rng = np.random.default_rng(2)
     a, b = _grid(np.append(_integers(rng, 300, 31), INT32_MIN), np.append(_integers(rng, 100, 31), INT32_MIN))
     _assert_same("high_mul", arithmetic.saturating_doubling_high_mul(a, b), a, b)
+    positive = b >= 0
+    a, b = a[positive], b[positive]
+    expected = (a * b + (1 << 30)) >> 31
+    _assert_same("high_wide", expected, a, b)
+    _assert_same("high_narrow", expected, a, b)
+    x = np.concatenate([np.arange(-600, 600), [INT32_MIN, INT32_MAX - 128]])
+    _assert_same("saturate_s8", np.clip(x, -128, 127), x)
     a, shift = _grid(np.append(_integers(rng, 2000, 31), INT32_MIN), np.arange(32))
     _assert_same("shift_right", arithmetic.rounding_shift_right(a, shift), a, shift)
 

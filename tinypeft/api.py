@@ -26,6 +26,7 @@ from tinypeft.fitting import DEFAULT_STACK
 from tinypeft.frontend import LoadedModel, load_model
 from tinypeft.generate import Project, Report, compile_for, generate_project, keras_model, load_source, open_project
 from tinypeft.interpreted import INTERPRETER, InterpretedDevice
+from tinypeft.kernels import DEFAULT_KERNELS, KernelConfig
 from tinypeft.losses import LOSSES
 from tinypeft.memory import MemoryConfig
 from tinypeft.merging.files import MergeReport, merge_files
@@ -166,6 +167,7 @@ class Model:
         directory: Path | str,
         *,
         memory: MemoryConfig | None = None,
+        kernels: KernelConfig = DEFAULT_KERNELS,
         stack_bytes: int = DEFAULT_STACK,
         verifier: Verifier | None = None,
     ) -> Model:
@@ -184,6 +186,7 @@ class Model:
             adapter=self.adapter,
             training=self.training,
             memory=memory or MemoryConfig(),
+            kernels=kernels,
             stack_bytes=stack_bytes,
             source=self.source,
             verifier=verifier,

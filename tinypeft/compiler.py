@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from tinypeft.adapter_store import AdapterStore
 from tinypeft.adapters import ADAPTERS, AdaptedGraph, AdapterConfig, Parameter
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import DTYPES, Graph, Purpose, Tensor, verify
+from tinypeft.kernels import PORTABLE_KERNELS, Choice, KernelConfig, Target, choose_kernels
 from tinypeft.losses import LABEL, LOSSES, Loss
 from tinypeft.package.format import OVERHEAD_BYTES, SIGNATURE_BYTES
 from tinypeft.package.info import PackageInfo, package_info
@@ -18,6 +19,7 @@ from tinypeft.planner import WHOLE, ArenaPlan, ArenaRegion
 from tinypeft.ram_budget import remedies, within_budget
 from tinypeft.replay import SampleStore, latent_room, replay_bytes
 from tinypeft.stages.autodiff import TrainingConfig, differentiate
+from tinypeft.stages.constant_channels import drop_constant_channels
 from tinypeft.stages.evaluate import evaluation
 from tinypeft.stages.insert import insert_adapters
 from tinypeft.stages.latent import LatentGraphs, split_latents
@@ -46,6 +48,7 @@ class CompiledModel:
     store       room for samples that the firmware learns from by itself; None without
     kept        room for adapters that the firmware keeps on flash and switches between; None without
     merged      inference with LoRAs in copies of their layers' weights; None where there is no room for any
+    kernels     operation -> what computes it on the target and why; empty where that was no question
     """
 
     name: str
@@ -70,6 +73,7 @@ class CompiledModel:
     latent: LatentGraphs | None = None
     kept: AdapterStore | None = None
     merged: MergedGraphs | None = None
+    kernels: dict[str, Choice] = field(default_factory=dict)
 
     @property
     def graphs(self) -> list[Graph]:
@@ -179,13 +183,16 @@ def compile_model(
     adapters: int = 0,
     resident: int = 1,
     merge_room: int = 0,
+    kernels: KernelConfig = PORTABLE_KERNELS,
+    target: Target | None = None,
 ) -> CompiledModel:
     """Compile `base` with the adapters of `adapter` into planned graphs for inference and training.
 
     `regions` are the RAMs that the arena may use, in order of preference. Where training needs more than `budget`, it
     runs forward operations again instead of keeping what they gave; raises FitError where that is not enough. The
     firmware has room for so many `samples` to learn from by itself, and keeps so many `adapters`, a number of them
-    `resident` in RAM; LoRAs merge into copies of weights of `merge_room` bytes.
+    `resident` in RAM; LoRAs merge into copies of weights of `merge_room` bytes. On `target`, `kernels` may compute what
+    the portable ones compute on the host.
     """
     verify(base, "read")
     loss = LOSSES[training_config.loss]
@@ -193,6 +200,8 @@ def compile_model(
         adapter = replace(adapter, modules_to_save=())
     adapted = insert_adapters(base, adapter)
     verify(_with_quantizers(adapted), "insert")
+    adapted = replace(adapted, graph=drop_constant_channels(adapted.graph, 4))
+    verify(_with_quantizers(adapted), "drop constant channels")
     trains = bool(adapted.parameters)
     forward, logits = adapted.graph, None
     if trains:
@@ -210,6 +219,7 @@ def compile_model(
         restore = Graph("restore", [], [], adapted.restorers)
     every = (inference, training, evaluate, update, reset, requantize, restore)
     leave_out_unread([graph for graph in every if graph is not None])
+    written = {id(t): None for graph in every if graph is not None for t in graph.tensors()}  # before it is scheduled
     inference = schedule(verify(inference, "differentiate"))
     training = schedule(verify(training, "differentiate")) if training is not None else None
     evaluate = schedule(verify(evaluate, "evaluate")) if evaluate is not None else None
@@ -221,7 +231,9 @@ def compile_model(
     present += [] if merged is None else [merged.fill, merged.inference]
     for graph in present:
         verify(graph, "schedule")
-    tensors = list({id(t): t for graph in present for t in graph.tensors()}.values())
+    chosen = choose_kernels(present, target, kernels) if target is not None else {}
+    found = {id(t): t for graph in present for t in graph.tensors()}
+    tensors = [found[key] for key in (written | dict.fromkeys(found)) if key in found]
     adapter_weights = _by_alignment(t for t in tensors if t.purpose is Purpose.ADAPTER_WEIGHT)
     training_state = _by_alignment(t for t in tensors if t.purpose in (Purpose.MASTER, Purpose.OPTIMIZER_STATE))
     adapter_bytes = sum(t.nbytes for t in adapter_weights)
@@ -276,12 +288,13 @@ def compile_model(
         latent,
         kept,
         merged,
+        chosen,
     )
 
 
 def _beside_input(graph: Graph, inference: Graph) -> Graph:
     """The graph as one that leaves the input alone: masters follow an adapter when a step's input is in place."""
-    scratch = any(op.op.scratch_bytes(op) for op in graph.operations)
+    scratch = any(op.scratch_bytes for op in graph.operations)
     if not scratch and not any(tensor.in_arena for tensor in graph.tensors()):
         return graph
     return replace(graph, inputs=inference.inputs[:1], outputs=inference.inputs[:1])

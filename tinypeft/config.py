@@ -53,11 +53,12 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "class_weights": (str, list),
         "target": (str,),
     },
+    "kernels": {"backends": (str, list), "optimize": (str,), "cmsis_nn": (str,)},
     "output": {"directory": (str,)},
 }
 #: keys whose lists hold numbers
 _NUMBERS = ("training.class_weights",)
-_PATHS = ("model.path", "model.calibration", "output.directory")
+_PATHS = ("model.path", "model.calibration", "kernels.cmsis_nn", "output.directory")
 
 
 class ConfigError(TinypeftError):

@@ -5,6 +5,7 @@ TinypeftError
 ├── DataError       calibration, inputs or labels of the wrong kind
 ├── AdapterError    an adapter configuration or file that does not suit the model
 ├── BoardError      an unknown board or a faulty board file
+├── KernelError     an unknown kernel backend, or one that has no kernel for an operation
 ├── FitError        the model needs more memory than the board has
 ├── ToolError       a compiler, emulator or library is missing or failed
 ├── DeviceError     a device answered wrongly, not at all, or with an error code
@@ -41,6 +42,10 @@ class AdapterError(TinypeftError):
 
 class BoardError(TinypeftError):
     """An unknown board or a faulty board file."""
+
+
+class KernelError(TinypeftError):
+    """An unknown kernel backend, or one that has no kernel for an operation."""
 
 
 class FitError(TinypeftError):

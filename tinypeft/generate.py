@@ -22,11 +22,14 @@ from tinypeft.emulators import EMULATORS
 from tinypeft.errors import AdapterError, OutputError
 from tinypeft.fitting import DEFAULT_STACK, Changes, Recipe, check_fit, flash_use, trainable_parameters
 from tinypeft.frontend import LoadedModel, load_model, load_tflite
+from tinypeft.kernels import BACKENDS, DEFAULT_KERNELS, KernelConfig, Target
+from tinypeft.kernels.cmsis_nn import find_library
 from tinypeft.memory import DEFAULT_MEMORY, WEIGHTS_SECTION, MemoryConfig
 from tinypeft.package.verifier import Verifier
 from tinypeft.planner import WHOLE, ArenaRegion
 from tinypeft.project import (
     ElfSizes,
+    ForTarget,
     build_firmware,
     build_twin,
     measure,
@@ -42,7 +45,7 @@ from tinypeft.stages.autodiff import TrainingConfig
 BASE_MODEL, STARTING_FACTORS, KERAS_MODEL = "base.tflite", "loftq.safetensors", "source"
 
 Progress = Callable[[str], None]
-_Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, MemoryConfig)
+_Configuration = TypeVar("_Configuration", AdapterConfig, TrainingConfig, MemoryConfig, KernelConfig)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Project:
     model: CompiledModel
     source: LoadedModel
     memory: MemoryConfig
+    kernels: KernelConfig
     verify_key: bytes = b""
 
 
@@ -90,6 +94,7 @@ def generate_project(
     adapter: AdapterConfig | None = None,
     training: TrainingConfig | None = None,
     memory: MemoryConfig = DEFAULT_MEMORY,
+    kernels: KernelConfig = DEFAULT_KERNELS,
     stack_bytes: int = DEFAULT_STACK,
     progress: Progress = lambda step: None,
     source: LoadedModel | None = None,
@@ -111,6 +116,7 @@ def generate_project(
         adapter=adapter,
         training=training or TrainingConfig(),
         memory=memory,
+        kernels=kernels,
         stack_bytes=stack_bytes,
         factors=factors,
         file=Path(model_path),
@@ -127,6 +133,7 @@ def generate_from(
     adapter: AdapterConfig,
     training: TrainingConfig,
     memory: MemoryConfig = DEFAULT_MEMORY,
+    kernels: KernelConfig = DEFAULT_KERNELS,
     stack_bytes: int = DEFAULT_STACK,
     factors: dict[str, np.ndarray] | None = None,
     file: Path | None = None,
@@ -136,7 +143,7 @@ def generate_from(
     """The same of a model that was loaded from `file`, with the `factors` that `load_source` gives."""
     progress("compiling")
     board = memory.on(board)
-    model = compile_for(source, board, adapter, training, stack_bytes, memory)
+    model = compile_for(source, board, adapter, training, stack_bytes, memory, kernels)
     if memory.samples and model.store is None:
         raise AdapterError(
             f"a store of {memory.samples} samples is of no use: {source.name} has no adapter that learns from them",
@@ -159,7 +166,7 @@ def generate_from(
         raise AdapterError(f"a key is of no use: {source.name} has no adapter that could be signed", "leave it out")
     sources = sources_for(model, board, memory, key)
     if not board.is_host:
-        check_fit(model, board, stack_bytes, recipe(source, training, memory, sources.flash_tables))
+        check_fit(model, board, stack_bytes, recipe(source, training, memory, sources.flash_tables, kernels=kernels))
     sizes: list[ElfSizes] = []
 
     def build(folder: Path) -> None:
@@ -173,6 +180,7 @@ def generate_from(
         "adapter": asdict(adapter),
         "training": asdict(training),
         "memory": asdict(memory),
+        "kernels": asdict(kernels),
         "keras_layers": list(source.keras_layers.items()),  # their order counts
         "source": file.name if file is not None else "",
         "verify_key": key.hex(),
@@ -184,6 +192,7 @@ def generate_from(
         sources=sources.files,
         kernels=sources.kernels,
         defines=sources.defines,
+        target=for_target(model, board, kernels, sources),
         optional=verifier.files if verifier is not None else None,
         stack_bytes=stack_bytes,
         weights_region=weights.name if (weights := memory.weights(board)) else "",
@@ -194,6 +203,15 @@ def generate_from(
         prepare=build,
     )
     return _report(model, source, board, sizes[0] if sizes else None)
+
+
+def for_target(model: CompiledModel, board: Board, kernels: KernelConfig, sources: GeneratedSources) -> ForTarget:
+    """What firmware alone is built with; raises ToolError where a library that kernels call is not there."""
+    chosen = {choice.kernel.backend for choice in model.kernels.values() if choice.kernel is not None}
+    if not any(BACKENDS[name].needs_library for name in chosen):
+        return ForTarget(sources.target_defines)
+    library = find_library(Path(kernels.cmsis_nn).resolve(), board.core)
+    return ForTarget(sources.target_defines, (str(library.include),), (str(library.archive),))
 
 
 def load_source(
@@ -250,6 +268,7 @@ def open_project(directory: Path | str) -> Project:
         factors = load((folder / "model" / STARTING_FACTORS).read_bytes()) if starts_from_factors(adapter) else {}
         training = _configuration(TrainingConfig, manifest["training"])
         memory = _configuration(MemoryConfig, manifest["memory"])
+        kernels = _configuration(KernelConfig, manifest["kernels"])
         name, board = _of_type(manifest, "model", str), _of_type(manifest, "board", str)
         layers = dict(_of_type(manifest, "keras_layers", list))
         stack_bytes = _of_type(manifest, "stack_bytes", int)
@@ -262,8 +281,8 @@ def open_project(directory: Path | str) -> Project:
     source = load_tflite(name, tflite, layers)
     attach_factors(source.graph, factors)
     target = memory.on(load_board(board))
-    model = compile_for(source, target, adapter, training, stack_bytes, memory)
-    project = Project(folder, target, model, source, memory, key)
+    model = compile_for(source, target, adapter, training, stack_bytes, memory, kernels)
+    project = Project(folder, target, model, source, memory, kernels, key)
     _check_current(project, manifest)
     return project
 
@@ -275,8 +294,12 @@ def compile_for(
     training: TrainingConfig,
     stack_bytes: int,
     memory: MemoryConfig = DEFAULT_MEMORY,
+    kernels: KernelConfig = DEFAULT_KERNELS,
 ) -> CompiledModel:
-    """`source` compiled for the memories of `board`, of which the stack takes some; for none in particular without."""
+    """`source` compiled for the memories and the core of `board`, of which the stack takes some RAM.
+
+    Without a board it is for none in particular, and by the portable kernels alone, as for the host.
+    """
     regions = memory.regions(board, stack_bytes) if board is not None else (ArenaRegion(WHOLE),)
     budget = memory.budget(stack_bytes)
     return compile_model(
@@ -291,18 +314,25 @@ def compile_for(
         memory.adapters,
         memory.resident,
         memory.merge_room,
+        kernels,
+        Target(board.core) if board is not None and not board.is_host else None,
     )
 
 
 def recipe(
-    source: LoadedModel, training: TrainingConfig, memory: MemoryConfig, constants: int, code: int = 0
+    source: LoadedModel,
+    training: TrainingConfig,
+    memory: MemoryConfig,
+    constants: int,
+    code: int = 0,
+    kernels: KernelConfig = DEFAULT_KERNELS,
 ) -> Recipe:
     """How `source` is made for a board, its flash holding so many bytes of constants and code."""
 
     def compile_with(adapter: AdapterConfig, board: Board, stack_bytes: int, changes: Changes) -> CompiledModel:
         within = replace(memory, **_given(ram_budget=changes.ram_budget, samples=changes.samples))
         trained = replace(training, **_given(grad_bits=changes.grad_bits))
-        return compile_for(source, board, adapter, trained, stack_bytes, within)
+        return compile_for(source, board, adapter, trained, stack_bytes, within, kernels)
 
     return Recipe(compile_with, lambda board: flash_use(board, memory, constants, code))
 

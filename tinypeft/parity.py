@@ -133,7 +133,9 @@ class _Comparison:
             graph, "inference", number, {graph.inputs[0].name: sample}, lambda **o: self.device.infer(data, **o)
         )
         tensors = [tensor for op in self.model.base.operations for tensor in op.outputs.values()]
-        same = {id(tensor) for _, tensor, _ in expected}.issuperset(map(id, tensors))  # not with another set of classes
+        same = {id(_whole(tensor)) for _, tensor, _ in expected}.issuperset(
+            map(id, tensors)
+        )  # not with another set of classes
         if not same or starts_from_factors(self.model.adapter):  # then the base is compared by itself
             expected = []
             run_graph(
@@ -142,13 +144,15 @@ class _Comparison:
                 {},
                 lambda op, _, tensor, value: expected.append((op, tensor, value)),
             )
-        values = {id(tensor): (op, value) for op, tensor, value in expected}
+        values = {id(_whole(tensor)): (op, tensor, value) for op, tensor, value in expected}
         references = oracle.layers(sample) if oracle is not None else {}
         for base_op in self.model.base.operations:
             for tensor in base_op.outputs.values():
                 if tensor.source in references:
-                    op, value = values[id(tensor)]
+                    op, computed, value = values[id(tensor)]
                     reference = references[tensor.source].reshape(tensor.shape)
+                    if computed.narrowed is not None:
+                        value = computed.narrowed.widened(value, reference)
                     self._compare("inference", number, op, tensor, reference, value, "LiteRT and interpreter")
                     self.layers += 1
 
@@ -284,6 +288,11 @@ class _Comparison:
         if isinstance(expected, BlockFloat) and expected.exponent != actual.exponent:  # of the same real values
             exponents = float(expected.exponent), float(actual.exponent)
             raise _Diverged(Divergence(phase, step, *names, f"{tensor.name}.exponent", 0, *exponents, between))
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The base's tensor of which `tensor` may hold some channels only."""
+    return tensor if tensor.narrowed is None else tensor.narrowed.whole
 
 
 def _crc(value: Value) -> int:

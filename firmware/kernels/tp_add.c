@@ -1,38 +1,35 @@
 #include "tinypeft/tp_arithmetic.h"
 #include "tinypeft/tp_kernels_binary.h"
 
-static inline int32_t first_term(const tp_add_params *params, int32_t x) {
-  const int32_t shifted = (x + params->input1_offset) * ((int32_t)1 << params->left_shift);
-  return tp_requantize(shifted, params->input1_multiplier, params->input1_shift);
+/* How an operand is brought to the common scale. */
+typedef struct {
+  int32_t offset, left_shift, multiplier, shift;
+} operand_scale;
+
+static inline int32_t term_of(operand_scale scale, int32_t x) {
+  const int32_t shifted = (x + scale.offset) * ((int32_t)1 << scale.left_shift);
+  if (scale.shift == 0) { /* that of the larger scale's operand */
+    return tp_doubling_high_scale(shifted, scale.multiplier);
+  }
+  return tp_requantize(shifted, scale.multiplier, scale.shift);
 }
 
-static inline int32_t second_term(const tp_add_params *params, int32_t x) {
-  const int32_t shifted = (x + params->input2_offset) * ((int32_t)1 << params->left_shift);
-  return tp_requantize(shifted, params->input2_multiplier, params->input2_shift);
-}
-
-static inline int8_t total(const tp_add_params *params, int32_t sum) {
-  const int32_t result = tp_requantize(sum, params->output_multiplier, params->output_shift) + params->output_offset;
-  return (int8_t)tp_clamp_s32(result, params->activation_min, params->activation_max);
-}
-
-/* sign 1 adds, -1 subtracts */
-static inline void sum_row(const tp_add_params *params, int32_t sign, const tp_loop *row, const int8_t *input1,
-                           const int8_t *input2, int8_t *output) {
-  if (row->stride1 == 0) {
-    const int32_t term = first_term(params, *input1);
-    for (int32_t i = 0; i < row->extent; i++) {
-      output[i] = total(params, term + sign * second_term(params, input2[i]));
-    }
-  } else if (row->stride2 == 0) {
-    const int32_t term = sign * second_term(params, *input2);
-    for (int32_t i = 0; i < row->extent; i++) {
-      output[i] = total(params, first_term(params, input1[i]) + term);
-    }
-  } else {
-    for (int32_t i = 0; i < row->extent; i++) {
-      output[i] = total(params, first_term(params, input1[i]) + sign * second_term(params, input2[i]));
-    }
+/* sign 1 adds, -1 subtracts. The parameters are read once: output might be theirs. */
+static void sum_row(const tp_add_params *params, int32_t sign, const tp_loop *row, const int8_t *input1,
+                    const int8_t *input2, int8_t *output) {
+  const int32_t left_shift = params->left_shift;
+  const operand_scale first = {params->input1_offset, left_shift, params->input1_multiplier, params->input1_shift};
+  const operand_scale second = {params->input2_offset, left_shift, params->input2_multiplier, params->input2_shift};
+  const int32_t output_multiplier = params->output_multiplier, output_shift = params->output_shift;
+  const int32_t output_offset = params->output_offset;
+  const int32_t activation_min = params->activation_min, activation_max = params->activation_max;
+  const int32_t stride1 = row->stride1, stride2 = row->stride2;
+  for (const int8_t *end = output + row->extent; output != end; output++) {
+    const int32_t sum = term_of(first, *input1) + sign * term_of(second, *input2);
+    const int32_t result = tp_requantize(sum, output_multiplier, output_shift) + output_offset;
+    *output = (int8_t)tp_clamp_s32(result, activation_min, activation_max);
+    input1 += stride1;
+    input2 += stride2;
   }
 }
 

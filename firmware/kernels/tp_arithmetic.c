@@ -1,5 +1,122 @@
 #include "tinypeft/tp_arithmetic.h"
 
+#include "tinypeft/tp_accumulate.h"
+
+TP_COLD int32_t tp_requantize_left(int32_t acc, int32_t multiplier, int32_t shift) {
+  const int32_t limited = shift > 0 ? tp_limit_for_shift(acc, shift) : acc;
+  return tp_doubling_high_scale((int32_t)((uint32_t)limited << shift), multiplier);
+}
+
+TP_COLD int32_t tp_requantize_single_left(int32_t acc, int32_t multiplier, int32_t shift) {
+  const int32_t total = 31 - shift;
+  const int32_t limited = shift > 0 ? tp_limit_for_shift(acc, shift) : acc;
+  const int64_t product = (int64_t)limited * multiplier;
+  return (int32_t)((product + ((int64_t)1 << (total - 1)) - (product < 0 ? 1 : 0)) >> total);
+}
+
+void tp_requantize_row(const tp_requantization *to, int32_t first, int32_t count, const int32_t *acc,
+                       const int32_t *bias, int8_t *output) {
+  const int32_t output_offset = to->output_offset;
+  const int32_t *multiplier = to->multiplier + first;
+  const int8_t *shift = to->shift + first;
+  int8_t *y = output;
+  bias += first;
+  for (const int32_t *end = acc + count; acc != end;) {
+    *y++ = tp_saturate_s8(tp_requantize(*acc++ + *bias++, *multiplier++, *shift++) + output_offset);
+  }
+  if (to->activation_min > INT8_MIN || to->activation_max < INT8_MAX) {
+    for (; output != y; output++) {
+      *output = (int8_t)tp_clamp_s32(*output, to->activation_min, to->activation_max);
+    }
+  }
+}
+
+/* A step of four inner products with a common column. */
+#define STEP(x)               \
+  do {                        \
+    const int32_t value = x;  \
+    a0 += value * *f0++;      \
+    a1 += value * *f1++;      \
+    a2 += value * *f2++;      \
+    a3 += value * *f3++;      \
+  } while (0)
+
+void tp_dot_rows_s8(const int16_t *column, const int8_t *filter, int32_t count, int32_t filter_stride, int32_t filters,
+                    int32_t acc[TP_BLOCK]) {
+  if (filters == TP_BLOCK) {
+    const int8_t *f0 = filter, *f1 = f0 + filter_stride, *f2 = f1 + filter_stride, *f3 = f2 + filter_stride;
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    for (int32_t i = 0; i < count; i++) {
+      STEP(column[i]);
+    }
+    acc[0] = a0;
+    acc[1] = a1;
+    acc[2] = a2;
+    acc[3] = a3;
+    return;
+  }
+  for (int32_t j = 0; j < filters; j++) {
+    const int8_t *f = filter + j * filter_stride;
+    int32_t a = 0;
+    for (int32_t i = 0; i < count; i++) {
+      a += column[i] * f[i];
+    }
+    acc[j] = a;
+  }
+}
+
+void tp_dot_input_s8(const int8_t *input, const int8_t *filter, int32_t count, int32_t filter_stride, int32_t filters,
+                     int32_t acc[TP_BLOCK]) {
+  int32_t j = 0;
+#if TP_THUMB1
+  for (; j + 2 <= filters; j += 2) {
+    const int8_t *f0 = filter + j * filter_stride, *f1 = f0 + filter_stride;
+    int32_t a0 = 0, a1 = 0;
+    for (int32_t i = 0; i < count; i++) {
+      const int32_t value = input[i];
+      a0 += value * f0[i];
+      a1 += value * f1[i];
+    }
+    acc[j] = a0;
+    acc[j + 1] = a1;
+  }
+#else
+  if (filters == TP_BLOCK) {
+    const int8_t *f0 = filter, *f1 = f0 + filter_stride, *f2 = f1 + filter_stride, *f3 = f2 + filter_stride;
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    const int8_t *x = input, *end = input + (count & ~7);
+    while (x != end) {
+      STEP(*x++);
+      STEP(*x++);
+      STEP(*x++);
+      STEP(*x++);
+      STEP(*x++);
+      STEP(*x++);
+      STEP(*x++);
+      STEP(*x++);
+    }
+    for (end += count & 7; x != end;) {
+      STEP(*x++);
+    }
+    acc[0] = a0;
+    acc[1] = a1;
+    acc[2] = a2;
+    acc[3] = a3;
+    return;
+  }
+#endif
+  for (; j < filters; j++) {
+    const int8_t *f = filter + j * filter_stride;
+    int32_t a = 0;
+    for (int32_t i = 0; i < count; i++) {
+      a += input[i] * f[i];
+    }
+    acc[j] = a;
+  }
+}
+
+#undef STEP
+
 /* e^a of a Q0.31 in [-1/4, 0): a Taylor series around -1/8. */
 static int32_t exp_last_quarter(int32_t a) {
   const int32_t exp_minus_eighth = 1895147668, third = 715827883;

@@ -13,37 +13,32 @@ static int32_t sum_s8(const int8_t *values, int32_t count) {
   return sum;
 }
 
-/* acc[j] = sum_i x[i] * rows[j*stride + i] for j < count <= TP_BLOCK. */
-static TP_NOINLINE void dot_rows(const int8_t *x, const int8_t *rows, int32_t size, int32_t stride, int32_t count,
-                                 int32_t acc[TP_BLOCK]) {
-  tp_dot_input_s8(x, rows, size, stride, count, acc);
-}
-
 /* A line of positions `step` elements apart, of a 1x1 window: four rows of A to a position, and of those that are left
  * four positions to a row. */
 static void down_pointwise(int32_t positions, int32_t step, int32_t channels, int32_t rank, int32_t input_offset,
                            int32_t shift, const int8_t *input, const int8_t *lora_A, int16_t *hidden) {
+  const int32_t half = shift > 0 ? (int32_t)1 << (shift - 1) : 0;
   int32_t acc[TP_BLOCK], offset[TP_BLOCK], r = 0;
   for (; r + TP_BLOCK <= rank; r += TP_BLOCK) {
     const int8_t *a = lora_A + r * channels;
     for (int32_t j = 0; j < TP_BLOCK; j++) {
-      offset[j] = input_offset * sum_s8(a + j * channels, channels);
+      offset[j] = input_offset * sum_s8(a + j * channels, channels) + half;
     }
     for (int32_t p = 0; p < positions; p++) {
-      dot_rows(input + p * step, a, channels, channels, TP_BLOCK, acc);
+      tp_dot_input_s8(input + p * step, a, channels, channels, TP_BLOCK, acc);
       for (int32_t j = 0; j < TP_BLOCK; j++) {
-        hidden[p * rank + r + j] = (int16_t)tp_round_shift_s32(acc[j] + offset[j], shift);
+        hidden[p * rank + r + j] = (int16_t)((acc[j] + offset[j]) >> shift);
       }
     }
   }
   for (; r < rank; r++) {
     const int8_t *a = lora_A + r * channels;
-    offset[0] = input_offset * sum_s8(a, channels);
+    offset[0] = input_offset * sum_s8(a, channels) + half;
     for (int32_t p = 0; p < positions; p += TP_BLOCK) {
       const int32_t count = tp_min_s32(positions - p, TP_BLOCK);
-      dot_rows(a, input + p * step, channels, step, count, acc);
+      tp_dot_input_s8(a, input + p * step, channels, step, count, acc);
       for (int32_t j = 0; j < count; j++) {
-        hidden[(p + j) * rank + r] = (int16_t)tp_round_shift_s32(acc[j] + offset[0], shift);
+        hidden[(p + j) * rank + r] = (int16_t)((acc[j] + offset[0]) >> shift);
       }
     }
   }

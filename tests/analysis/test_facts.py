@@ -75,7 +75,7 @@ def test_operations_are_those_of_the_graphs(name: str) -> None:
         assert [op.index for op in facts.operations] == list(range(len(graph.operations)))
         assert facts.macs == sum(op.op.macs(op) for op in graph.operations)
         for op, row in zip(graph.operations, facts.operations, strict=True):
-            call = op.op.call(op)
+            call = op.kernel.call if op.kernel is not None else op.op.call(op)
             assert row.kernel.function == (call.function if call else None) and row.kernel.reason
             assert row.kernel.source is None or row.kernel.source in kernels
             frozen = {id(t): t.nbytes for t in op.inputs.values() if t.data is not None}
@@ -161,4 +161,5 @@ def test_reasons_name_what_decides() -> None:
     assert "scales change with training" in reasons["head"]
     assert reasons["flat"].startswith("nothing runs: a view of")
     assert any("over " in reason for reason in reasons.values())
-    assert {op.kernel.backend for op in inference.operations} == {"portable", None}
+    assert {op.kernel.backend for op in inference.operations} == {"dsp", "portable", None}
+    assert "dsp: no kernel for" in reasons["head"]

@@ -30,7 +30,7 @@ def test_for_people(tmp_path: Path) -> None:
     text = result.stdout
     for part in (
         *("plain on stm32f4_discovery: lora r=4, alpha 8; sgd, batch 1", "inference: ", "training: "),
-        *("Forward", "Loss", "Backward", "Update", "tp_conv_s8", "adds LoRA r=4", "only backend, int8"),
+        *("Forward", "Loss", "Backward", "Update", "tp_conv_s8", "adds LoRA r=4", "C for every core, int8"),
         *(
             "optimal (proved)",
             "live at the peak of inference",

@@ -49,14 +49,16 @@ class Toolbox:
 
     @contextlib.contextmanager
     def emulated(self, sources: GeneratedSources) -> Iterator[Device]:
-        """Its firmware under QEMU; one process at a time."""
+        """Its firmware under QEMU, with the kernels of the core; one process at a time."""
         files = self._write(sources)
+        files += [str(self.own / "src" / name) for name in sorted(sources.files) if name.endswith(".S")]
         target = self.own / "build" / "firmware.elf"
         with _locked(self.shared / "library.lock"):
             if not (self.library / "libfirmware.a").exists():
                 _compile_firmware(self.library)
         link = [*LINK_FLAGS, "-Tboard/linker.ld", "startup.o", "main.o", "libfirmware.a", *LINK_LIBRARIES]
-        command = [CROSS, *BOARD.cpu_flags, *C_FLAGS, *self._includes(), *files, *link, "-o", str(target)]
+        defines = [f"-D{define}" for define in sources.target_defines]
+        command = [CROSS, *BOARD.cpu_flags, *C_FLAGS, *defines, *self._includes(), *files, *link, "-o", str(target)]
         _run(command, self.library)
         with _locked(self.shared / "emulator.lock"), EMULATORS["qemu"].open(self.own, BOARD) as device:
             yield device
@@ -91,7 +93,8 @@ def can_emulate() -> str | None:
 def prepare_library(shared: Path) -> Path:
     """The folder of the firmware's sources, twin.o and libtwin.a, compiled once; what firmware needs comes later."""
     shared.mkdir(parents=True, exist_ok=True)
-    kernels = [path.name for path in resource_path("firmware", "kernels").glob("*.c")]
+    root = resource_path("firmware", "kernels")
+    kernels = [path.relative_to(root).as_posix() for folder in (root, root / "dsp") for path in folder.glob("*.c")]
     content = project_files(BOARD, "fuzz", {}, kernels, STACK, {})
     runtime = resource_path("firmware", "runtime")
     content |= {f"firmware/runtime/{path.name}": path.read_bytes() for path in runtime.glob("*.c")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cases import random_int8
-from kernel_harness import compare_kernel, compile_operations
+from kernel_harness import assert_equal, compare_kernel, compile_operations
 from tflite_builder import (
     Node,
     build_model,
@@ -56,6 +56,53 @@ def test_kernel_equals_evaluate(kind: str) -> None:
     for compiled, node in zip(compile_operations(operations), nodes, strict=True):
         x = random_int8(rng, compiled.op.inputs["input"].shape)
         compare_kernel(compiled, {"input": x, **constants(node)})
+
+
+def _wide_node(kind: str, size: tuple[int, int], kernel: tuple[int, int], input_c: int, output_c: int) -> Node:
+    """A convolution of stride 1 with padding, of random weights."""
+    rng = np.random.default_rng(4)
+    x = int8_tensor("x", (1, *size, input_c), 0.02, -37)
+    scales = rng.uniform(0.001, 0.01, output_c).astype(np.float32)
+    bias = int32_constant("bias", rng.integers(-1000, 1000, output_c), np.float32(0.02) * scales)
+    depthwise = kind == "DEPTHWISE_CONV_2D"
+    extents = (1, *kernel, output_c) if depthwise else (output_c, *kernel, input_c)
+    w = int8_tensor("w", extents, scales, 0, rng.integers(-127, 128, extents))
+    fan_in = int(np.prod(kernel)) * (1 if depthwise else input_c)
+    y = int8_tensor("y", (1, *size, output_c), 0.05 * float(np.sqrt(fan_in)) / 8, 11)
+    if depthwise:
+        return depthwise_conv_2d(x, w, bias, y, strideH=1, strideW=1, depthMultiplier=output_c // input_c)
+    return conv_2d(x, w, bias, y, strideH=1, strideW=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "kernel", "input_c", "output_c"),
+    [
+        ("CONV_2D", (3, 5), (1, 1), 29, 29),
+        ("CONV_2D", (3, 5), (1, 1), 128, 51),
+        ("CONV_2D", (3, 5), (1, 1), 129, 130),  # too many to copy a position
+        ("CONV_2D", (4, 5), (3, 3), 5, 76),
+        ("CONV_2D", (2, 2), (3, 3), 16, 24),
+        ("DEPTHWISE_CONV_2D", (5, 6), (3, 3), 53, 53),
+        ("DEPTHWISE_CONV_2D", (4, 3), (3, 3), 17, 51),
+        ("DEPTHWISE_CONV_2D", (1, 6), (3, 3), 26, 26),
+        ("DEPTHWISE_CONV_2D", (4, 4), (5, 3), 26, 26),
+        ("DEPTHWISE_CONV_2D", (4, 4), (3, 2), 26, 26),
+    ],
+)
+def test_more_channels_than_a_kernel_holds_at_once(
+    kind: str, size: tuple[int, int], kernel: tuple[int, int], input_c: int, output_c: int
+) -> None:
+    """Wherever the output lies in front of the input, as far as it may; or over it, where that is what it may."""
+    node = _wide_node(kind, size, kernel, input_c, output_c)
+    (compiled,) = compile_operations([node.operation()])
+    op = compiled.op
+    values = {"input": random_int8(np.random.default_rng(5), op.inputs["input"].shape), **constants(node)}
+    expected = compare_kernel(compiled, values)
+    assert len(np.unique(expected["output"])) > 50
+    behind, further = op.op.behind(op), (1, 4, output_c, 2 * output_c, 3 * output_c + 1)
+    assert behind or op.op.in_place(op) == {"output": ("input",)}
+    for distance in (behind["input"] + bytes_ for bytes_ in further) if behind else (0,):
+        assert_equal(op, compiled.run(values, {"output": "input"}, distance), expected)
 
 
 def _tie_node(kind: str, x_scale: np.float32, w_scale: np.float32, divisor: int, per_channel: bool) -> Node:

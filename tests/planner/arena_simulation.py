@@ -90,8 +90,8 @@ def _spoil(op: Operation, output: str, arena: Arena) -> None:
         if not tensor.in_arena or tensor.data is not None:
             continue
         distance = arena.plan.offset_of(tensor.name) - place
-        over = distance == 0 and name in op.op.in_place(op).get(output, ())
-        behind = name in op.op.behind(op) and distance >= op.op.behind(op)[name]
+        over = distance == 0 and name in op.in_place.get(output, ())
+        behind = name in op.behind and distance >= op.behind[name]
         if over or behind or op.op.inside(op).get(name) == distance:
             area = arena.area(tensor.name, tensor.nbytes)
             kept.append((area, area.copy()))

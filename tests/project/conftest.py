@@ -30,7 +30,7 @@ def make_project(tmp_path: Path) -> ProjectMaker:
         arguments = {
             "model_name": "fake",
             "sources": {"fake.c": prologue + source, "fake.h": "/* a header */\n"},
-            "kernels": ["tp_conv.c", "tp_lora_start.c"],
+            "kernels": ["tp_conv.c", "tp_lora_add.c"],
             "stack_bytes": 2048,
             "manifest": {"adapter": {"r": 4}},
             "files": {"fake.tflite": b"\x00\x01"},

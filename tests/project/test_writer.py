@@ -31,7 +31,7 @@ def test_layout(board, make_project):
     expected |= {"board/startup.c", "board/linker.ld", "board/tp_board_config.h", "firmware/runtime/main.c"}
     assert expected <= set(files)
     kernels = {path for path in files if path.startswith("firmware/kernels/") and path.endswith(".c")}
-    assert kernels == {f"firmware/kernels/{name}.c" for name in ("tp_arithmetic", "tp_conv", "tp_lora_start")}
+    assert kernels == {f"firmware/kernels/{name}.c" for name in ("tp_arithmetic", "tp_conv", "tp_lora_add")}
     assert [path for path in files if path.startswith("firmware/consoles/")] == [
         f"firmware/consoles/{board.console.driver}.c"
     ]

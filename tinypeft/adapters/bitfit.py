@@ -6,15 +6,14 @@ import numpy as np
 
 from tinypeft.adapters.base import AdapterConfig, AdapterKind, Insertion, MergedLayer, Parameter, register
 from tinypeft.ir import Operation, Purpose
-from tinypeft.ops.fully_connected import dense_window
 from tinypeft.ops.weighted import (
     ACCUMULATOR_LIMIT,
     BiasState,
     accumulator_bound,
     filter_scales,
+    folds_offset,
     input_scale,
     layer_bias,
-    reads_directly,
     zero_point_bias,
 )
 
@@ -93,8 +92,6 @@ def _room(operation: Operation) -> int:
 
 def _folded(operation: Operation) -> np.ndarray:
     """int64 (Cout,): what the operand holds beside the bias."""
-    if operation.kind in ("CONV_2D", "FULLY_CONNECTED"):
-        window = operation.attributes.get("window") or dense_window(operation)
-        if reads_directly(window, operation.inputs["filter"]):
-            return zero_point_bias(operation)
+    if operation.kind in ("CONV_2D", "FULLY_CONNECTED") and folds_offset(operation.inputs["filter"]):
+        return zero_point_bias(operation)
     return np.zeros(operation.output.shape[-1], np.int64)

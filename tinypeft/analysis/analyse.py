@@ -45,7 +45,7 @@ def analyse(
 ) -> Analysis:
     """Everything about `model`, read from `file`; `fits` and `ways` say how it goes with `board`, None without one."""
     memory = memory or MemoryConfig()
-    graphs = tuple(graph_facts(graph, model.arena) for graph in model.graphs)
+    graphs = tuple(graph_facts(graph, model.arena, model.kernels) for graph in model.graphs)
     return Analysis(
         SCHEMA,
         __version__,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tinypeft.analysis.operations import operation_facts, tensor_facts
 from tinypeft.analysis.report import BufferFacts, GraphFacts, Peak, PlacedTensor
 from tinypeft.ir import Graph, Purpose, Tensor
+from tinypeft.kernels import Choice
 from tinypeft.planner import ArenaPlan, Buffer, Plan
 
 
-def graph_facts(graph: Graph, arena: ArenaPlan) -> GraphFacts:
-    """Everything about `graph` in the arena that all graphs share."""
+def graph_facts(graph: Graph, arena: ArenaPlan, choices: Mapping[str, Choice]) -> GraphFacts:
+    """Everything about `graph` in the arena that all graphs share; `choices` of its kernels, by operation."""
     plan = arena.plans[graph.name]
-    operations = operation_facts(graph, plan)
+    operations = operation_facts(graph, plan, choices)
     buffers = tuple(
         BufferFacts(
             buffer.name,

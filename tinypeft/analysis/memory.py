@@ -6,6 +6,7 @@ from tinypeft.analysis.report import ESTIMATE, EXACT, MEASURED, ArenaPart, Memor
 from tinypeft.codegen import GeneratedSources
 from tinypeft.compiler import CompiledModel
 from tinypeft.fitting import runtime_ram
+from tinypeft.planner import runs
 from tinypeft.project import ElfSizes
 from tinypeft.resources import resource_path
 
@@ -31,7 +32,7 @@ def memory_usage(
     ]
     constants = Part("constants", sources.flash_tables, EXACT)
     if measured is None:
-        runtime, code = Part("runtime", runtime_ram(model), ESTIMATE), Part("code", _code(model, sources), ESTIMATE)
+        runtime, code = Part("runtime", runtime_ram(model), ESTIMATE), Part("code", _code(model), ESTIMATE)
     else:
         runtime = Part("runtime", measured.ram_bytes - sum(part.bytes for part in planned), MEASURED)
         code = Part("code", measured.flash_bytes - constants.bytes, MEASURED)
@@ -44,9 +45,28 @@ def _usage(*parts: Part) -> Usage:
     return Usage(sum(part.bytes for part in parts), basis, parts)
 
 
-def _code(model: CompiledModel, sources: GeneratedSources) -> int:
+def _code(model: CompiledModel) -> int:
     """An estimate from how much the graphs compute and how long the sources of their kernels are."""
     results = sum(len(op.outputs) for graph in model.graphs for op in graph.operations)
-    length = sum(resource_path("firmware", "kernels", name).stat().st_size for name in sources.kernels)
+    length = sum(resource_path("firmware", "kernels", name).stat().st_size for name in _portable(model))
     keeping = _KEEPING_CODE if model.kept is not None else 0
-    return round(_RUNTIME_CODE + _CODE_PER_RESULT * results + _CODE_PER_SOURCE_BYTE * length + keeping)
+    chosen = _RUNTIME_CODE + _CODE_PER_RESULT * results + _CODE_PER_SOURCE_BYTE * length + keeping
+    return round(chosen + _target_code(model))
+
+
+def _portable(model: CompiledModel) -> set[str]:
+    """The sources of portable kernels that firmware calls."""
+    names: set[str] = set()
+    for op in (op for graph in model.graphs for op in graph.operations if runs(op)):
+        names |= set(op.op.sources(op) if op.kernel is None else (n for n in op.kernel.sources if "/" not in n))
+    return names
+
+
+def _target_code(model: CompiledModel) -> int:
+    """Bytes of the code of kernels for the target, each routine or function once."""
+    sizes: dict[tuple[str, ...], int] = {}
+    for op in (op for graph in model.graphs for op in graph.operations):
+        if op.kernel is not None:
+            key = (op.kernel.call.function, *(routine.name for routine in op.kernel.routines))
+            sizes[key] = max(op.kernel.code_bytes, sizes.get(key, 0))
+    return sum(sizes.values())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tinypeft.analysis.report import Kernel, OperationFacts, TensorFacts
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
+from tinypeft.kernels import Choice
+from tinypeft.kernels.config import PORTABLE
 from tinypeft.ops.weighted import lora_rank
 from tinypeft.planner import Plan
-
-#: The only backend that there is: C11 for every core
-BACKEND = "portable"
 
 #: Phases in the order of a training step
 PHASES = ("forward", "loss", "recompute", "backward", "update")
@@ -19,8 +20,8 @@ def tensor_facts(tensor: Tensor) -> TensorFacts:
     return TensorFacts(tensor.name, tensor.shape, tensor.dtype, tensor.purpose.value, tensor.nbytes)
 
 
-def operation_facts(graph: Graph, plan: Plan) -> tuple[OperationFacts, ...]:
-    """A row for every operation of `graph`, in its order."""
+def operation_facts(graph: Graph, plan: Plan, choices: Mapping[str, Choice]) -> tuple[OperationFacts, ...]:
+    """A row for every operation of `graph`, in its order; `choices` say why not another kernel, by operation."""
     loss = next((i for i, op in enumerate(graph.operations) if _is_loss(op)), len(graph.operations))
     return tuple(
         OperationFacts(
@@ -36,8 +37,8 @@ def operation_facts(graph: Graph, plan: Plan) -> tuple[OperationFacts, ...]:
             weight_bytes=sum(t.nbytes for t in _distinct(op.inputs) if t.data is not None),
             adapter_bytes=sum(t.nbytes for t in _distinct(op.inputs) if t.purpose is Purpose.ADAPTER_WEIGHT),
             activation_bytes=_activation_bytes(op),
-            scratch_bytes=op.op.scratch_bytes(op),
-            kernel=_kernel(op, plan),
+            scratch_bytes=op.scratch_bytes,
+            kernel=_kernel(op, plan, choices.get(op.name)),
         )
         for index, op in enumerate(graph.operations)
     )
@@ -73,20 +74,24 @@ def _activation_bytes(op: Operation) -> int:
     return 0 if op.op.call(op) is None else sum(t.nbytes for t in op.outputs.values() if t.in_arena)
 
 
-def _kernel(op: Operation, plan: Plan) -> Kernel:
+def _kernel(op: Operation, plan: Plan, choice: Choice | None) -> Kernel:
     call = op.op.call(op)
     if call is None:
         view = op.op.view(op)
         source = op.inputs[view[0]] if view is not None else next(iter(op.inputs.values()))
         return Kernel(None, None, None, f"nothing runs: a view of {source.name}")
-    return Kernel(call.function, op.op.source, BACKEND, "; ".join(_reasons(op, plan)))
+    reasons = _reasons(op, plan) + ([choice.reason] if choice is not None and choice.reason else [])
+    if op.kernel is not None:
+        file = op.kernel.sources[0] if op.kernel.sources else None
+        return Kernel(op.kernel.call.function, file, op.kernel.backend, "; ".join(reasons))
+    return Kernel(call.function, op.op.sources(op)[0], PORTABLE, "; ".join(reasons))
 
 
 def _reasons(op: Operation, plan: Plan) -> list[str]:
-    """Why this kernel: the types that it is for, the only backend, and what else decides how it is called."""
+    """Why this kernel: the types that it is for, how it works, and what else decides how it is called."""
     read = [t.dtype for t in op.inputs.values() if t.purpose is not Purpose.ARGUMENT]
     types = list(dict.fromkeys([*read[:1], op.output.dtype]))
-    reasons = [f"only backend, {' to '.join(types)}"]
+    reasons = [f"{op.kernel.form if op.kernel is not None else 'C for every core'}, {' to '.join(types)}"]
     rank = lora_rank(op) if "hidden" in op.inputs else 0
     if rank:
         reasons.append(f"adds LoRA r={rank}")

@@ -16,7 +16,8 @@ from tinypeft.boards import Board
 from tinypeft.codegen import GeneratedSources, generate_sources
 from tinypeft.compiler import CompiledModel
 from tinypeft.fitting import Way, fits, ways_to_fit
-from tinypeft.generate import compile_for, load_source, recipe, sources_for
+from tinypeft.generate import compile_for, for_target, load_source, recipe, sources_for
+from tinypeft.kernels import DEFAULT_KERNELS, KernelConfig
 from tinypeft.memory import MemoryConfig
 from tinypeft.project import ElfSizes, build_firmware, measure, write_project
 from tinypeft.stages.autodiff import TrainingConfig
@@ -30,6 +31,7 @@ def analyse_file(
     training: TrainingConfig,
     stack_bytes: int,
     memory: MemoryConfig | None = None,
+    kernels: KernelConfig = DEFAULT_KERNELS,
     calibration: np.ndarray | None = None,
     measured: bool = False,
     progress: Callable[[str], None] = lambda step: None,
@@ -42,18 +44,20 @@ def analyse_file(
     memory = memory or MemoryConfig()
     source, _ = load_source(path, calibration, adapter, progress)
     progress("compiling")
-    model = compile_for(source, board, adapter, training, stack_bytes, memory)
+    model = compile_for(source, board, adapter, training, stack_bytes, memory, kernels)
     sources = generate_sources(model) if board is None else sources_for(model, board, memory)
     usage = memory_usage(model, sources, stack_bytes, None)
     notes: list[str] = []
     fitting: bool | None = None
     ways: list[Way] = []
     if board is not None:
-        how = recipe(source, training, memory, *usage.constants_and_code)
+        how = recipe(source, training, memory, *usage.constants_and_code, kernels)
         fitting = fits(model, how.flash(board), board, stack_bytes)
         if fitting and measured:
             progress("building")
-            usage = memory_usage(model, sources, stack_bytes, _built(model, sources, board, stack_bytes, memory))
+            usage = memory_usage(
+                model, sources, stack_bytes, _built(model, sources, board, stack_bytes, memory, kernels)
+            )
         elif measured:
             notes.append(f"Not measured: it does not fit {board.name}, so it cannot be linked.")
         if not fitting:
@@ -73,7 +77,12 @@ def analyse_file(
 
 
 def _built(
-    model: CompiledModel, sources: GeneratedSources, board: Board, stack_bytes: int, memory: MemoryConfig
+    model: CompiledModel,
+    sources: GeneratedSources,
+    board: Board,
+    stack_bytes: int,
+    memory: MemoryConfig,
+    kernels: KernelConfig,
 ) -> ElfSizes:
     """What the linked firmware takes, built in a folder that is removed again."""
     sizes: list[ElfSizes] = []
@@ -86,6 +95,7 @@ def _built(
             sources=sources.files,
             kernels=sources.kernels,
             defines=sources.defines,
+            target=for_target(model, board, kernels, sources),
             stack_bytes=stack_bytes,
             weights_region=weights.name if weights else "",
             manifest={},

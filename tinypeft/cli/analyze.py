@@ -45,6 +45,7 @@ def command(as_json: bool, config: str | None, graph: str, html: str | None, mea
             adapter=settings.adapter,
             training=settings.training,
             memory=settings.memory,
+            kernels=settings.kernels,
             stack_bytes=settings.stack_bytes,
             measured=measure,
             progress=lambda step: status.update(step),

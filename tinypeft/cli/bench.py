@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import click
 from rich.table import Table
 
 from tinypeft.adapters import AdapterConfig
+from tinypeft.cli.bench_model import model
 from tinypeft.cli.bench_personalise import personalise
 from tinypeft.cli.output import console, json_option, print_json, progress_console
 from tinypeft.compiler import CompiledModel, compile_model
@@ -48,11 +50,30 @@ class PlannerResult:
     seconds: float
 
 
-@click.group("bench")
+class Benchmarks(click.Group):
+    """Its commands, and `bench MODEL`, which is short for `bench model MODEL`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; arguments that begin with no command are those of `model`."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            word = args[0]
+            if not word.startswith("-") and not Path(word).suffix and not Path(word).exists():
+                nearest = difflib.get_close_matches(word, self.commands, n=1)
+                hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+                ctx.fail(f"No such command and no such file {word!r}.{hint}")
+            args = [model.name or "model", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("bench", cls=Benchmarks)
 def command() -> None:
-    """Measure tinypeft itself: the memory planner, and personalisation."""
+    """Measure: what a model costs on a core, the memory planner, personalisation.
+
+    `bench MODEL` is short for `bench model MODEL`.
+    """
 
 
+command.add_command(model)
 command.add_command(personalise)
 
 

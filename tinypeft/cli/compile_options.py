@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +15,7 @@ from tinypeft.cli.byte_size import ByteSize, parse_bytes
 from tinypeft.config import load_config
 from tinypeft.data import load_array
 from tinypeft.fitting import DEFAULT_STACK
+from tinypeft.kernels import ARENA_GROWTH, BACKENDS, DEFAULT_KERNELS, KernelConfig
 from tinypeft.losses import LOSSES, TARGETS
 from tinypeft.memory import MemoryConfig
 from tinypeft.optimizers import OPTIMIZERS
@@ -50,6 +51,9 @@ _KEYS = {
     "adapters": "board.adapters",
     "resident": "board.resident",
     "merge_room": "board.merge_room",
+    "kernels": "kernels.backends",
+    "optimize": "kernels.optimize",
+    "cmsis_nn": "kernels.cmsis_nn",
     "output": "output.directory",
 }
 _ADAPTER_OPTIONS = {option.name: option for kind in ADAPTERS.values() for option in kind.options}
@@ -137,6 +141,22 @@ _TRAINING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="SIZE",
         help="RAM for copies of weights, such as 16KiB, into which the board merges a LoRA. Default 0.",
     ),
+    click.option(
+        "--kernels",
+        metavar="NAME,…",
+        multiple=True,
+        help=f"What may compute operations beside the portable kernels: {', '.join(BACKENDS)}, or auto for all that "
+        "suit the core. OPERATION=NAME for a single one. Default auto.",
+    ),
+    click.option(
+        "--optimize", type=click.Choice(list(ARENA_GROWTH)), help="Fewer bytes or fewer cycles. Default balanced."
+    ),
+    click.option(
+        "--cmsis-nn",
+        metavar="FOLDER",
+        envvar="CMSIS_NN_PATH",
+        help="CMSIS-NN and what its CMake built for the core, see docs/cmsis-nn.md. Also $CMSIS_NN_PATH.",
+    ),
     click.option("--config", metavar="tinypeft.toml", help="A file with these options; flags override it."),
 )
 
@@ -172,6 +192,7 @@ class CompileSettings:
     adapter: AdapterConfig
     training: TrainingConfig
     memory: MemoryConfig
+    kernels: KernelConfig
     stack_bytes: int
 
 
@@ -212,6 +233,7 @@ def compile_settings(config: str | None, flags: dict[str, Any], *required: str) 
         _adapter(values),
         _training(values),
         _memory(values),
+        _kernels(values),
         stack,
     )
 
@@ -248,6 +270,22 @@ def _memory(values: dict[str, Any]) -> MemoryConfig:
     samples, adapters, resident = rooms
     weights = values.get("board.weights_region", "")
     return MemoryConfig(tuple(regions), weights, budget, samples, adapters, resident, merge_room)
+
+
+def _kernels(values: dict[str, Any]) -> KernelConfig:
+    """The kernels from a list of names and OPERATION=NAME, each of which may hold several with commas between."""
+    given = values.get("kernels.backends", ())
+    texts = [given] if isinstance(given, str) else list(given)
+    names = [name.strip() for text in texts for name in text.split(",")]
+    backends = tuple(name for name in names if "=" not in name)
+    overrides = tuple((left, right) for left, right in (name.split("=", 1) for name in names if "=" in name))
+    settings: dict[str, Any] = {"overrides": overrides}
+    if backends:
+        settings["backends"] = backends
+    for name in ("optimize", "cmsis_nn"):
+        if f"kernels.{name}" in values:
+            settings[name] = values[f"kernels.{name}"]
+    return replace(DEFAULT_KERNELS, **settings)
 
 
 def _size(values: dict[str, Any], name: str) -> int:

@@ -45,6 +45,7 @@ def command(as_json: bool, config: str | None, verify_key: str | None, monocyphe
             adapter=settings.adapter,
             training=settings.training,
             memory=settings.memory,
+            kernels=settings.kernels,
             stack_bytes=settings.stack_bytes,
             progress=lambda step: status.update(step),
             verifier=verifier,

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinypeft.codegen.tables import CTYPES, Constants, number, wrapped
 from tinypeft.ir import Graph, Operation, Purpose, Tensor
-from tinypeft.ops import CArray, CPointers
+from tinypeft.ops import CArray, CPointers, KernelCall
 from tinypeft.ops.weighted import lora_rank
 from tinypeft.planner import ArenaPart, ArenaPlan, runs
 
@@ -21,12 +21,13 @@ _SHORT = {
 
 @dataclass(frozen=True)
 class Step:
-    """The lines of one operation."""
+    """The lines of one operation; `target_call`, where there is one, stands for `call` on the target."""
 
     comment: str
     declarations: list[str]
     call: str | None
     traces: list[str]
+    target_call: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def shared_functions(graphs: Sequence[Graph], arena: ArenaPlan, constants: Const
 def _only_state(operation: Operation) -> bool:
     operands = [*operation.inputs.values(), *operation.outputs.values()]
     anywhere = all(t.persistent or t.data is not None for t in operands)
-    return anywhere and not operation.op.scratch_bytes(operation) and runs(operation)
+    return anywhere and not operation.scratch_bytes and runs(operation)
 
 
 def graph_function(
@@ -84,6 +85,15 @@ def graph_function(
             steps.append(Step(_comment(position, operation), [], f"{function.name}(m, {index});", []))
         index += len(operation.outputs)
     return GraphFunction(graph.name, inputs, steps, bool(arena.plans[graph.name].buffers))
+
+
+def start_up_checks(graphs: Sequence[Graph], arena: ArenaPlan, constants: Constants) -> list[str]:
+    """The expressions, each a tp_status, by which kernels on the target say whether they may run; each once."""
+    checks = []
+    for graph in graphs:
+        writer = _Writer(graph.name, arena, constants)
+        checks += [text for op in graph.operations if (text := writer.check(op))]
+    return list(dict.fromkeys(checks))
 
 
 def part_name(arena: ArenaPlan, part: ArenaPart) -> str:
@@ -118,22 +128,45 @@ class _Writer:
         """Everything of one operation; `index` numbers its first output in the trace."""
         declarations = [self.declare(t) for t in operation.outputs.values() if t.in_arena]
         traces = [self._trace(index + i, tensor) for i, tensor in enumerate(operation.outputs.values())]
-        return Step(_comment(position, operation), declarations, self._call(operation, declarations), traces)
+        call, target_call = self._call(operation), self._target_call(operation)
+        return Step(_comment(position, operation), declarations, call, traces, target_call)
 
     def shared(self, operation: Operation) -> Step:
         """The same of one that works on persistent state alone, wherever it is in the trace."""
         traces = [self._trace(f"first + {i}", tensor) for i, tensor in enumerate(operation.outputs.values())]
-        return Step("", [], self._call(operation, []), traces)
+        return Step("", [], self._call(operation), traces, self._target_call(operation))
 
-    def _call(self, operation: Operation, declarations: list[str]) -> str | None:
+    def _call(self, operation: Operation) -> str | None:
         call = operation.op.call(operation) if runs(operation) else None
         if call is None:
             return self._view(operation)
-        arguments = []
-        if call.params:
-            arguments.append(f"&{self.constants.params(operation, call)}")
+        self.constants.on_target = False if operation.kernel is not None else None
+        params = self.constants.params(operation, call) if call.params else ""
+        return self._statement(operation, call, params, operation.op.scratch_bytes(operation))
+
+    def _target_call(self, operation: Operation) -> str | None:
+        kernel = operation.kernel
+        if kernel is None or not runs(operation):
+            return None
+        self.constants.on_target = True
+        params = self.constants.target_params(operation, kernel) if kernel.call.params else ""
+        return self._statement(operation, kernel.call, params, kernel.scratch_bytes)
+
+    def check(self, operation: Operation) -> str | None:
+        """The expression of its kernel's check."""
+        kernel = operation.kernel
+        if kernel is None or kernel.check is None:
+            return None
+        self.constants.on_target = True
+        check = kernel.check
+        arguments = [f"&{self.constants.check_params(operation, kernel, check)}"] if check.params else []
+        arguments += [self._argument(operation, argument) for argument in check.arguments]
+        return f"{check.function}({', '.join(arguments)})"
+
+    def _statement(self, operation: Operation, call: KernelCall, params: str, scratch_bytes: int) -> str:
+        arguments = [f"&{params}"] if params else []
         arguments += [self._argument(operation, argument) for argument in call.arguments]
-        if operation.op.scratch_bytes(operation):
+        if scratch_bytes:
             arguments.append(f"(void *)({place_of(self.arena, self.graph, f'{operation.name} scratch')})")
         return wrapped(f"{call.function}(", arguments, ");", 2)
 
@@ -186,7 +219,8 @@ def _describe_call(operation: Operation) -> str:
     layer = f" of {operation.layer}" if operation.layer and operation.layer != operation.name else ""
     rank = lora_rank(operation) if "hidden" in operation.inputs else 0
     lora = f" + {operation.attributes.get('addend', 'lora')}(r={rank})" if rank else ""
-    return f"{operation.kind}{lora}{layer}: {shown or 'state'} -> {results}"
+    form = f"; {operation.kernel.form}" if operation.kernel is not None else ""
+    return f"{operation.kind}{lora}{layer}: {shown or 'state'} -> {results}{form}"
 
 
 def _describe(tensor: Tensor) -> str:

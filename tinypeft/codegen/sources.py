@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinypeft.arithmetic import float_exponent
-from tinypeft.codegen.functions import graph_function, part_name, place_of, shared_functions
+from tinypeft.codegen.functions import graph_function, part_name, place_of, shared_functions, start_up_checks
 from tinypeft.codegen.masters import MasterTable, master_table
 from tinypeft.codegen.tables import CTYPES, Constants, number, rows
 from tinypeft.compiler import CompiledModel
 from tinypeft.ir import Purpose, Tensor
+from tinypeft.kernels import BACKENDS
 from tinypeft.planner import WHOLE, runs
 from tinypeft.resources import template
 
@@ -19,6 +20,8 @@ _TEMPLATES = ("model.h", "model.c", "model_params.h", "model_weights.h", "model_
 _BASE_ADAPTER = "model_base_adapter.c"
 #: of models that take signed packages alone
 _KEY = "model_key.h"
+#: of models with assembly that was generated for them
+_ROUTINES = "model_kernels.S"
 #: starts that a candidate on test survives without being confirmed
 _TEST_BOOTS = 3
 
@@ -28,12 +31,14 @@ class GeneratedSources:
     """`files`: name under src/ -> text. `kernels`: C files under firmware/kernels/ that they call.
 
     `flash_tables`: bytes of constant tables. `defines`: macros, NAME=VALUE, of all files of a build, kernels included.
+    `target_defines`: those of firmware alone.
     """
 
     files: dict[str, str]
     kernels: list[str]
     flash_tables: int
     defines: tuple[str, ...] = ()
+    target_defines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,11 @@ def generate_sources(
     constants = Constants(model.name)
     shared = shared_functions(model.graphs, model.arena, constants)
     functions = {g.name: graph_function(g, model.arena, constants, shared) for g in model.graphs}
-    kernels = sorted({s for g in model.graphs for op in g.operations if runs(op) for s in op.op.sources(op)})
+    operations = [op for g in model.graphs for op in g.operations if runs(op)]
+    chosen = [op.kernel for op in operations if op.kernel is not None]
+    kernels = sorted({s for op in operations for s in op.op.sources(op)} | {s for k in chosen for s in k.sources})
+    checks = start_up_checks(model.graphs, model.arena, constants)
+    flash_tables = sum(t.nbytes for t in (*constants.shared_tables, *constants.tables_for(on_target=True)))
     parts = _arena_parts(model, ram_bytes)
     values = {
         "name": model.name,
@@ -73,6 +82,8 @@ def generate_sources(
         "functions": functions,
         "shared": shared.values(),
         "constants": constants,
+        "flash_tables": flash_tables,
+        "checks": checks,
         "fingerprint": ", ".join(f"0x{byte:02x}" for byte in model.fingerprint),
         "package": model.package_info,
         "package_tensors": _package_tensors(model),
@@ -113,11 +124,14 @@ def generate_sources(
         "merged_output": place_of(model.arena, "merged", model.output.name) if model.merged is not None else "",
         "merged_logits": _merged_logits(model),
         "base_adapter": _base_adapter(model) if model.kept is not None else [],
+        "target_headers": list(dict.fromkeys(h for k in chosen for h in BACKENDS[k.backend].headers)),
         "verify_key": [f"0x{byte:02x}" for byte in verify_key],
     }
     names = [*_TEMPLATES, *([_BASE_ADAPTER] if model.kept is not None else []), *([_KEY] if verify_key else [])]
+    names += [_ROUTINES] if constants.routines else []
     files = {name.replace("model", model.name, 1): template(f"model/{name}.j2").render(**values) for name in names}
-    return GeneratedSources(files, kernels, sum(table.nbytes for table in constants.tables), _defines(model))
+    target_defines = ("TP_TARGET_KERNELS=1",) if chosen else ()
+    return GeneratedSources(files, kernels, flash_tables, _defines(model), target_defines)
 
 
 def _defines(model: CompiledModel) -> tuple[str, ...]:

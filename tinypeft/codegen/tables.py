@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinypeft.ir import Operation, Tensor
+from tinypeft.kernels import Kernel, Routine
 from tinypeft.ops import CArray, CFunction, CStruct, KernelCall
 
 CTYPES = {
@@ -38,22 +39,29 @@ class Table:
 
 @dataclass(frozen=True)
 class ParamsStruct:
-    """One `static const` struct: `text` is its initialiser."""
+    """One `static const` struct: `text` is its initialiser; `on_target`: only calls on the target read it."""
 
     ctype: str
     name: str
     text: str
+    on_target: bool = False
 
 
 @dataclass
 class Constants:
-    """Collects what generated functions refer to; equal tables share one array, equal structs one struct."""
+    """Collects what generated functions refer to; equal tables share one array, equal structs one struct.
+
+    `on_target` says what refers to them now: a call on the target alone, one on the host alone, or, None, one on both.
+    """
 
     prefix: str
     tables: list[Table] = field(default_factory=list)
     structs: dict[str, ParamsStruct] = field(default_factory=dict)
+    routines: dict[str, Routine] = field(default_factory=dict)
+    on_target: bool | None = None
+    _users: dict[str, set[bool | None]] = field(default_factory=dict)
     _by_content: dict[tuple[str, bytes], str] = field(default_factory=dict)
-    _by_text: dict[tuple[str, str], str] = field(default_factory=dict)
+    _by_text: dict[tuple[str, str, bool], str] = field(default_factory=dict)
 
     def tensor(self, tensor: Tensor) -> str:
         """The name of a frozen weight's array."""
@@ -69,17 +77,48 @@ class Constants:
         """The name of the parameter struct of a call."""
         return self._struct(call.params, f"{operation.name}_params", call.fields, operation.name)
 
+    def check_params(self, operation: Operation, kernel: Kernel, check: KernelCall) -> str:
+        """The name of the parameter struct of a kernel's check at start-up."""
+        return self._struct(
+            check.params, f"{operation.name}_{kernel.backend}_check_params", check.fields, operation.name
+        )
+
+    def target_params(self, operation: Operation, kernel: Kernel) -> str:
+        """The name of the parameter struct of the call on the target."""
+        for routine in kernel.routines:
+            earlier = self.routines.setdefault(routine.name, routine)
+            assert earlier.text == routine.text, f"{routine.name} is two routines"
+        name = f"{operation.name}_{kernel.backend}_params"
+        return self._struct(kernel.call.params, name, kernel.call.fields, operation.name)
+
+    def tables_for(self, on_target: bool) -> list[Table]:
+        """The tables that are of use on the target, or on the host, alone."""
+        return [table for table in self.tables if self._users[table.name] == {on_target}]
+
+    @property
+    def shared_tables(self) -> list[Table]:
+        """The tables that both read."""
+        return [table for table in self.tables if self._users[table.name] not in ({True}, {False})]
+
+    def routine_name(self, name: str) -> str:
+        """The C name of a generated routine."""
+        return f"{self.prefix}_{name}"
+
     def struct(self, struct: CStruct, owner: str) -> str:
         """The name of a struct that is pointed to."""
-        return self._struct(struct.ctype, f"{owner}_{struct.name}_params", struct.fields, owner)
+        where = "_target" if self.on_target else ""
+        return self._struct(struct.ctype, f"{owner}_{struct.name}{where}_params", struct.fields, owner)
 
     def _struct(self, ctype: str, name: str, fields: dict[str, Any], owner: str) -> str:
         text = self._initializer(fields, owner)  # structs that it points to come first
-        if (ctype, text) not in self._by_text:
-            assert name not in self.structs, f"{name} is two structs"
-            self._by_text[ctype, text] = name
-            self.structs[name] = ParamsStruct(ctype, name, text)
-        return self._by_text[ctype, text]
+        on_target = self.on_target is True
+        for key in ((ctype, text, False), (ctype, text, on_target)):
+            if key in self._by_text:
+                return self._by_text[key]
+        assert name not in self.structs, f"{name} is two structs"
+        self._by_text[ctype, text, on_target] = name
+        self.structs[name] = ParamsStruct(ctype, name, text, on_target)
+        return name
 
     def _table(self, ctype: str, name: str, values: np.ndarray, comment: str) -> str:
         flat = np.ascontiguousarray(values).reshape(-1)
@@ -91,6 +130,7 @@ class Constants:
                 unique, number = f"{self.prefix}_{name}_{number}", number + 1
             self._by_content[key] = unique
             self.tables.append(Table(ctype, unique, flat.size, flat.nbytes, comment, rows(ctype, flat)))
+        self._users.setdefault(self._by_content[key], set()).add(self.on_target)
         return self._by_content[key]
 
     def _initializer(self, fields: dict[str, Any], owner: str, indent: int = 0) -> str:
@@ -101,7 +141,7 @@ class Constants:
             elif isinstance(value, CArray):
                 text = self.array(value, f"{owner}_{name}")
             elif isinstance(value, CFunction):
-                text = value.name
+                text = self.routine_name(value.name) if value.name in self.routines else value.name
             elif isinstance(value, CStruct):
                 text = f"&{self.struct(value, owner)}"
             else:

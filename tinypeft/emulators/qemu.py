@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,15 @@ from tinypeft.emulators.base import (
     register,
     running,
 )
-from tinypeft.emulators.icount import build_plugin, last_count
+from tinypeft.emulators.icount import (
+    Segment,
+    build_plugin,
+    build_profiler,
+    last_count,
+    last_profile,
+    profiled_count,
+    profiler_arguments,
+)
 from tinypeft.errors import ToolError
 
 PROGRAM = "qemu-system-arm"
@@ -47,21 +55,56 @@ class Qemu(Emulator):
 
     @contextlib.contextmanager
     def open(self, project: Path, board: BoardLike, *, count_instructions: bool = False) -> Iterator[Device]:
-        settings = self.settings(board, "machine", "serial")
-        elf = self.require(Path(project) / "build" / "firmware.elf")
+        command = self._command(project, board)
         plugin, reason = build_plugin() if count_instructions else (None, "counting was not asked for")
-        command = [*machine_command(settings), "-kernel", str(elf)]
         with contextlib.ExitStack() as stack:
             if plugin is not None:
                 try:
-                    device = stack.enter_context(_session(command, plugin))
+                    device, _ = stack.enter_context(_session(command, plugin))
                 except (ToolError, EmulatorEnded) as error:
                     # Most likely another plugin ABI; if it is something else, the next start fails as well.
                     plugin, reason = None, f"QEMU refused the counting plugin: {error.message}"
             if plugin is None:
-                device = stack.enter_context(_session(command, None))
+                device, _ = stack.enter_context(_session(command, None))
                 device.counter_reason = reason
             yield device
+
+    @contextlib.contextmanager
+    def profile(
+        self, project: Path, board: BoardLike, glue: Sequence[range], *, unaligned: bool = False
+    ) -> Iterator[tuple[Device, Callable[[], list[Segment]]]]:
+        """The same as `open`, and a function that gives the profile of what the device has run last.
+
+        glue       the addresses of the code whose calls are told apart
+        unaligned  whether unaligned accesses are counted
+
+        ToolError where QEMU cannot load the plugin, too.
+        """
+        command = self._command(project, board)
+        plugin, reason = build_profiler()
+        if plugin is None:
+            raise ToolError(f"QEMU cannot count here: {reason}", "install it, or count the whole with `tinypeft run`")
+        with contextlib.ExitStack() as stack:
+            try:
+                arguments = profiler_arguments(glue, unaligned=unaligned)
+                device, written = stack.enter_context(_session(command, plugin, arguments, profiled_count))
+            except (ToolError, EmulatorEnded) as error:
+                if "plugin" not in error.message:
+                    raise
+                raise _plugin_refused(error.message) from error
+            yield device, lambda: last_profile(written)
+
+    def _command(self, project: Path, board: BoardLike) -> list[str]:
+        settings = self.settings(board, "machine", "serial")
+        elf = self.require(Path(project) / "build" / "firmware.elf")
+        return [*machine_command(settings), "-kernel", str(elf)]
+
+
+def _plugin_refused(said: str) -> ToolError:
+    return ToolError(
+        f"QEMU refused the counting plugin, which speaks version 1 of its plugin interface: {said}",
+        f"QEMU 4.2 to 8.2 have that version, built with --enable-plugins: {PROGRAM} --version",
+    )
 
 
 def machine_command(settings: Mapping[str, Any]) -> list[str]:
@@ -71,15 +114,20 @@ def machine_command(settings: Mapping[str, Any]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _session(command: list[str], plugin: Path | None) -> Iterator[Device]:
-    """A QEMU of its own whose firmware has answered."""
+def _session(
+    command: list[str],
+    plugin: Path | None,
+    arguments: Sequence[str] = (),
+    count: Callable[[Path], int | None] = last_count,
+) -> Iterator[tuple[Device, Path]]:
+    """A QEMU of its own whose firmware has answered, and the file that `plugin` writes, from which `count` reads."""
     with tempfile.TemporaryDirectory(prefix="tinypeft-") as name:
         folder = Path(name)
-        address, log, counts = folder / "console", folder / "log", folder / "counts"
+        address, log, written = folder / "console", folder / "log", folder / "counts"
         # QEMU splits options at commas; a comma inside a path is written twice.
         command = [*command, "-serial", f"unix:{_escape(address)},server=on,wait=off"]
         if plugin is not None:
-            command += ["-plugin", f"{_escape(plugin)},out={_escape(counts)}"]
+            command += ["-plugin", ",".join([_escape(plugin), f"out={_escape(written)}", *arguments])]
         with running(command, log) as process:
 
             def attempt() -> socket.socket:
@@ -93,9 +141,9 @@ def _session(command: list[str], plugin: Path | None) -> Iterator[Device]:
 
             with connect(attempt, process, log, CONNECT_LIMIT) as connection:
                 transport = SocketTransport(connection, lambda: last_lines(log))
-                device = Device(transport, counter=None if plugin is None else lambda: last_count(counts))
+                device = Device(transport, counter=None if plugin is None else lambda: count(written))
                 device.wait_ready(READY_LIMIT)
-                yield device
+                yield device, written
 
 
 def _escape(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from tinypeft.kernels.base import Kernel
     from tinypeft.ops.base import Op
 
 #: dtype -> NumPy dtype of one element. `bits` packs eight elements a byte, `int4` two, the first in the low nibble; a
@@ -57,6 +58,7 @@ class Tensor:
     float32 of shape (1,) or, per channel, (channels,). `data` holds a frozen weight's values. `source` is the
     index of the tensor in the .tflite file that it was read from, -1 for one that no file holds. `rank_axis` is the
     axis of an adapter weight that counts an adapter's ranks, which may be fewer in a package; None where none does.
+    `narrowed` says of what it holds some channels only; None for a tensor that has them all.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Tensor:
     data: np.ndarray | None = None
     source: int = -1
     rank_axis: int | None = None
+    narrowed: Narrowed | None = None
 
     @property
     def size(self) -> int:
@@ -105,12 +108,34 @@ class Tensor:
         return f"{self.name} {self.shape} {self.dtype}"
 
 
+@dataclass(frozen=True, eq=False)
+class Narrowed:
+    """The channels, along the last axis, that a tensor holds of the tensor `whole`.
+
+    kept: which those are, ascending; constant: the value, everywhere, of those that are left out. Nothing reads the
+    rest.
+    """
+
+    whole: Tensor
+    kept: np.ndarray
+    constant: dict[int, int]
+
+    def widened(self, value: np.ndarray, unread: np.ndarray) -> np.ndarray:
+        """The value of the whole tensor, given that of the narrowed one; what nothing reads is as in `unread`."""
+        result = unread.reshape(self.whole.shape).copy()
+        result[..., self.kept] = value
+        for channel, of_it in self.constant.items():
+            result[..., channel] = of_it
+        return result
+
+
 @dataclass(eq=False)
 class Operation:
     """One operator applied to named operands.
 
     `op` is the operator's definition from the registry; `layer` the Keras layer it came from.
     `inputs` and `outputs` map operand names to tensors; an output that is persistent is updated in place.
+    `kernel` computes it on the target; where it is None, as on the host always, the portable kernel does.
     """
 
     op: Op
@@ -119,6 +144,26 @@ class Operation:
     outputs: dict[str, Tensor]
     attributes: dict[str, Any] = field(default_factory=dict)
     layer: str = ""
+    kernel: Kernel | None = None
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of scratch that whichever kernel computes it needs."""
+        return max(self.op.scratch_bytes(self), self.kernel.scratch_bytes if self.kernel is not None else 0)
+
+    @property
+    def in_place(self) -> dict[str, tuple[str, ...]]:
+        """Output name -> operands whose buffer it may take over by whichever kernel computes it, see Op.in_place."""
+        portable = self.op.in_place(self)
+        if self.kernel is None or self.kernel.in_order:
+            return portable
+        allowed = self.kernel.in_place
+        return {output: tuple(name for name in operands if name in allowed) for output, operands in portable.items()}
+
+    @property
+    def behind(self) -> dict[str, int]:
+        """Operand -> by how many bytes it must lie behind the output that overwrites it, see Op.behind."""
+        return self.op.behind(self) if self.kernel is None or self.kernel.in_order else {}
 
     @property
     def kind(self) -> str:

@@ -25,6 +25,7 @@ class Sum(Binary):
         f"{Binary.limits} So are outputs of a scale next to nothing, as a layer gets that is constant in calibration."
     )
     sign = 1
+    extreme_at_corners = True
 
     def check_scales(self, op: Operation) -> str | None:
         scale, largest = per_tensor(op.output)[0], max(per_tensor(t)[0] for t in op.inputs.values())

@@ -38,6 +38,19 @@ class BlockFloat:
         return self.mantissa * 2.0**self.exponent
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The least and the largest value of each channel of a tensor, over all positions: int64 (C,)."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def constant(self) -> np.ndarray:
+        """bool (C,): the channels that have one value."""
+        return self.low == self.high
+
+
 #: A tensor's value in the interpreter: an array of its NumPy dtype, or BlockFloat for bfp16 and its like.
 Value = Any
 
@@ -199,6 +212,21 @@ class Op:
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         """The outputs, bit for bit what the C kernel computes; `values` maps operand names to values."""
         raise NotImplementedError
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        """Operand -> the channel of it that each channel of the output reads, -1 for none of it; int (C,).
+
+        Channels lie along the last axis. Operands without any are left out. None where a channel of the output may
+        read several of an operand, or where dropping the same channels everywhere would change others.
+        """
+        return None
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        """How far the channels of the int8 output reach where the operands keep within `bounds`; None: not known.
+
+        `bounds` has the operands that are int8 and have channels.
+        """
+        return None
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         """Emit the backward operations for the gradient `d_output` of the first output; operand name -> its gradient.

@@ -20,19 +20,24 @@ from tinypeft.arithmetic import (
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, check_activation
-from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.broadcast import MAX_DIMENSIONS, broadcast_shape, make_broadcast, sum_to
+from tinypeft.ops.channels import corner_bounds
 from tinypeft.ops.constraints import per_tensor, require_int8
 from tinypeft.ops.mantissas import narrowed
 
 
 class Binary(Op):
-    """What the operators share: operands `input1` and `input2`, of which either may be constant or broadcast."""
+    """What the operators share: operands `input1` and `input2`, of which either may be constant or broadcast.
+
+    `extreme_at_corners`: given one operand, the output only grows or only falls where the other grows.
+    """
 
     operands = ("input1", "input2")
     limits = f"Broadcasts that need more than {MAX_DIMENSIONS} nested loops are refused."
     kernel = ""
     params = ""
+    extreme_at_corners = False
 
     def from_tflite(
         self, options: Any, inputs: list[Tensor | None], outputs: list[Tensor]
@@ -83,6 +88,15 @@ class Binary(Op):
         assert broadcast is not None
         fields = {"broadcast": broadcast.fields(), **self.parameters(op)}
         return KernelCall(self.kernel, self.params, fields, [input1, input2, op.output])
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        if not op.output.shape:
+            return None
+        own = np.arange(op.output.shape[-1])  # an operand with one channel gives it to all
+        return {name: own % x.shape[-1] for name, x in op.inputs.items() if x.shape}
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        return corner_bounds(op, bounds) if self.extreme_at_corners else None
 
     def wanted(self, op: Operation, builder: Builder) -> list[str]:
         """The operands that need a gradient."""

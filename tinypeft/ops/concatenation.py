@@ -10,7 +10,7 @@ import numpy as np
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite
-from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, CArray, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import require_int8, same_quantization
 from tinypeft.ops.strided import Strided, box
 
@@ -59,6 +59,23 @@ class Concatenation(Op):
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         return {"output": np.concatenate([values[name] for name in op.inputs], axis=op.attributes["axis"])}
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        if op.attributes["axis"] != len(op.output.shape) - 1:
+            return {name: np.arange(op.output.shape[-1]) for name in op.inputs}
+        sources = {}
+        for name, begin in self._begins(op).items():
+            channel, count = np.arange(op.output.shape[-1]) - begin, op.inputs[name].shape[-1]
+            sources[name] = np.where((channel >= 0) & (channel < count), channel, -1)
+        return sources
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        if set(bounds) != set(op.inputs):
+            return None
+        lows, highs = ([getattr(bounds[name], end) for name in op.inputs] for end in ("low", "high"))
+        if op.attributes["axis"] != len(op.output.shape) - 1:
+            return Bounds(np.min(lows, axis=0), np.max(highs, axis=0))
+        return Bounds(np.concatenate(lows), np.concatenate(highs))
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         gradients = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,24 @@ from tinypeft import arithmetic
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, output_range
-from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.channels import mixed_bounds
 from tinypeft.ops.mantissas import added, narrowed
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
-    LORA_POSITIONS,
     LORA_SOURCE,
     accumulate,
+    bias_or_zeros,
     check_requantization,
     column_bytes,
-    direct_bias,
+    folded_bias,
+    folds_offset,
     group_count,
     group_fields,
     lora_arguments,
     lora_rank,
-    lora_start_bytes,
+    multipliers,
     reads_directly,
     requantization,
     requantization_arguments,
@@ -38,8 +41,17 @@ from tinypeft.ops.window import Window, make_window
 
 def clamp_output(op: Operation, y: np.ndarray) -> np.ndarray:
     """Requantised values to the int8 output, zero point and activation included."""
-    low, high = output_range(op)
-    return np.clip(y + op.output.zero_point, low, high).astype(np.int8).reshape(op.output.shape)
+    return clamped(op, y).astype(np.int8).reshape(op.output.shape)
+
+
+def clamped(op: Operation, y: np.ndarray) -> np.ndarray:
+    """The same of values (..., Cout), as int64 (..., Cout)."""
+    return np.clip(y + op.output.zero_point, *output_range(op))
+
+
+def twice_rounded(op: Operation, acc: np.ndarray) -> np.ndarray:
+    """Accumulators (..., Cout) of a frozen convolution to its outputs."""
+    return clamped(op, arithmetic.requantize_double(acc, *multipliers(op)))
 
 
 def conv_fields(op: Operation) -> dict[str, Any]:
@@ -89,22 +101,26 @@ class Conv2D(Op):
         acc = accumulate(op, op.attributes["window"], values)
         return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
 
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        return mixed_bounds(op, bounds, functools.partial(twice_rounded, op))
+
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         return weighted_vjp(op, op.attributes["window"], d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
         window, filters = op.attributes["window"], op.inputs["filter"]
-        direct = reads_directly(window, filters)
-        bias = direct_bias(op) if direct else op.inputs.get("bias")
+        folded = folds_offset(filters)
+        bias = folded_bias(op) if folded else bias_or_zeros(op)
         arguments = [op.inputs["input"], filters, bias, *requantization_arguments(op), *lora_arguments(op), op.output]
-        fields = conv_fields(op) | group_fields(window, filters) | {"direct": int(direct)}
+        fields = conv_fields(op) | group_fields(window, filters)
+        fields |= {"direct": int(reads_directly(window, filters))}
         scratch = [] if self.scratch_bytes(op) else [None]
-        return KernelCall("tp_conv_s8", "tp_conv_params", fields, [*arguments, *scratch])
+        function = "tp_conv_s8" if folded else "tp_conv_trained_s8"
+        return KernelCall(function, "tp_conv_params", fields, [*arguments, *scratch])
 
     def scratch_bytes(self, op: Operation) -> int:
         window, filters = op.attributes["window"], op.inputs["filter"]
-        column = 0 if reads_directly(window, filters) else column_bytes(window, group_count(window, filters))
-        return lora_start_bytes(op, LORA_POSITIONS) + column
+        return 0 if reads_directly(window, filters) else column_bytes(window, group_count(window, filters))
 
     def behind(self, op: Operation) -> dict[str, int]:
         window, filters = op.attributes["window"], op.inputs["filter"]

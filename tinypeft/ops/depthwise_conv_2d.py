@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from tinypeft import arithmetic
 from tinypeft.errors import ModelError
 from tinypeft.ir import DTYPES, Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite
-from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
-from tinypeft.ops.conv_2d import clamp_output, conv_fields
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.channels import depthwise_bounds, is_frozen
+from tinypeft.ops.conv_2d import clamp_output, conv_fields, twice_rounded
 from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.overlap import window_distance
 from tinypeft.ops.weighted import (
+    bias_or_zeros,
     check_requantization,
     frozen_vjp,
     requantization,
@@ -28,6 +31,27 @@ from tinypeft.ops.window import Window, make_window
 def _spread(window: Window, patches: np.ndarray) -> np.ndarray:
     """Input channels of patches repeated for the depth multiplier: (..., C) to (..., C*m)."""
     return np.repeat(patches, window.output_c // window.input_c, axis=-1)
+
+
+def by_planes(window: Window) -> bool:
+    """Whether the portable kernel computes channel by channel, so that the output may begin where the input does.
+
+    That takes a plane of scratch: only where it is no larger than the distance at which rows could be overwritten. An
+    output's window includes its row, so that kernels that hold the rows of a window can do the same.
+    """
+    includes_row = 0 <= window.pad_top <= (window.kernel_h - 1) * window.dilation_h
+    return _keeps_shape(window) and includes_row and _plane_bytes(window) <= window_distance(window, False)
+
+
+def _keeps_shape(window: Window) -> bool:
+    """Whether each output stands for the input of its place."""
+    return window.input_shape == window.output_shape and window.stride_h == window.stride_w == 1
+
+
+def _plane_bytes(window: Window) -> int:
+    """Of a channel with what the windows reach around it."""
+    height = window.output_h + (window.kernel_h - 1) * window.dilation_h
+    return height * (window.output_w + (window.kernel_w - 1) * window.dilation_w)
 
 
 @register
@@ -67,18 +91,38 @@ class DepthwiseConv2D(Op):
             acc = acc + values["bias"].astype(np.int64)
         return {"output": clamp_output(op, arithmetic.requantize_double(acc, *requantization(op, values)))}
 
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        if not is_frozen(op):
+            return None
+        window: Window = op.attributes["window"]
+        channels: np.ndarray = np.arange(window.output_c)
+        multiplier = window.output_c // window.input_c
+        return {name: channels // multiplier if name == "input" else channels for name in op.inputs}
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        return depthwise_bounds(op, bounds, functools.partial(twice_rounded, op))
+
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         return frozen_vjp("DEPTHWISE_CONV_2D_BACKWARD_INPUT", op, d_output, builder)
 
     def call(self, op: Operation) -> KernelCall:
-        arguments = [op.inputs["input"], op.inputs["filter"], op.inputs.get("bias"), *requantization_arguments(op)]
-        return KernelCall("tp_depthwise_conv_s8", "tp_conv_params", conv_fields(op), [*arguments, op.output])
+        function = "tp_depthwise_planes_s8" if by_planes(op.attributes["window"]) else "tp_depthwise_conv_s8"
+        arguments = [op.inputs["input"], op.inputs["filter"], bias_or_zeros(op), *requantization_arguments(op)]
+        return KernelCall(function, "tp_conv_params", conv_fields(op), [*arguments, op.output])
+
+    def sources(self, op: Operation) -> tuple[str, ...]:
+        return ("tp_depthwise_planes.c",) if by_planes(op.attributes["window"]) else (self.source,)
 
     def scratch_bytes(self, op: Operation) -> int:
-        return tap_bytes(op.attributes["window"])
+        window: Window = op.attributes["window"]
+        return _plane_bytes(window) if by_planes(window) else 0
+
+    def in_place(self, op: Operation) -> dict[str, tuple[str, ...]]:
+        return {"output": ("input",) if by_planes(op.attributes["window"]) else ()}
 
     def behind(self, op: Operation) -> dict[str, int]:
-        return {"input": window_distance(op.attributes["window"], False)}
+        window: Window = op.attributes["window"]
+        return {} if by_planes(window) else {"input": window_distance(window, False)}
 
     def macs(self, op: Operation) -> int:
         window: Window = op.attributes["window"]
@@ -113,9 +157,8 @@ class DepthwiseConv2DBackwardInput(Op):
 
     @staticmethod
     def _in_place_allowed(window: Window) -> bool:
-        same = (window.input_h, window.input_w, window.input_c) == (window.output_h, window.output_w, window.output_c)
         # a row is kept before its place is written only where the windows do not begin inside the image
-        return same and window.stride_h == window.stride_w == 1 and window.pad_top >= 0
+        return _keeps_shape(window) and window.pad_top >= 0
 
     def scratch_bytes(self, op: Operation) -> int:
         window: Window = op.attributes["window"]

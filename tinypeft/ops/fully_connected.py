@@ -10,8 +10,9 @@ from tinypeft import arithmetic
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import activation_from_tflite, output_range
-from tinypeft.ops.base import Builder, CArray, KernelCall, Op, Value, register
-from tinypeft.ops.conv_2d import clamp_output
+from tinypeft.ops.base import Bounds, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.channels import mixed_bounds
+from tinypeft.ops.conv_2d import clamp_output, clamped
 from tinypeft.ops.overlap import rows_distance
 from tinypeft.ops.weighted import (
     LORA_OPERANDS,
@@ -19,14 +20,14 @@ from tinypeft.ops.weighted import (
     accumulate,
     check_requantization,
     column_bytes,
-    direct_bias,
     filter_scales,
+    folded_bias,
+    folds_offset,
     input_scale,
     lora_arguments,
     lora_rank,
-    lora_start_bytes,
+    multipliers,
     pointwise,
-    reads_directly,
     requantization,
     requantization_arguments,
     weight_operands,
@@ -49,16 +50,15 @@ def _fields(op: Operation) -> dict[str, Any]:
         "output_c": window.output_c,
         "input_offset": -op.inputs["input"].zero_point,
         "rank": lora_rank(op),
-        "direct": int(_direct(op)),
     }
 
 
-def _direct(op: Operation) -> bool:
-    return reads_directly(dense_window(op), op.inputs["filter"])
+def _folded(op: Operation) -> bool:
+    return folds_offset(op.inputs["filter"])
 
 
 def _bias(op: Operation) -> Tensor | CArray | None:
-    return direct_bias(op) if _direct(op) else op.inputs.get("bias")
+    return folded_bias(op) if _folded(op) else op.inputs.get("bias")
 
 
 def _no_scratch(op: Operation) -> list[None]:
@@ -66,7 +66,7 @@ def _no_scratch(op: Operation) -> list[None]:
 
 
 def _scratch_bytes(op: Operation) -> int:
-    return lora_start_bytes(op) + (0 if _direct(op) else column_bytes(dense_window(op)))
+    return 0 if _folded(op) else column_bytes(dense_window(op))
 
 
 def _macs(op: Operation) -> int:
@@ -108,6 +108,9 @@ class FullyConnected(Op):
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         acc = accumulate(op, dense_window(op), values)
         return {"output": clamp_output(op, arithmetic.requantize_single(acc, *requantization(op, values)))}
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        return mixed_bounds(op, bounds, lambda acc: clamped(op, arithmetic.requantize_single(acc, *multipliers(op))))
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         return weighted_vjp(op, dense_window(op), d_output, builder)

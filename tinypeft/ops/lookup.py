@@ -12,8 +12,9 @@ import numpy as np
 
 from tinypeft.arithmetic import channel_fold, quantize_multiplier, requantize_double
 from tinypeft.ir import Operation, Tensor
-from tinypeft.ops.activation import output_range, saturate
-from tinypeft.ops.base import BlockFloat, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.activation import INT8_MAX, INT8_MIN, output_range, saturate
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, CArray, KernelCall, Op, Value, register
+from tinypeft.ops.channels import own_channels
 from tinypeft.ops.constraints import per_tensor, require_int8
 from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.quantize import FAR_OUTSIDE
@@ -63,6 +64,16 @@ class Lookup(Op):
         inputs = {"d_output": d_output, "input": x}
         builder.emit("LOOKUP_BACKWARD", op, inputs, {"d_input": d_input}, {"slopes": self.slopes(op)})
         return {"input": d_input}
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        return own_channels(op)
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        if "input" not in bounds:
+            return None
+        within = (bounds["input"].low[:, None] <= LEVELS) & (LEVELS <= bounds["input"].high[:, None])
+        table = self.table(op).astype(np.int64)
+        return Bounds(np.where(within, table, INT8_MAX).min(1), np.where(within, table, INT8_MIN).max(1))
 
     def slopes(self, op: Operation) -> np.ndarray:
         """The derivative at each of LEVELS, float64; 0 where the result is clamped."""

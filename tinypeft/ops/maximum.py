@@ -23,6 +23,7 @@ class Extremum(Binary):
     source = "tp_maximum.c"
     params = "tp_extremum_params"
     sign = 1
+    extreme_at_corners = True
 
     def attributes(self, options: Any) -> dict[str, Any]:
         return {}

@@ -13,7 +13,8 @@ from tinypeft.arithmetic import (
 )
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import INT8_MAX, INT8_MIN, saturate
-from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.channels import monotone_bounds, own_channels
 from tinypeft.ops.constraints import per_tensor
 from tinypeft.ops.mantissas import narrowed
 from tinypeft.ops.reduction import kept_dims, loops_of, reduced_shape, reduction_from_tflite
@@ -42,6 +43,12 @@ class Mean(Op):
         sums = sums + p["input_offset"] * loops_of(op).count
         result = requantize_double(sums, p["multiplier"], p["shift"]) + p["output_offset"]
         return {"output": saturate(result).reshape(op.output.shape)}
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        return None if len(op.inputs["input"].shape) - 1 in op.attributes["axes"] else own_channels(op)
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        return monotone_bounds(op, bounds)
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         x = op.inputs["input"]

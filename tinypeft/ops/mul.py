@@ -27,6 +27,7 @@ class Mul(Binary):
     source = "tp_mul.c"
     kernel = "tp_mul_s8"
     params = "tp_mul_params"
+    extreme_at_corners = True
 
     def check_scales(self, op: Operation) -> str | None:
         if self.parameters(op)["output_shift"] <= MAX_SHIFT:

@@ -8,7 +8,8 @@ import numpy as np
 
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
-from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.channels import monotone_bounds, own_channels
 from tinypeft.ops.constraints import constant, require_int8, same_quantization
 from tinypeft.ops.strided import Strided, box
 
@@ -47,6 +48,12 @@ class Pad(Op):
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         value = np.int8(op.attributes["value"])
         return {"output": np.pad(values["input"], op.attributes["paddings"], constant_values=value)}
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        return own_channels(op) if op.attributes["paddings"][-1] == (0, 0) else None
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        return monotone_bounds(op, bounds)
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         x = op.inputs["input"]

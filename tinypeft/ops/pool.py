@@ -9,7 +9,8 @@ import numpy as np
 from tinypeft.arithmetic import BFP16_MAX, accumulator_shift, round_half_up_shift
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import INT8_MIN, activation_from_tflite, output_range
-from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.channels import monotone_bounds, own_channels
 from tinypeft.ops.constraints import require_int8, same_quantization
 from tinypeft.ops.mantissas import mantissa_limit, narrowed, stored
 from tinypeft.ops.overlap import window_distance
@@ -53,6 +54,12 @@ class Pool(Op):
             "activation_max": high,
         }
         return KernelCall(self.kernel, "tp_pool_params", fields, [op.inputs["input"], op.outputs["output"]])
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        return own_channels(op)
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        return monotone_bounds(op, bounds)
 
     def behind(self, op: Operation) -> dict[str, int]:
         return {"input": window_distance(op.attributes["window"], False)}

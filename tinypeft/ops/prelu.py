@@ -10,9 +10,10 @@ from tinypeft.arithmetic import channel_fold, quantize_multiplier, requantize_do
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import saturate
-from tinypeft.ops.base import Builder, Value, register
+from tinypeft.ops.base import Bounds, Builder, Value, register
 from tinypeft.ops.binary import Binary, BinaryBackward
 from tinypeft.ops.broadcast import MAX_DIMENSIONS, broadcast_shape
+from tinypeft.ops.channels import corner_bounds
 from tinypeft.ops.constraints import per_tensor
 from tinypeft.ops.lookup import MAX_SHIFT
 from tinypeft.ops.mul import MAX_SHIFT as MAX_PRODUCT_SHIFT
@@ -55,6 +56,10 @@ class Prelu(Binary):
         positive = requantize_double(x, p["positive_multiplier"], p["positive_shift"])
         negative = requantize_double(x * slope, p["negative_multiplier"], p["negative_shift"])
         return {"output": saturate(np.where(x >= 0, positive, negative) + p["output_offset"])}
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        zero_point = op.inputs["input1"].zero_point
+        return corner_bounds(op, bounds, (zero_point - 1, zero_point))
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         x, slopes = op.inputs["input1"], op.inputs["input2"]

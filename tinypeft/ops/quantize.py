@@ -10,7 +10,8 @@ from tinypeft.arithmetic import exp2i, quantize_multiplier, requantize_double
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.activation import saturate
-from tinypeft.ops.base import Builder, KernelCall, Op, Value, register
+from tinypeft.ops.base import Bounds, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.channels import monotone_bounds, own_channels
 from tinypeft.ops.constraints import per_tensor, require_int8
 
 #: Beyond this every zero point saturates, so that the conversion to an integer is always defined.
@@ -53,6 +54,12 @@ class Quantize(Op):
         truncated = x.astype(np.int32)
         rest = x - truncated.astype(np.float32)
         return {"output": saturate(truncated + (rest >= 0.5) - (rest <= -0.5) + zero_point)}
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        return own_channels(op) if op.inputs["input"].dtype == "int8" else None
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        return monotone_bounds(op, bounds)
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         if not builder.needs(op.inputs["input"]):

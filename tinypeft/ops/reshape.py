@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinypeft.errors import ModelError
 from tinypeft.ir import Operation, Tensor
-from tinypeft.ops.base import BlockFloat, Builder, KernelCall, Op, Value, register
+from tinypeft.ops.base import BlockFloat, Bounds, Builder, KernelCall, Op, Value, register
 from tinypeft.ops.constraints import same_quantization
 
 
@@ -38,6 +40,16 @@ class Reshape(Op):
 
     def evaluate(self, op: Operation, values: dict[str, Value]) -> dict[str, Value]:
         return {"output": values["input"].reshape(op.attributes["shape"])}
+
+    def channel_sources(self, op: Operation) -> dict[str, np.ndarray] | None:
+        x, y = op.inputs["input"].shape, op.output.shape
+        return {"input": np.arange(y[-1]) % x[-1]} if x and y and y[-1] % x[-1] == 0 else None
+
+    def channel_bounds(self, op: Operation, bounds: dict[str, Bounds]) -> Bounds | None:
+        sources = self.channel_sources(op)
+        if sources is None or "input" not in bounds:
+            return None
+        return Bounds(bounds["input"].low[sources["input"]], bounds["input"].high[sources["input"]])
 
     def vjp(self, op: Operation, d_output: Tensor, builder: Builder) -> dict[str, Tensor]:
         x = op.inputs["input"]

@@ -14,10 +14,8 @@ from tinypeft.ops.base import Builder, CArray, Value
 from tinypeft.ops.window import Window
 
 LORA_OPERANDS = ("hidden", "lora_B", "lora_shift")
-#: The C file of what accumulators start from, which the kernels of layers call.
-LORA_SOURCE = "tp_lora_start.c"
-#: How many positions of a convolution share a pass over the B of a LoRA of rank 1: tp_lora_positions in C.
-LORA_POSITIONS = 3
+#: The C file of what a LoRA adds to accumulators, which the kernels of layers call.
+LORA_SOURCE = "tp_lora_add.c"
 #: Largest |accumulator| of a layer: int32 with room for a zero point and the least that a LoRA may add.
 ACCUMULATOR_LIMIT = REQUANTIZE_MAX - 256
 
@@ -51,8 +49,8 @@ class FoldState:
 class BiasState:
     """What a trained bias is besides its operand: base + folded + a change of at most `room`.
 
-    base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what a kernel that reads directly has the
-    operand hold as well, see `zero_point_bias`; zeros for others. room: a power of two for which the accumulators have
+    base int64 (Cout,): that of the frozen layer. folded int64 (Cout,): what the operand holds as well, see
+    `zero_point_bias`; zeros for other kinds of layer. room: a power of two for which the accumulators have
     room.
     """
 
@@ -98,9 +96,14 @@ def whole_filters(filters: np.ndarray, window: Window, first_channel: np.ndarray
     return whole
 
 
+def folds_offset(filters: Tensor) -> bool:
+    """Whether the input's zero point is in the bias of a convolution or dense layer: its filter is not trained."""
+    return filters.data is not None or filters.purpose is Purpose.MERGED_WEIGHT
+
+
 def reads_directly(window: Window, filters: Tensor) -> bool:
     """Whether the kernel reads int8 inputs as they lie, without a column: one tap inside, an untrained filter."""
-    return (filters.data is not None or filters.purpose is Purpose.MERGED_WEIGHT) and one_tap_inside(window)
+    return folds_offset(filters) and one_tap_inside(window)
 
 
 def one_tap_inside(window: Window) -> bool:
@@ -119,14 +122,19 @@ def zero_point_bias(op: Operation) -> np.ndarray:
     return -op.inputs["input"].zero_point * weights.astype(np.int64).reshape(len(weights), -1).sum(1)
 
 
-def direct_bias(op: Operation) -> Tensor | CArray:
-    """The bias of a kernel that reads directly: with `zero_point_bias`, which a trained or merged one has by itself."""
+def folded_bias(op: Operation) -> Tensor | CArray:
+    """The bias with `zero_point_bias`, which a trained or merged one has by itself."""
     bias = op.inputs.get("bias")
     if "trained_bias" in op.attributes or op.inputs["filter"].purpose is Purpose.MERGED_WEIGHT:
         assert bias is not None
         return bias
     folded = zero_point_bias(op) + (0 if bias is None else _constant_bias(bias))
     return CArray("int32_t", folded.astype(np.int32), "bias")
+
+
+def bias_or_zeros(op: Operation) -> Tensor | CArray:
+    """The bias, of a layer without one zeros."""
+    return op.inputs.get("bias") or CArray("int32_t", np.zeros(op.output.shape[-1], np.int32), "bias")
 
 
 def _constant_bias(bias: Tensor) -> np.ndarray:
@@ -209,7 +217,7 @@ def accumulate(op: Operation, window: Window, values: dict[str, Value]) -> np.nd
         acc = acc + values["bias"].astype(np.int64)
     if "trained_bias" in op.attributes:
         acc = acc - op.attributes["trained_bias"].folded  # which the inputs above have by themselves
-    elif op.inputs["filter"].purpose is Purpose.MERGED_WEIGHT and reads_directly(window, op.inputs["filter"]):
+    elif op.inputs["filter"].purpose is Purpose.MERGED_WEIGHT:
         acc = acc + op.inputs["input"].zero_point * values["filter"].astype(np.int64).reshape(
             len(values["filter"]), -1
         ).sum(1)
@@ -238,12 +246,6 @@ def input_range(tensor: Tensor) -> int:
 def lora_arguments(op: Operation) -> list[Tensor | int | float | None]:
     """The adapter operands as arguments of a kernel call."""
     return [op.inputs.get(name) for name in LORA_OPERANDS]
-
-
-def lora_start_bytes(op: Operation, together: int = 1) -> int:
-    """Scratch for what accumulators start from where a LoRA adds to them: of `together` positions if its rank is 1."""
-    rank = lora_rank(op)
-    return 4 * op.output.shape[-1] * (together if rank == 1 else min(rank, 1))
 
 
 def lora_rank(op: Operation) -> int:

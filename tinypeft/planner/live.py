@@ -38,7 +38,7 @@ def live_buffers(graph: Graph) -> list[Buffer]:
         inner = {t.name: group.offsets[id(t)] - start for t in group.tensors if group.offsets[id(t)] > start}
         buffers.append(Buffer(group.tensors[0].name, group.size, group.first, group.last, group.tensors, inner))
     for time, op in enumerate(graph.operations):
-        scratch = op.op.scratch_bytes(op)
+        scratch = op.scratch_bytes
         if scratch:
             buffers.append(Buffer(f"{op.name} scratch", aligned(scratch), time, time))
     return sorted(buffers, key=lambda b: b.first)

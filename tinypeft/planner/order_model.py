@@ -61,7 +61,7 @@ class OrderModel:
                     sum(atom.size for atom in own if not atom.readers and not atom.kept),
                     overwrites,
                     distance,
-                    aligned(op.op.scratch_bytes(op)),
+                    aligned(op.scratch_bytes),
                 )
             )
         self.made = made
@@ -188,8 +188,8 @@ def _mixed(graph: Graph, cuts: dict[int, set[int]]) -> set[int]:
     several: set[int] = set()
     for op in graph.operations:
         view, pieces = view_of(op), [piece for piece, _ in pieces_of(op)]
-        takers = [op.inputs[name] for operands in op.op.in_place(op).values() for name in operands]
-        takers += [op.inputs[name] for name in op.op.behind(op)]
+        takers = [op.inputs[name] for operands in op.in_place.values() for name in operands]
+        takers += [op.inputs[name] for name in op.behind]
         for tensor in [*takers, *pieces, *([view[0]] if view else [])]:
             for output in op.outputs.values():
                 parent[root(id(tensor))] = root(id(output))
@@ -212,8 +212,8 @@ def _made_of(
 
 def _overwrites(op: Operation, of: dict[int, tuple[int, ...]]) -> tuple[frozenset[int], int]:
     """(atoms that the results may overlay, bytes of a result that remain beside them in any case)."""
-    takers = {name for operands in op.op.in_place(op).values() for name in operands}
-    behind = op.op.behind(op)
+    takers = {name for operands in op.in_place.values() for name in operands}
+    behind = op.behind
     atoms = {a for name in {*takers, *behind} for a in of.get(id(op.inputs[name]), ())}
     only_behind = len(behind) == 1 and not takers
     return frozenset(atoms), next(iter(behind.values())) if only_behind and atoms else 0

@@ -78,7 +78,7 @@ class _Sharing:
         for tensor in graph.inputs:
             self._add(tensor, 0)
         for time, op in enumerate(graph.operations):
-            self.scratch[time] = aligned(op.op.scratch_bytes(op))
+            self.scratch[time] = aligned(op.scratch_bytes)
             for tensor in op.outputs.values():
                 self._add(tensor, time)
         self.live = self.scratch.copy()
@@ -105,7 +105,7 @@ class _Sharing:
 
     def in_place_links(self) -> Iterator[Link]:
         for time, op in enumerate(self.graph.operations):
-            for output, operands in op.op.in_place(op).items():
+            for output, operands in op.in_place.items():
                 for operand in operands:
                     if op.inputs[operand].in_arena and op.outputs[output].in_arena:
                         yield Link(op.inputs[operand], op.outputs[output], 0, time)
@@ -117,14 +117,17 @@ class _Sharing:
                 yield links
 
     def behind_links(self) -> Iterator[list[Link]]:
-        """Runs of one link or more in which each result is the next one's operand, each of which saves something."""
+        """Runs of one link or more in which each result, or what is in its place, is the next one's operand.
+
+        Each link saves something.
+        """
         runs: list[list[Link]] = []
         for time, op in enumerate(self.graph.operations):
-            for operand, distance in op.op.behind(op).items():
+            for operand, distance in op.behind.items():
                 x, y = op.inputs[operand], op.output
                 saves = max(y.nbytes, distance + x.nbytes) < x.nbytes + y.nbytes
                 if x.in_arena and y.in_arena and self.last[id(x)] == time and saves:
-                    run = next((run for run in runs if run[-1].base is x), None)
+                    run = next((run for run in runs if self.group[id(run[-1].base)] is self.group[id(x)]), None)
                     if run is None:
                         runs.append(run := [])
                     run.append(Link(y, x, distance, time))
@@ -229,8 +232,8 @@ def _may_overwrite(op: Operation, x: Tensor, y: Tensor, distance: int) -> bool:
     operands = [name for name, t in op.inputs.items() if t is x]
     if output is None or not operands:
         return False
-    takers = op.op.in_place(op).get(output, ())
-    behind = op.op.behind(op) if y is op.output else {}
+    takers = op.in_place.get(output, ())
+    behind = op.behind if y is op.output else {}
     return all((distance == 0 and name in takers) or (name in behind and distance >= behind[name]) for name in operands)
 
 

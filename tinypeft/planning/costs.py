@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinypeft.adapters import AdapterConfig
 from tinypeft.analysis.memory import memory_usage
@@ -22,6 +22,7 @@ from tinypeft.planning.candidates import Candidates
 from tinypeft.planning.choices import Choice, Plan, adapter_config
 from tinypeft.planning.instructions import estimated_instructions
 from tinypeft.stages.autodiff import differentiate
+from tinypeft.stages.constant_channels import drop_constant_channels
 from tinypeft.stages.insert import insert_adapters
 from tinypeft.stages.logits import attach_logits
 from tinypeft.training import TrainingConfig
@@ -132,6 +133,7 @@ def _quick_cost(setting: Setting, layer: str, choice: Choice) -> Cost:
 def _training_graph(setting: Setting, config: AdapterConfig) -> Graph:
     loss = LOSSES[setting.training.loss]
     adapted = insert_adapters(setting.source.graph, config)
+    adapted = replace(adapted, graph=drop_constant_channels(adapted.graph))
     forward, logits = attach_logits(adapted.graph, loss.passed_over, classes=setting.training.target == LABEL)
     return differentiate(forward, logits, adapted, setting.training)[0]
 

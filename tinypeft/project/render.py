@@ -24,6 +24,19 @@ LINK_FLAGS = ("-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections", "-Wl,-
 LINK_LIBRARIES = ("-lc", "-lgcc")
 
 INCLUDES = ("firmware/include", "src")
+
+
+@dataclass(frozen=True)
+class ForTarget:
+    """What firmware is built with and the host twin is not: macros, folders of others' headers, archives to link."""
+
+    defines: tuple[str, ...] = ()
+    system_includes: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+
+
+NOTHING = ForTarget()
+
 BOARD_INCLUDES = ("board",)
 
 
@@ -97,14 +110,19 @@ def render_build_files(
     host_sources: Iterable[str],
     weights_region: str = "",
     defines: Iterable[str] = (),
+    target: ForTarget = NOTHING,
 ) -> dict[str, bytes]:
-    """Makefile, CMake files and README; the sources are paths of C files inside the project, `defines` their macros."""
+    """Makefile, CMake files and README; the sources are paths of C files inside the project, `defines` their macros.
+
+    Of `firmware_sources`, those that end in .S are assembly.
+    """
+    firmware_sources = sorted(firmware_sources)
     values = {
         "board": board,
         "model_name": model_name,
         "stack_bytes": stack_bytes,
         "model_sources": sorted(model_sources),
-        "firmware_sources": sorted(firmware_sources),
+        "firmware_sources": firmware_sources,
         "host_sources": sorted(host_sources),
         "c_flags": [*C_FLAGS, *(f"-D{define}" for define in defines)],
         "small_folders": SMALL_FOLDERS,
@@ -112,10 +130,16 @@ def render_build_files(
         "includes": INCLUDES,
         "include_flags": [f"-I{folder}" for folder in INCLUDES],
         "board_includes": BOARD_INCLUDES,
-        "board_include_flags": [f"-I{folder}" for folder in BOARD_INCLUDES],
+        "board_include_flags": [
+            *(f"-I{folder}" for folder in BOARD_INCLUDES),
+            *(f"-D{name}" for name in target.defines),
+            *(f"-isystem {folder}" for folder in target.system_includes),
+        ],
+        "target": target,
+        "assembly": any(path.endswith(".S") for path in firmware_sources),
         "link_flags": [*LINK_FLAGS, "-Tboard/linker.ld"],
         "cmake_link_flags": [*LINK_FLAGS, "-T${CMAKE_SOURCE_DIR}/board/linker.ld"],
-        "link_libraries": LINK_LIBRARIES,
+        "link_libraries": [*target.archives, *LINK_LIBRARIES],
         "weights_apart": bool(weights_region),
         "presets": ["host"] if board.is_host else ["firmware", "host"],
     }

@@ -6,9 +6,11 @@ from pathlib import Path, PurePosixPath
 
 from tinypeft.boards import Board
 from tinypeft.errors import OutputError
+from tinypeft.project.render import ForTarget
 from tinypeft.project.writer import project_files, project_manifest, read_manifest, write_files
 
 _SAME = ("src/", "firmware/")
+_KERNELS = "firmware/kernels/"
 _OPTIONAL = ("firmware/runtime-optional/", "firmware/monocypher/")
 
 
@@ -22,6 +24,7 @@ def retarget_project(directory: Path | str, board: Board) -> Path:
     source = Path(directory).resolve()
     manifest = read_manifest(source)
     defines, storage = manifest.get("defines", ()), manifest.get("storage", False)
+    alone = ForTarget(**{name: tuple(values) for name, values in manifest.get("target", {}).items()})
     paths = [path for path in manifest["files"] if path.startswith(_SAME)]
     try:
         own = {path: (source / path).read_bytes() for path in paths}
@@ -31,17 +34,18 @@ def retarget_project(directory: Path | str, board: Board) -> Path:
         board,
         manifest["model"],
         {PurePosixPath(path).relative_to("src").as_posix(): own[path].decode() for path in paths if path[:4] == "src/"},
-        [PurePosixPath(path).name for path in paths if path.startswith("firmware/kernels/") and path.endswith(".c")],
+        [path.removeprefix(_KERNELS) for path in paths if path.startswith(_KERNELS) and path.endswith(".c")],
         manifest["stack_bytes"],
         {},
         manifest.get("memory", {}).get("weights_region", ""),
         defines,
         storage,
         {path.removeprefix("firmware/"): data for path, data in own.items() if path.startswith(_OPTIONAL)},
+        alone,
     )
     content |= {path: data for path, data in own.items() if path in content}
     content["manifest.json"] = project_manifest(
-        board, manifest["model"], manifest["stack_bytes"], {}, content, defines, storage
+        board, manifest["model"], manifest["stack_bytes"], {}, content, defines, storage, alone
     )
     target = source / "build" / board.name
     if _differs(target, content):

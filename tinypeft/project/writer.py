@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from tinypeft import __version__
 from tinypeft.boards import HOST_CORE, Board
 from tinypeft.errors import OutputError, VerifyError
-from tinypeft.project.render import render_board, render_build_files, storage_defines
+from tinypeft.project.render import NOTHING, ForTarget, render_board, render_build_files, storage_defines
 from tinypeft.resources import resource_path
 
 #: The marker in manifest.json by which an earlier project is recognised
@@ -30,7 +31,7 @@ _FIRMWARE_ONLY = (
 )
 _HOST_ONLY = ("firmware/runtime/host_twin.c", "firmware/store/tp_flash_file.c", "firmware/storages/host.c")
 _NO_FILES: Mapping[str, bytes] = MappingProxyType({})
-_OUR_KEYS = ("format", "tinypeft", "board", "model", "stack_bytes", "defines", "storage", "files")
+_OUR_KEYS = ("format", "tinypeft", "board", "model", "stack_bytes", "defines", "target", "storage", "files")
 
 
 def write_project(
@@ -47,18 +48,20 @@ def write_project(
     defines: Sequence[str] = (),
     storage: bool = False,
     optional: Mapping[str, bytes] | None = None,
+    target: ForTarget = NOTHING,
     prepare: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the project to `directory` and return its absolute path.
 
-    sources         file name under src/ -> text; every `.c` is compiled
-    kernels         names of C files under firmware/kernels/ that the sources call
+    sources         file name under src/ -> text; every `.c` is compiled, every `.S` for firmware alone
+    kernels         C files under firmware/kernels/ that the sources call; those in a folder of it for firmware alone
     stack_bytes     size of the stack, a multiple of 8
     manifest        further keys of manifest.json (JSON values)
     files           file name under model/ -> content
     weights_region  the flash for constant tables; empty for that of the code
     defines         macros of every source, NAME=VALUE
     storage         with the driver of the board's storage, which the linker then keeps free; TP_STORAGE_* describe it
+    target          what firmware alone is built with
     optional        path under firmware/ -> content of what only some projects have; every `.c` is compiled
     prepare         called with the complete folder before it appears, to build in it; if it raises, nothing is written
 
@@ -67,9 +70,21 @@ def write_project(
     has no storage that was asked for.
     """
     content = project_files(
-        board, model_name, sources, kernels, stack_bytes, files, weights_region, defines, storage, optional or {}
+        board,
+        model_name,
+        sources,
+        kernels,
+        stack_bytes,
+        files,
+        weights_region,
+        defines,
+        storage,
+        optional or {},
+        target,
     )
-    content["manifest.json"] = project_manifest(board, model_name, stack_bytes, manifest, content, defines, storage)
+    content["manifest.json"] = project_manifest(
+        board, model_name, stack_bytes, manifest, content, defines, storage, target
+    )
     return write_files(directory, content, prepare)
 
 
@@ -107,6 +122,7 @@ def project_files(
     defines: Sequence[str] = (),
     storage: bool = False,
     optional: Mapping[str, bytes] = _NO_FILES,
+    target: ForTarget = NOTHING,
 ) -> dict[str, bytes]:
     """Every file of a project but its manifest, by path; the arguments are those of `write_project`."""
     if stack_bytes <= 0 or stack_bytes % 8:
@@ -126,25 +142,38 @@ def project_files(
         model_name,
         stack_bytes,
         model_sources=model_sources,
-        firmware_sources=[*(path for path in compiled if path not in _HOST_ONLY), "board/startup.c"],
-        host_sources=[path for path in compiled if path in _HOST_ONLY or not path.startswith(_FIRMWARE_ONLY)],
+        firmware_sources=[
+            *(path for path in compiled if path not in _HOST_ONLY),
+            *(path for path in content if path.startswith("src/") and path.endswith(".S")),
+            "board/startup.c",
+        ],
+        host_sources=[path for path in compiled if path in _HOST_ONLY or not _for_firmware_alone(path)],
         weights_region=weights_region,
         defines=[*defines, *(storage_defines(board) if storage else ())],
+        target=target,
     )
     return content
 
 
+def _for_firmware_alone(path: str) -> bool:
+    """Whether a host cannot compile the file: it is of a board, or of a backend's kernels."""
+    kernel = path.startswith("firmware/kernels/") and len(PurePosixPath(path).parts) > 3
+    return kernel or path.startswith(_FIRMWARE_ONLY)
+
+
 def _firmware_files(board: Board, kernels: set[str], storage: bool) -> dict[str, bytes]:
     root = resource_path("firmware")
-    available = {path.name for path in (root / "kernels").glob("*.c")}
+    folder = root / "kernels"
+    available = {path.relative_to(folder).as_posix() for path in folder.rglob("*.c")}
     missing = sorted(kernels - available)
     if missing:
         raise VerifyError(f"no such file in firmware/kernels: {', '.join(missing)}")
     kernels = kernels | ({_SHARED_KERNEL} & available)
     chosen = [path for path in (root / "include").rglob("*.h")]
-    for folder in ("kernels", "runtime"):
-        chosen += (root / folder).glob("*.h")
-    chosen += (root / "kernels" / name for name in kernels)
+    for part in ("kernels", "runtime"):
+        chosen += (root / part).glob("*.h")
+    chosen += {header for name in kernels if "/" in name for header in (folder / name).parent.glob("*.h")}
+    chosen += (folder / name for name in kernels)
     left_out = _BOARD_GLUE if board.is_host else ()
     chosen += (path for path in (root / "runtime").glob("*.c") if path.name not in left_out)
     if board.console:
@@ -171,6 +200,7 @@ def project_manifest(
     content: Mapping[str, bytes],
     defines: Sequence[str] = (),
     storage: bool = False,
+    target: ForTarget = NOTHING,
 ) -> bytes:
     """The text of manifest.json for the files `content`, with the keys of `extra`."""
     clashing = sorted(set(extra) & set(_OUR_KEYS))
@@ -184,6 +214,7 @@ def project_manifest(
         "model": model_name,
         "stack_bytes": stack_bytes,
         "defines": list(defines),
+        "target": asdict(target),
         "storage": storage,
         "files": {path: hashlib.sha256(data).hexdigest() for path, data in content.items()},
     }

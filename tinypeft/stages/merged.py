@@ -14,11 +14,10 @@ from tinypeft.ops.fully_connected import dense_window
 from tinypeft.ops.weighted import (
     ACCUMULATOR_LIMIT,
     LORA_OPERANDS,
-    direct_bias,
+    folded_bias,
     input_range,
     layer_bias,
     lora_rank,
-    reads_directly,
 )
 from tinypeft.ops.window import Window
 
@@ -87,7 +86,7 @@ def _saved(inference: Graph, op: Operation) -> int:
 
 def _copy_bytes(op: Operation) -> int:
     filters = op.inputs["filter"]
-    return filters.size + (4 * filters.shape[0] if reads_directly(_window(op), filters) else 0)
+    return filters.size + 4 * filters.shape[0]
 
 
 def _down(inference: Graph, op: Operation) -> Operation:
@@ -97,27 +96,26 @@ def _down(inference: Graph, op: Operation) -> Operation:
 
 
 def _fill(op: Operation, down: Operation) -> Operation:
-    filters, direct = op.inputs["filter"], reads_directly(_window(op), op.inputs["filter"])
+    filters = op.inputs["filter"]
     inputs = {"filter": filters, "lora_A": down.inputs["lora_A"], "hidden_shift": down.inputs["hidden_shift"]}
     inputs |= {name: op.inputs[name] for name in ("lora_B", "lora_shift")}
     attributes: dict[str, Any] = {"zero_point": op.inputs["input"].zero_point}
     merged = Tensor(f"{op.name}_merged_filter", filters.shape, "int8", Purpose.MERGED_WEIGHT, filters.scale)
-    outputs = {"merged_filter": merged}
-    if direct:
-        bias = direct_bias(op)
-        if isinstance(bias, CArray):
-            attributes["bias"] = bias.values
-        else:
-            inputs["bias"] = bias
-        outputs["merged_bias"] = Tensor(f"{op.name}_merged_bias", filters.shape[:1], "int32", Purpose.MERGED_WEIGHT)
+    bias = folded_bias(op)
+    if isinstance(bias, CArray):
+        attributes["bias"] = bias.values
+    else:
+        inputs["bias"] = bias
+    merged_bias = Tensor(f"{op.name}_merged_bias", filters.shape[:1], "int32", Purpose.MERGED_WEIGHT)
+    outputs = {"merged_filter": merged, "merged_bias": merged_bias}
     return Operation(OPS["LORA_MERGE"], f"{op.name}_lora_merge", inputs, outputs, attributes, op.layer)
 
 
 def _with_copies(op: Operation, copies: list[Tensor]) -> Operation:
     """The layer, reading its copies instead of filter, folded bias and LoRA."""
     inputs = {name: tensor for name, tensor in op.inputs.items() if name not in LORA_OPERANDS}
-    inputs |= dict(zip(("filter", "bias"), copies, strict=False))
-    left_out = {"lora", "addend"} | ({"trained_bias"} if len(copies) > 1 else set())
+    inputs |= dict(zip(("filter", "bias"), copies, strict=True))
+    left_out = {"lora", "addend", "trained_bias"}
     attributes = {name: value for name, value in op.attributes.items() if name not in left_out}
     return replace(op, name=f"{op.name}_merged", inputs=inputs, outputs=dict(op.outputs), attributes=attributes)
 

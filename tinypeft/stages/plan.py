@@ -102,7 +102,7 @@ def touched_bytes(graph: Graph, plan: Plan) -> dict[str, int]:
                 heat[owner[id(tensor)]] += tensor.nbytes
         scratch = f"{op.name} scratch"
         if scratch in heat:
-            heat[scratch] += max(op.op.scratch_bytes(op), op.op.macs(op))
+            heat[scratch] += max(op.scratch_bytes, op.op.macs(op))
     return heat
 
 

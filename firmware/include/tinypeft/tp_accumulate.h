@@ -47,6 +47,50 @@ static inline void tp_gather_window_s8(const tp_window *w, const int8_t *input, 
   }
 }
 
+/* Whether the bytes of a and b overlap. */
+static inline int tp_overlap(const void *a, int32_t a_bytes, const void *b, int32_t b_bytes) {
+  const uintptr_t first = (uintptr_t)a, second = (uintptr_t)b;
+  return first < second + (uintptr_t)b_bytes && second < first + (uintptr_t)a_bytes;
+}
+
+static inline void tp_copy_s8(const int8_t *from, int32_t count, int8_t *to) {
+  int32_t i = 0;
+#ifdef __ARM_FEATURE_UNALIGNED
+  for (; i + 4 <= count; i += 4) {
+    memcpy(to + i, from + i, 4); /* a load and a store */
+  }
+#endif
+  for (; i < count; i++) {
+    to[i] = from[i];
+  }
+}
+
+/* The window at output (oy,ox) as tp_gather_window_s8 has it, but as it is: int8, and `padding` outside. */
+static inline void tp_copy_window_s8(const tp_window *w, const int8_t *input, int32_t channels, int8_t padding,
+                                     int32_t oy, int32_t ox, int8_t *column) {
+  const tp_taps taps = tp_window_taps(ox, w->stride_w, w->pad_left, w->dilation_w, w->kernel_w, w->input_w);
+  const int together = w->dilation_w == 1 && channels == w->input_c;
+  const int32_t inside = (taps.end - taps.begin) * channels;
+  const int32_t row = w->kernel_w * channels;
+  for (int32_t i = 0; i < w->kernel_h; i++, column += row) {
+    const int32_t y = oy * w->stride_h - w->pad_top + i * w->dilation_h;
+    const int outside = y < 0 || y >= w->input_h || inside == 0;
+    if (outside || inside < row) {
+      memset(column, padding, (size_t)row);
+    }
+    if (outside) {
+      continue;
+    }
+    const int8_t *source = input + (y * w->input_w + taps.origin + taps.begin * w->dilation_w) * w->input_c;
+    int8_t *target = column + taps.begin * channels;
+    const int32_t piece = together ? inside : channels;
+    for (int32_t done = 0; done < inside; done += piece) {
+      tp_copy_s8(source, piece, target + done);
+      source += w->dilation_w * w->input_c;
+    }
+  }
+}
+
 /* The output coordinate whose window covers `input` with `tap`, or -1. */
 static inline int32_t tp_covering_output(int32_t input, int32_t tap, int32_t stride, int32_t pad, int32_t dilation,
                                          int32_t outputs) {
@@ -63,44 +107,12 @@ typedef struct {
   int32_t filter;
 } tp_tap;
 
-/* acc[j] = sum_i column[i] * filter[j*filter_stride + i] for j < filters, filters <= TP_BLOCK.
- * tp_dot_rows_s8 takes a widened column, tp_dot_input_s8 the int8 input as it lies. */
-#define TP_DOT_ROWS(name, type)                                                                                        \
-  static inline void name(const type *column, const int8_t *filter, int32_t count, int32_t filter_stride,              \
-                           int32_t filters, int32_t acc[TP_BLOCK]) {                                                   \
-    if (filters == TP_BLOCK) {                                                                                         \
-      const int8_t *f0 = filter;                                                                                       \
-      const int8_t *f1 = f0 + filter_stride;                                                                           \
-      const int8_t *f2 = f1 + filter_stride;                                                                           \
-      const int8_t *f3 = f2 + filter_stride;                                                                           \
-      int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;                                                                          \
-      for (int32_t i = 0; i < count; i++) {                                                                            \
-        const int32_t x = column[i];                                                                                   \
-        a0 += x * *f0++;                                                                                               \
-        a1 += x * *f1++;                                                                                               \
-        a2 += x * *f2++;                                                                                               \
-        a3 += x * *f3++;                                                                                               \
-      }                                                                                                                \
-      acc[0] = a0;                                                                                                     \
-      acc[1] = a1;                                                                                                     \
-      acc[2] = a2;                                                                                                     \
-      acc[3] = a3;                                                                                                     \
-      return;                                                                                                          \
-    }                                                                                                                  \
-    for (int32_t j = 0; j < filters; j++) {                                                                            \
-      const int8_t *f = filter + j * filter_stride;                                                                    \
-      int32_t a = 0;                                                                                                   \
-      for (int32_t i = 0; i < count; i++) {                                                                            \
-        a += column[i] * f[i];                                                                                         \
-      }                                                                                                                \
-      acc[j] = a;                                                                                                      \
-    }                                                                                                                  \
-  }
-
-TP_DOT_ROWS(tp_dot_rows_s8, int16_t)
-TP_DOT_ROWS(tp_dot_input_s8, int8_t)
-
-#undef TP_DOT_ROWS
+/* acc[j] = sum_i column[i] * filter[j*filter_stride + i] for j < filters, filters <= TP_BLOCK: of a widened column, of
+ * the int8 input as it is. */
+void tp_dot_rows_s8(const int16_t *column, const int8_t *filter, int32_t count, int32_t filter_stride, int32_t filters,
+                    int32_t acc[TP_BLOCK]);
+void tp_dot_input_s8(const int8_t *input, const int8_t *filter, int32_t count, int32_t filter_stride, int32_t filters,
+                     int32_t acc[TP_BLOCK]);
 
 /* acc[j] = sum_i column[i] * filter[i*filter_stride + j] for j < filters, filters <= TP_BLOCK: columns of a filter. */
 static inline void tp_dot_columns_s8(const int16_t *column, const int8_t *filter, int32_t count, int32_t filter_stride,

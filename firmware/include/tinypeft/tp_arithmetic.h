@@ -19,6 +19,12 @@ static inline int32_t tp_max_s32(int32_t a, int32_t b) { return a > b ? a : b; }
 static inline int32_t tp_abs_s32(int32_t a) { return a < 0 ? -a : a; }
 static inline int32_t tp_clamp_s32(int32_t x, int32_t low, int32_t high) { return tp_min_s32(tp_max_s32(x, low), high); }
 
+/* x limited to int8, in fewer instructions than comparing takes; x + 128 is within int32. */
+static inline int8_t tp_saturate_s8(int32_t x) {
+  const int32_t above = (x + 128) & ~((x + 128) >> 31); /* not below 0 */
+  return (int8_t)(((above | ((255 - above) >> 31)) & 255) - 128);
+}
+
 /* High half of 2*a*b, rounded; saturates only for both INT32_MIN. */
 static inline int32_t tp_doubling_high_mul(int32_t a, int32_t b) {
   if (a == INT32_MIN && b == INT32_MIN) {
@@ -42,20 +48,61 @@ static inline int32_t tp_limit_for_shift(int32_t acc, int32_t shift) {
   return tp_clamp_s32(acc, -(TP_REQUANTIZE_MAX >> shift), TP_REQUANTIZE_MAX >> shift);
 }
 
-/* acc * multiplier * 2^(shift-31), rounded twice; shift > 0 goes left. multiplier >= 0, so that the high half of the
- * doubled product never saturates and rounds alike with one addition. -31 <= shift <= 31. */
-static inline int32_t tp_requantize(int32_t acc, int32_t multiplier, int32_t shift) {
-  const int32_t shifted = shift > 0 ? (int32_t)((uint32_t)tp_limit_for_shift(acc, shift) << shift) : acc;
-  const int64_t product = (int64_t)shifted * multiplier;
-  return tp_rounding_shift_right((int32_t)((product + ((int64_t)1 << 30)) >> 31), shift > 0 ? 0 : -shift);
+/* The same of b >= 0, which never saturates and rounds alike with one addition: by 64 bits, and by four products of
+ * halves for a core that multiplies to 32 bits only. */
+static inline int32_t tp_doubling_high_scale_wide(int32_t a, int32_t b) {
+  return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
 }
+
+static inline int32_t tp_doubling_high_scale_narrow(int32_t a, int32_t b) {
+  const int32_t a_high = a >> 16, a_low = a & 0xFFFF, b_high = b >> 16, b_low = b & 0xFFFF;
+  const int32_t middle = a_high * b_low + (int32_t)((uint32_t)a_low * (uint32_t)b_low >> 16);
+  const int32_t other = a_low * b_high;
+  const int32_t carry = ((middle & 0x7FFF) + (other & 0x7FFF) + 0x4000) >> 15;
+  return a_high * b_high * 2 + (middle >> 15) + (other >> 15) + carry;
+}
+
+static inline int32_t tp_doubling_high_scale(int32_t a, int32_t b) {
+  return TP_THUMB1 ? tp_doubling_high_scale_narrow(a, b) : tp_doubling_high_scale_wide(a, b);
+}
+
+/* x / 2^shift rounded half away from zero, 1 <= shift <= 31; x > INT32_MIN, and below INT32_MAX for a shift of 1. */
+static inline int32_t tp_round_away(int32_t x, int32_t shift) { return (((x + (x >> 31)) >> (shift - 1)) + 1) >> 1; }
+
+/* tp_requantize of 0 <= shift: saturates instead of leaving int32. */
+int32_t tp_requantize_left(int32_t acc, int32_t multiplier, int32_t shift);
+
+/* acc * multiplier * 2^(shift-31), rounded twice; shift > 0 goes left. multiplier >= 0. -31 <= shift <= 31. */
+static inline int32_t tp_requantize(int32_t acc, int32_t multiplier, int32_t shift) {
+  if (shift >= 0) {
+    return tp_requantize_left(acc, multiplier, shift);
+  }
+  return tp_round_away(tp_doubling_high_scale(acc, multiplier), -shift);
+}
+
+/* How accumulators of output channels become int8. */
+typedef struct {
+  const int32_t *multiplier;
+  const int8_t *shift;
+  int32_t output_offset;
+  int32_t activation_min, activation_max; /* within int8 */
+} tp_requantization;
+
+/* output[j] = clamp(tp_requantize(acc[j] + bias[c], ...) + output_offset) for the channels c = first + j, j < count. */
+void tp_requantize_row(const tp_requantization *to, int32_t first, int32_t count, const int32_t *acc,
+                       const int32_t *bias, int8_t *output);
+
+/* tp_requantize_single of -1 <= shift. */
+int32_t tp_requantize_single_left(int32_t acc, int32_t multiplier, int32_t shift);
 
 /* acc * multiplier * 2^(shift-31), rounded once, half away from zero; -31 <= shift <= 30. */
 static inline int32_t tp_requantize_single(int32_t acc, int32_t multiplier, int32_t shift) {
-  const int32_t total = 31 - shift;
-  const int32_t limited = shift > 0 ? tp_limit_for_shift(acc, shift) : acc;
-  const int64_t product = (int64_t)limited * multiplier;
-  return (int32_t)((product + ((int64_t)1 << (total - 1)) - (product < 0 ? 1 : 0)) >> total);
+  if (shift >= -1) {
+    return tp_requantize_single_left(acc, multiplier, shift);
+  }
+  const int64_t product = (int64_t)acc * multiplier;
+  const int32_t high = (int32_t)((product + (product >> 63)) >> 32); /* all but -shift - 2 bits of the fraction */
+  return ((high >> (-2 - shift)) + 1) >> 1;
 }
 
 /* floor(x / 2^shift + 1/2); a negative shift goes left. Shifts are limited to [-30, 40]. */

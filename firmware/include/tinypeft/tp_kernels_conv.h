@@ -42,19 +42,23 @@ typedef struct {
   int32_t rank; /* columns of lora_B; 0: no adapter */
   int32_t filter_c; /* input channels that a filter reads: those of its group */
   int32_t group_c;  /* output channels of a group; with one group all of them */
-  int32_t direct;   /* whether the window is 1x1 and inside the input, which is then read as it lies */
+  int32_t direct;   /* of tp_conv_s8: whether the window is 1x1 and inside the input, which is then read as it lies */
 } tp_conv_params;
 
 /* output = clamp(requantize(bias + sum filter*(input + input_offset) [+ (lora_B . hidden) >> lora_shift])), rounded twice.
- * input (H,W,Cin), filter (Cout,KH,KW,filter_c), bias, multiplier, shift (Cout), output (OH,OW,Cout). bias may be NULL.
+ * input (H,W,Cin), filter (Cout,KH,KW,filter_c), bias, multiplier, shift (Cout), output (OH,OW,Cout).
  * Output channels g*group_c onwards read input channels g*filter_c onwards.
  * hidden (OH,OW,rank), lora_B (Cout,rank), lora_shift (Cout) are not read where rank is 0.
- * Where it reads directly bias holds input_offset * sum filter too. scratch: Cout int32 for a LoRA, 3 * Cout if its rank
- * is 1, then KH*KW*filter_c int16 unless it reads directly; NULL for neither.
+ * bias holds input_offset * sum filter too. columns: scratch of 2 * KH*KW*filter_c int8; NULL where it reads directly.
  * output may lie in front of input as far as Op.behind says, and overwrite it. */
 void tp_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
                 const int32_t *multiplier, const int8_t *shift, const int16_t *hidden, const int8_t *lora_B,
-                const int8_t *lora_shift, int8_t *output, void *scratch);
+                const int8_t *lora_shift, int8_t *output, void *columns);
+
+/* The same where the filter is trained: bias is the bias alone; column: scratch of KH*KW*filter_c int16. */
+void tp_conv_trained_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
+                        const int32_t *multiplier, const int8_t *shift, const int16_t *hidden, const int8_t *lora_B,
+                        const int8_t *lora_shift, int8_t *output, void *column);
 
 /* Transposed: the window is that of the convolution from output to input, of which this is the adjoint. Each output is
  * the clamped, requantised sum of bias and filter*(input + input_offset) over the windows that cover it.
@@ -64,9 +68,16 @@ void tp_transpose_conv_s8(const tp_conv_params *params, const int8_t *input, con
                           const int32_t *multiplier, const int8_t *shift, int8_t *output, void *column);
 
 /* Depthwise: input (H,W,C), filter (KH,KW,C*m), output (OH,OW,C*m); channel c*m+j reads input channel c.
- * taps: scratch of 8*KH*KW bytes. output may lie in front of input as far as Op.behind says, and overwrite it. */
+ * output may lie in front of input as far as Op.behind says, and overwrite it. */
 void tp_depthwise_conv_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter, const int32_t *bias,
-                          const int32_t *multiplier, const int8_t *shift, int8_t *output, void *taps);
+                          const int32_t *multiplier, const int8_t *shift, int8_t *output);
+
+/* The same of as many outputs as inputs, of strides 1 and m = 1, channel by channel: output may be input, or must not
+ * overlap it. scratch: int8, a channel with what its windows reach around it,
+ * (OH + (KH-1)*dilation_h) * (OW + (KW-1)*dilation_w). */
+void tp_depthwise_planes_s8(const tp_conv_params *params, const int8_t *input, const int8_t *filter,
+                            const int32_t *bias, const int32_t *multiplier, const int8_t *shift, int8_t *output,
+                            void *scratch);
 
 typedef struct {
   int32_t positions; /* rows of input and output */
@@ -76,21 +87,20 @@ typedef struct {
   int32_t activation_min, activation_max;
   int32_t rank;
   int32_t logit_exponent; /* of tp_dense_logits_s8 */
-  int32_t direct; /* whether the input is read as it lies; bias then holds input_offset * sum filter too */
 } tp_fully_connected_params;
 
 /* input (positions,Cin), filter (Cout,Cin), output (positions,Cout); as tp_conv_s8, but rounded once.
- * scratch: Cout int32 for a LoRA, then Cin int16 unless it reads directly; NULL for neither. output may lie in front of
- * input as far as Op.behind says, and overwrite it. */
+ * bias may be NULL. column: scratch of Cin int16 for a filter that is trained, else NULL; bias then holds
+ * input_offset * sum filter too. output may lie in front of input as far as Op.behind says, and overwrite it. */
 void tp_fully_connected_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                            const int32_t *bias, const int32_t *multiplier, const int8_t *shift, const int16_t *hidden,
-                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch);
+                           const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, int16_t *column);
 
 /* The same accumulators as fixed point: logits[c] * 2^logit_exponent = acc[c] * scale[c], rounded half up, saturated.
  * Integers throughout: only the bits of scale are read. */
 void tp_dense_logits_s8(const tp_fully_connected_params *params, const int8_t *input, const int8_t *filter,
                         const int32_t *bias, const float *scale, const int16_t *hidden, const int8_t *lora_B,
-                        const int8_t *lora_shift, int32_t *logits, void *scratch);
+                        const int8_t *lora_shift, int32_t *logits, int16_t *column);
 
 typedef struct {
   tp_window window; /* output_c is the rank */

@@ -38,11 +38,25 @@
 #define TP_SECTION(name)
 #endif
 
+/* Thumb-1 reaches eight registers and multiplies to 32 bits only: what needs more of either is done otherwise. */
+#if defined(__thumb__) && !defined(__thumb2__)
+#define TP_THUMB1 1
+#else
+#define TP_THUMB1 0
+#endif
+
 /* A loop in a function of its own has the registers to itself. */
 #ifdef __GNUC__
 #define TP_NOINLINE __attribute__((noinline))
 #else
 #define TP_NOINLINE
+#endif
+
+/* A part of a loop that is compiled for what is constant in it. */
+#ifdef __GNUC__
+#define TP_ALWAYS_INLINE static inline __attribute__((always_inline))
+#else
+#define TP_ALWAYS_INLINE static inline
 #endif
 
 /* A function that hardly ever runs: small instead of fast, as is what leads to its calls. */

@@ -11,7 +11,7 @@ TZ_LINK := $(filter-out -Tboard/linker.ld,$(LINK))
 
 TZ_LEFT_OUT := board/startup.c firmware/runtime/main.c firmware/runtime/tp_board.c $(filter %_device.c,$(MODEL))
 TZ_SECURE_SOURCES := $(filter-out $(TZ_LEFT_OUT),$(SOURCES)) trustzone/text.c $(wildcard trustzone/secure/*.c)
-TZ_SECURE := $(TZ_SECURE_SOURCES:%.c=$(TZ)/secure/%.o)
+TZ_SECURE := $(patsubst %,$(TZ)/secure/%.o,$(basename $(TZ_SECURE_SOURCES)))
 TZ_NONSECURE_SOURCES := $(filter firmware/consoles/%,$(SOURCES)) trustzone/text.c $(wildcard trustzone/nonsecure/*.c)
 TZ_NONSECURE := $(TZ_NONSECURE_SOURCES:%.c=$(TZ)/nonsecure/%.o)
 
@@ -47,6 +47,10 @@ $(TZ)/nonsecure/trustzone/nonsecure/attacks.o: $(TZ)/secure_addresses.h
 $(TZ)/secure/%.o: %.c Makefile trustzone/trustzone.mk
 	@mkdir -p $(@D)
 	$(CROSS)gcc $(CPU) -mcmse $(FLAGS) $(INCLUDES) $(BOARD_FLAGS) $(TZ_FLAGS) -MMD -MP -c $< -o $@
+
+$(TZ)/secure/%.o: %.S Makefile trustzone/trustzone.mk
+	@mkdir -p $(@D)
+	$(CROSS)gcc $(CPU) $(BOARD_FLAGS) -MMD -MP -c $< -o $@
 
 $(TZ)/nonsecure/%.o: %.c Makefile trustzone/trustzone.mk
 	@mkdir -p $(@D)

@@ -1,5 +1,6 @@
 /* QEMU plugin: counts the instructions executed between two markers, see tp_count.h. After each region it appends the
  * count as a line to a file. Argument: out=FILE. A machine of one core. */
+#include "markers.h"
 #include "qemu_plugin_abi.h"
 
 #include <inttypes.h>
@@ -12,20 +13,6 @@ EXPORT extern int qemu_plugin_version;
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv);
 
 int qemu_plugin_version = QEMU_PLUGIN_ABI_VERSION;
-
-typedef struct {
-  uint8_t bytes[4];
-  size_t size;
-} marker;
-
-static const marker begin_markers[2] = {
-    {{0x4A, 0xEA, 0x0A, 0x0A}, 4}, /* orr.w r10, r10, r10 */
-    {{0xD2, 0x46, 0, 0}, 2},       /* mov r10, r10 */
-};
-static const marker end_markers[2] = {
-    {{0x4B, 0xEA, 0x0B, 0x0B}, 4}, /* orr.w r11, r11, r11 */
-    {{0xDB, 0x46, 0, 0}, 2},       /* mov r11, r11 */
-};
 
 static uint64_t executed; /* the markers themselves are not counted */
 static uint64_t executed_at_begin;
@@ -47,17 +34,6 @@ static void end_region(unsigned int cpu, void *data) {
     fflush(counts); /* before the device can answer, hence before anyone reads the file */
     inside = 0;
   }
-}
-
-/* In front of an instruction that crosses a page, QEMU gives the first bytes of that too: those behind do not count. */
-static int is_marker(const struct qemu_plugin_insn *instruction, const marker *markers) {
-  for (int i = 0; i < 2; i++) {
-    if (qemu_plugin_insn_size(instruction) >= markers[i].size &&
-        memcmp(qemu_plugin_insn_data(instruction), markers[i].bytes, markers[i].size) == 0) {
-      return 1;
-    }
-  }
-  return 0;
 }
 
 static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {

@@ -1,0 +1,8 @@
+"""Makes what the tests of kernels share importable."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]

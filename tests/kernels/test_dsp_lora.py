@@ -1,0 +1,18 @@
+"""Convolutions of the dsp backend with a LoRA under QEMU equal `evaluate`, also where they overwrite their input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import training_operations as draw
+from dsp_cases import cases_of
+from on_target import check_on_target, need_target
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_layers_with_a_lora_equal_evaluate(seed: int) -> None:
+    need_target()
+    rng = np.random.default_rng(seed)
+    cases = [case for i in range(120) for case in cases_of(*draw.lora_layer(rng, f"op{i}")["layer"])]
+    assert len(cases) >= 40
+    check_on_target(cases)

@@ -1,0 +1,199 @@
+"""Random backward operations, mostly such that the dsp backend has kernels for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from cases import random_int8
+from layer_cases import MASTER_STYLES, Case, gradient, lora_operations, masters, tensor
+from random_operations import conv_2d, random_values, random_window
+
+from tinypeft.ir import Operation, Purpose, Tensor
+from tinypeft.ops import OPS
+from tinypeft.ops.base import Value
+from tinypeft.ops.window import Window
+
+
+def _size(rng: np.random.Generator, low: int, high: int) -> int:
+    return int(rng.integers(low, high))
+
+
+def _channels(rng: np.random.Generator, step: int = 2) -> int:
+    return step * int(rng.choice([1, 2, 3, 4, 5, 8, 16, 20]))
+
+
+def _filters(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Of every size, or all at the ends of their range."""
+    if rng.random() < 0.3:
+        return rng.choice(np.array([-127, 127], np.int8), shape)
+    return random_int8(rng, shape).clip(-127, 127)
+
+
+def conv_window(rng: np.random.Generator) -> Window:
+    """1x1 windows half of the time; else any kernel and stride."""
+    h, w, input_c, output_c = _size(rng, 2, 8), _size(rng, 2, 8), _channels(rng), _channels(rng)
+    output_c = _size(rng, 1, 9) if rng.random() < 0.4 else output_c
+    if rng.random() < 0.5:
+        return Window(h, w, input_c, h, w, output_c, 1, 1)
+    kernel, stride = (_size(rng, 1, 4), _size(rng, 1, 4)), (_size(rng, 1, 3), _size(rng, 1, 3))
+    pads = {"pad_top": (kernel[0] - 1) // 2, "pad_left": kernel[1] // 2}
+    size = -(-h // stride[0]), -(-w // stride[1])
+    return Window(h, w, input_c, size[0], size[1], output_c, *kernel, *stride, **pads)
+
+
+def conv_backward_input(rng: np.random.Generator, name: str) -> Case:
+    """Constant or trained filters, with an addend of any exponent, wide enough to narrow mantissas now and then."""
+    window = conv_window(rng)
+    if rng.random() < 0.1:
+        window = Window(2, 3, 2, 2, 3, 1000, 1, 1)
+    data = _filters(rng, (window.output_c, window.kernel_h, window.kernel_w, window.input_c))
+    d_acc = tensor(f"{name}_d_acc", window.output_shape, "bfp16")
+    d_input = tensor(f"{name}_d_input", window.input_shape, "bfp16")
+    inputs = {"d_acc": d_acc, "filter": tensor("w", data.shape, "int8", Purpose.FROZEN_WEIGHT, data=data)}
+    values: dict[str, Value] = {"d_acc": gradient(rng, d_acc.shape), "filter": data}
+    if rng.random() < 0.4:
+        inputs["filter"] = tensor("w", data.shape, "int8", Purpose.ADAPTER_WEIGHT)
+        inputs["l1"] = tensor("l1", (1,), "int32")
+        norm = np.abs(data.astype(int)).reshape(-1, data.shape[-1]).sum(0).max()
+        values["l1"] = np.array([norm], np.int32)
+    if rng.random() < 0.5:
+        inputs["addend"] = tensor("addend", d_input.shape, "bfp16")
+        values["addend"] = gradient(rng, d_input.shape)
+    return Operation(OPS["CONV_2D_BACKWARD_INPUT"], name, inputs, {"d_input": d_input}, {"window": window}), values
+
+
+def depthwise_backward_input(rng: np.random.Generator, name: str) -> Case:
+    """3x3 of stride 1 and 2, images higher than a band, wider than what is written without a loop."""
+    h, w, c = _size(rng, 1, 12), _size(rng, 1, 20), _channels(rng)
+    if rng.random() < 0.3:
+        h, w, c = ((40, 33, 2), (2, 12, 256), (2, 13, 600), (3, 5, 1024))[int(rng.integers(4))]
+    stride = (1, 1) if rng.random() < 0.5 else (_size(rng, 1, 3), _size(rng, 1, 3))
+    same = rng.random() < 0.6
+    size = [(n - 1) // s + 1 if same else max(1, (n - 1) // s) for n, s in zip((h, w), stride, strict=True)]
+    top, left = (1, 1) if same else (_size(rng, 0, 3), _size(rng, 0, 3))
+    window = Window(h, w, c, size[0], size[1], c, 3, 3, *stride, pad_top=top, pad_left=left)
+    data = _filters(rng, (1, 3, 3, c))
+    d_acc = tensor(f"{name}_d_acc", window.output_shape, "bfp16")
+    inputs = {"d_acc": d_acc, "filter": tensor("w", data.shape, "int8", Purpose.FROZEN_WEIGHT, data=data)}
+    outputs = {"d_input": tensor(f"{name}_d_input", window.input_shape, "bfp16")}
+    op = Operation(OPS["DEPTHWISE_CONV_2D_BACKWARD_INPUT"], name, inputs, outputs, {"window": window})
+    return op, {"d_acc": gradient(rng, d_acc.shape), "filter": data}
+
+
+def _clamp(rng: np.random.Generator) -> tuple[int, int]:
+    low, high = sorted(int(n) for n in rng.choice(np.arange(-128, 128), 2, replace=False))
+    return (-128, 127) if rng.random() < 0.3 else (low, high)
+
+
+def requantize_backward(rng: np.random.Generator, name: str) -> Case:
+    """The clamp from outputs or from a mask; scales of channels, or none."""
+    shape, (low, high) = (1, _size(rng, 1, 6), _size(rng, 1, 6), _channels(rng, 4)), _clamp(rng)
+    inputs, attributes = {"d_output": tensor("d", shape, "bfp16")}, dict[str, Any](clamp=(low, high))
+    values: dict[str, Value] = {"d_output": gradient(rng, shape)}
+    output = random_int8(rng, shape)
+    if rng.random() < 0.5:
+        inputs["output"], values["output"] = tensor("y", shape, "int8"), output
+    else:
+        inputs["mask"] = tensor("m", shape, "bits")
+        values["mask"] = np.packbits(((output > low) & (output < high)).reshape(-1), bitorder="little")
+    if rng.random() < 0.6:
+        attributes["channel_scale"] = np.exp(rng.uniform(-12, 2, shape[-1])).astype(np.float32)
+    outputs = {"d_acc": tensor("d_acc", shape, "bfp16")}
+    return Operation(OPS["REQUANTIZE_BACKWARD"], name, inputs, outputs, attributes), values
+
+
+def clamp_mask(rng: np.random.Generator, name: str) -> Case:
+    """Every pair of limits."""
+    shape = (1, _size(rng, 1, 6), _size(rng, 1, 6), 8 * _size(rng, 1, 5))
+    inputs, outputs = {"output": tensor("y", shape, "int8")}, {"mask": tensor("m", shape, "bits")}
+    op = Operation(OPS["CLAMP_MASK"], name, inputs, outputs, {"clamp": _clamp(rng)})
+    return op, {"output": random_int8(rng, shape)}
+
+
+def lora_backward_hidden(rng: np.random.Generator, name: str) -> Case:
+    """Shifts next to each other, and so far apart that mantissas vanish; rows of B that are all zeros."""
+    rank, positions = int(rng.choice([1, 2, 4, 4, 7, 8])), _size(rng, 1, 20)
+    channels = 2000 if rng.random() < 0.1 else _channels(rng)
+    lora_b = _filters(rng, (channels, rank)) * (rng.random((channels, 1)) < 0.8)
+    spread = int(rng.choice([1, 3, 10, 17, 48]))
+    shifts = rng.integers(-24, 25 - spread) + rng.integers(0, spread + 1, channels)
+    d_acc = tensor(f"{name}_d", (1, positions, 1, channels), "bfp16")
+    every: dict[str, tuple[Tensor, Any]] = {
+        "d_acc": (d_acc, gradient(rng, d_acc.shape)),
+        "lora_B": (tensor("b", lora_b.shape, "int8"), lora_b.astype(np.int8)),
+        "lora_shift": (tensor("k", (channels,), "int8"), shifts.clip(-24, 24).astype(np.int8)),
+        "hidden_shift": (tensor("h", (1,), "int8"), rng.integers(0, 18, 1).astype(np.int8)),
+        "l1": (tensor("n", (2,), "int32"), np.array([1, np.abs(lora_b.astype(int)).sum(0).max()], np.int32)),
+    }
+    outputs = {"d_hidden": tensor("d", (1, positions, 1, rank), "bfp16")}
+    op = Operation(OPS["LORA_BACKWARD_HIDDEN"], name, {n: t for n, (t, _) in every.items()}, outputs)
+    return op, {n: value for n, (_, value) in every.items()}
+
+
+def _producer(rng: np.random.Generator, name: str, kind: str) -> tuple[Operation, dict[str, Value]]:
+    """The gradient of B or of a pointwise A, with the tensors that UPDATE_ROWS takes over."""
+    positions, channels, inner = _size(rng, 1, 150), _channels(rng), _channels(rng, 4)
+    if kind == "LORA_BACKWARD_B":
+        inner, shape, dtype = 4 * _size(rng, 1, 3), (positions, 1), "int16"
+        master: tuple[int, ...] = (channels, inner)
+        attributes: dict[str, Any] = {}
+        source = rng.integers(-32767, 32768, (1, *shape, inner)).astype(np.int16)
+    elif rng.random() < 0.5:
+        shape, dtype, master = (1, positions), "int8", (channels, 1, 1, inner)
+        attributes = {"window": Window(*shape, inner, *shape, channels, 1, 1)}
+        source = random_int8(rng, (1, *shape, inner))
+    else:
+        window, dtype = random_window(rng, _size(rng, 1, 6), channels), "int8"
+        shape, attributes = (window.output_h, window.output_w), {"window": window}
+        master = (channels, window.kernel_h, window.kernel_w, window.input_c)
+        source = random_int8(rng, window.input_shape)
+    inputs = {"d_output": tensor(f"{name}_d", (1, *shape, channels), "bfp16")}
+    inputs["source"] = tensor(f"{name}_s", source.shape, dtype)
+    inputs["source"].zero_point = _size(rng, -128, 128) if dtype == "int8" else 0
+    values: dict[str, Value] = {"d_output": gradient(rng, inputs["d_output"].shape), "source": source}
+    inputs["unit"], values["unit"] = tensor("u", (2,), "float32"), rng.normal(0, 1, 2).astype(np.float32)
+    attributes |= {"unit_index": _size(rng, 0, 2), "scale": np.float32(rng.normal())}
+    gradient_of = tensor(f"{name}_g", master, "bfp32")
+    return Operation(OPS[kind], f"{name}_gradient", inputs, {"gradient": gradient_of}, attributes), values
+
+
+def update_rows(rng: np.random.Generator, name: str) -> Case:
+    """SGD by the gradients of a LoRA's B and of its pointwise A; rows of zeros too."""
+    kind = str(rng.choice(["LORA_BACKWARD_B", "CONV_2D_BACKWARD_FILTER"]))
+    producer, values = _producer(rng, name, kind)
+    shape = producer.output.shape
+    master, rate = tensor("master", shape, "float32", Purpose.MASTER), Tensor("r", (), "float32", Purpose.ARGUMENT)
+    held = {"gradient": tensor("g", shape, "float32"), "learning_rate": rate, "master": master}
+    attributes = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    update = Operation(OPS["SGD"], f"{name}_update", held, {"master": master}, attributes)
+    values |= {"master": rng.normal(0, 1, shape).astype(np.float32), "learning_rate": np.float32(0.02)}
+    inputs = producer.inputs | {"learning_rate": rate, "master": master}
+    both = {"gradient": producer, "update": update}
+    return Operation(OPS["UPDATE_ROWS"], name, inputs, {"master": master}, both), values
+
+
+def lora_layer(rng: np.random.Generator, name: str) -> dict[str, Case]:
+    """CONV_2D with a LoRA of any rank and size, as its quantiser leaves it, and the LORA_DOWN in front of it."""
+    if rng.random() < 0.5:
+        h, w = _size(rng, 1, 7), _size(rng, 1, 7)
+        window = Window(h, w, _channels(rng), h, w, _size(rng, 1, 40), 1, 1)
+    else:
+        window = random_window(rng, _size(rng, 1, 9), _size(rng, 1, 20))
+    base = conv_2d(rng, window)
+    base.name = name
+    made = lora_operations(base, int(rng.choice([1, 2, 3, 4, 4, 5, 8])), float(rng.choice([1.0, 8.0, 1e-3, 1e6])))
+    quantize, values = made["LORA_QUANTIZE"], random_values(rng, base)
+    for operand, operand_tensor in quantize.inputs.items():
+        values[operand] = masters(rng, operand_tensor.shape, str(rng.choice(MASTER_STYLES)), 0.1)
+    values |= quantize.op.evaluate(quantize, values)
+    if rng.random() < 0.2:  # the largest hidden values that A allows, at one position
+        values["input"] = np.full_like(values["input"], rng.choice([-128, 127]))
+    down = made["LORA_DOWN"]
+    values |= down.op.evaluate(down, values)
+    return {kind: (made[kind], {n: values[n] for n in made[kind].inputs}) for kind in ("LORA_DOWN", "layer")}
+
+
+def lora_down(rng: np.random.Generator, name: str) -> Case:
+    """LORA_DOWN of such a layer."""
+    return lora_layer(rng, name)["LORA_DOWN"]

@@ -1,0 +1,55 @@
+"""The `dsp` backend: packed weights and generated routines for cores with the DSP extension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tinypeft.ir import Operation
+from tinypeft.kernels.base import Kernel, KernelBackend, Target, register
+from tinypeft.kernels.dsp import add, backward, conv, dense, depthwise, lora, mean, mul, pool, softmax, trained_bias
+
+#: operator -> its kernels, or why there are none
+_OFFERS: dict[str, Callable[[Operation, Target], list[Kernel] | str]] = {
+    "ADD": add.offers,
+    "AVERAGE_POOL_2D": pool.offers,
+    "CLAMP_MASK": backward.offers,
+    "CONV_2D": conv.offers,
+    "CONV_2D_BACKWARD_INPUT": backward.offers,
+    "DEPTHWISE_CONV_2D": depthwise.offers,
+    "DEPTHWISE_CONV_2D_BACKWARD_INPUT": backward.offers,
+    "FULLY_CONNECTED": dense.offers,
+    "LORA_BACKWARD_HIDDEN": backward.offers,
+    "LORA_DOWN": backward.offers,
+    "MAX_POOL_2D": pool.offers,
+    "MEAN": mean.offers,
+    "MUL": mul.offers,
+    "REQUANTIZE_BACKWARD": backward.offers,
+    "SOFTMAX": softmax.offers,
+    "SUB": add.offers,
+    "UPDATE_ROWS": backward.offers,
+}
+
+
+@register
+class Dsp(KernelBackend):
+    """Kernels for Armv7E-M and Armv8-M main with DSP: SMLAD, SMMUL and SIMD within a register."""
+
+    name = "dsp"
+    cores = ("cortex-m4", "cortex-m7", "cortex-m33")
+    headers = (
+        "tp_kernels_dsp.h",
+        "tp_kernels_dsp_backward.h",
+        "tp_kernels_dsp_bias.h",
+        "tp_kernels_dsp_depthwise.h",
+        "tp_kernels_dsp_elementwise.h",
+        "tp_kernels_dsp_lora.h",
+    )
+
+    def offers(self, op: Operation, target: Target) -> Sequence[Kernel] | str:
+        if "hidden" in op.inputs:
+            return lora.offers(op, target)
+        if "trained_bias" in op.attributes and op.kind in ("CONV_2D", "FULLY_CONNECTED"):
+            return trained_bias.offers(op, target)
+        if op.kind not in _OFFERS:
+            return f"no kernel for {op.kind}"
+        return _OFFERS[op.kind](op, target)
