@@ -41,12 +41,7 @@ def command(as_json: bool, config: str | None, graph: str, html: str | None, mea
         analysis = analyse_file(
             settings.model,
             board,
-            calibration=settings.calibration,
-            adapter=settings.adapter,
-            training=settings.training,
-            memory=settings.memory,
-            kernels=settings.kernels,
-            stack_bytes=settings.stack_bytes,
+            **settings.compilation,
             measured=measure,
             progress=lambda step: status.update(step),
         )

@@ -109,12 +109,7 @@ def _generate_and_measure(settings: CompileSettings, train: bool, progress: Call
             settings.model,
             load_board(settings.board),
             folder,
-            calibration=settings.calibration,
-            adapter=settings.adapter,
-            training=settings.training,
-            memory=settings.memory,
-            kernels=settings.kernels,
-            stack_bytes=settings.stack_bytes,
+            **settings.compilation,
             progress=progress,
         )
         return measure_project(folder, train=train, progress=progress)

@@ -195,6 +195,12 @@ class CompileSettings:
     kernels: KernelConfig
     stack_bytes: int
 
+    @property
+    def compilation(self) -> dict[str, Any]:
+        """What generating and analysing take of it by name, beside model, board and output."""
+        names = ("calibration", "adapter", "training", "memory", "kernels", "stack_bytes")
+        return {name: getattr(self, name) for name in names}
+
 
 def compile_options(command: _Command) -> _Command:
     """Decorator: MODEL and the options of its compilation, passed to the command as `config` and others."""

@@ -41,12 +41,7 @@ def command(as_json: bool, config: str | None, verify_key: str | None, monocyphe
             settings.model,
             board,
             settings.output,
-            calibration=settings.calibration,
-            adapter=settings.adapter,
-            training=settings.training,
-            memory=settings.memory,
-            kernels=settings.kernels,
-            stack_bytes=settings.stack_bytes,
+            **settings.compilation,
             progress=lambda step: status.update(step),
             verifier=verifier,
         )

@@ -12,21 +12,15 @@ from tinypeft.kernels.dsp import add, backward, conv, dense, depthwise, lora, me
 _OFFERS: dict[str, Callable[[Operation, Target], list[Kernel] | str]] = {
     "ADD": add.offers,
     "AVERAGE_POOL_2D": pool.offers,
-    "CLAMP_MASK": backward.offers,
     "CONV_2D": conv.offers,
-    "CONV_2D_BACKWARD_INPUT": backward.offers,
     "DEPTHWISE_CONV_2D": depthwise.offers,
-    "DEPTHWISE_CONV_2D_BACKWARD_INPUT": backward.offers,
     "FULLY_CONNECTED": dense.offers,
-    "LORA_BACKWARD_HIDDEN": backward.offers,
-    "LORA_DOWN": backward.offers,
     "MAX_POOL_2D": pool.offers,
     "MEAN": mean.offers,
     "MUL": mul.offers,
-    "REQUANTIZE_BACKWARD": backward.offers,
     "SOFTMAX": softmax.offers,
     "SUB": add.offers,
-    "UPDATE_ROWS": backward.offers,
+    **backward.OFFERS,
 }
 
 

@@ -280,7 +280,7 @@ def _whole_pointwise(producer: Operation) -> bool:
     return same and one and inside and window.input_c % 4 == 0 and "first_channel" not in producer.attributes
 
 
-#: kind of operation -> its kernels
+#: operator -> its kernels, or why there are none
 OFFERS: dict[str, Callable[[Operation, Target], Offer]] = {
     "CLAMP_MASK": clamp_mask,
     "CONV_2D_BACKWARD_INPUT": conv_backward_input,
@@ -290,8 +290,3 @@ OFFERS: dict[str, Callable[[Operation, Target], Offer]] = {
     "REQUANTIZE_BACKWARD": requantize_backward,
     "UPDATE_ROWS": update_rows,
 }
-
-
-def offers(op: Operation, target: Target) -> Offer:
-    """The kernels of `op`, one of the kinds above."""
-    return OFFERS[op.kind](op, target)
