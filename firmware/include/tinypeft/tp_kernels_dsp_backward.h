@@ -89,19 +89,4 @@ int tp_window_gradient_dsp_s32(const void *params, const tp_bfp *d_output, const
 void tp_padded_row_dsp(const tp_window *w, const int8_t *input, int32_t y, int32_t padding, int32_t pitch,
                        int8_t *row);
 
-/* Generated for a window: hidden (2,rank), the first four of each, of two positions. rows: of each four inputs, of four
- * rows of A, the even ones and then the odd ones. block (5): what sums start from, and the shift. */
-typedef void tp_lora_down_routine(const int8_t *input, const uint32_t *rows, int16_t *hidden, const int32_t *block);
-
-typedef struct {
-  tp_lora_down_params down;
-  tp_lora_down_routine *four; /* NULL: none */
-  int32_t pitch, rows; /* of rows that are copied with their padding: elements, a multiple of 4; how many are held */
-} tp_lora_down_dsp_params;
-
-/* Columns are not dilated; a pointwise window has a multiple of 4 channels. scratch: of each row of A an int32 and its
- * lines as int16, rounded up to 4, and, unless the window is pointwise, the rows. */
-void tp_lora_down_dsp_s8(const tp_lora_down_dsp_params *params, const int8_t *input, const int8_t *lora_A,
-                         const int8_t *hidden_shift, int16_t *hidden, void *scratch);
-
 #endif

@@ -1,53 +1,128 @@
-#include "tinypeft/tp_arithmetic.h"
 #include "tinypeft/tp_kernels_dsp_lora.h"
+#include "tinypeft/tp_pairs.h"
 
 #define BLOCK 4
-#define PAIRS_MAX 16
-/* B, times a power of two, has to fit int16: so far its shifts may go left. */
+#define RANK_MAX 32
+/* A factor of 2^(32 - shift) fits int32 from this shift on; B, times what is missing to it, has to fit int16. */
+#define SHIFT_MIN 2
 #define LEFT_MAX 8
+/* Of a rank of 1, how far left int16 can go and, of B, 8 bits. */
+#define HIDDEN_LEFT_MAX 16
+#define B_LEFT_MAX 24
+#define B_MAX 128
 
-/* An adapter and the memory for what is made of it. Where a shift goes too far left for the routine, `exact` is set. */
+/* An adapter and the table that is made of it. */
 typedef struct {
-  const tp_lora_start_dsp_params *params;
+  const tp_lora_dsp_params *params;
   const int8_t *lora_B, *lora_shift;
-  uint32_t *table;
-  int32_t *starts;
-  int exact;
+  int32_t *table;
+  int32_t words; /* of an entry */
+  int32_t least; /* the least shift with which no addend leaves the limit, or its sum int32 */
+  int32_t shift; /* of hidden values, for a rank of 1 */
+  int exact;     /* whether addends have to be computed one by one, as they do not fit the routine */
 } adapter;
 
-/* The channels of a block in the order of its table: high and low of the first pair, then of the second. */
-static inline int32_t channel_of(int32_t block, int32_t i) { return block * BLOCK + i / 2 + (i % 2) * 2; }
+/* The channel of entry i. */
+static inline int32_t channel_of(int32_t i) { return i / BLOCK * BLOCK + i % BLOCK / 2 + (i % 2 == 0 ? 2 : 0); }
 
-/* The entries of all blocks: pairs of B, the half that rounds, the shift. */
-static adapter prepare(const tp_lora_start_dsp_params *params, const int8_t *lora_B, const int8_t *lora_shift,
-                       void *scratch) {
-  adapter made = {params, lora_B, lora_shift, (uint32_t *)scratch + 2 * BLOCK * params->blocks, scratch, 0};
-  uint32_t *entry = made.table;
-  for (int32_t i = 0; i < BLOCK * params->blocks; i++) {
-    const int32_t c = channel_of(i / BLOCK, i % BLOCK);
-    const int there = c < params->output_c;
-    const int8_t *b = lora_B + c * params->rank;
-    const int32_t shift = there ? lora_shift[c] : 0;
-    const int32_t times = (int32_t)1 << tp_clamp_s32(-shift, 0, LEFT_MAX);
-    made.exact |= shift < -LEFT_MAX;
-    for (int32_t r = 0; r < params->rank; r += 2) {
-      const int32_t low = there ? b[r] * times : 0;
-      const int32_t high = there && r + 1 < params->rank ? b[r + 1] * times : 0;
-      *entry++ = ((uint32_t)low & 0xFFFFu) | (uint32_t)high << 16;
+/* The least shift for sums up to `reach`, which is below 2^28. */
+static int32_t least_shift(const tp_lora_dsp_params *params, int32_t reach) {
+  int32_t shift = SHIFT_MIN - LEFT_MAX;
+  while (shift < SHIFT_MIN && ((int64_t)reach << (SHIFT_MIN - shift)) > INT32_MAX) {
+    shift++;
+  }
+  while (tp_round_shift_s64(reach, shift) >= params->limit) {
+    shift++;
+  }
+  return shift;
+}
+
+/* How far left hidden values go for a rank of 1: so far that no channel's B has to go right. */
+static int32_t hidden_shift(const adapter *from) {
+  int32_t shift = 32 - HIDDEN_LEFT_MAX;
+  for (int32_t c = 0; c < from->params->output_c; c++) {
+    shift = tp_max_s32(shift, from->lora_B[c] != 0 ? from->lora_shift[c] : 0);
+  }
+  return tp_max_s32(32 - shift, 0);
+}
+
+/* B of channel c, for a rank of 1; whether it fits. */
+static inline int put_one(const adapter *from, int32_t c, int32_t *entry) {
+  const int32_t b = from->lora_B[c], left = 32 - from->lora_shift[c] - from->shift;
+  const int there = left >= 0 && left <= B_LEFT_MAX && from->lora_shift[c] >= from->least;
+  *entry = b != 0 && there ? (int32_t)((uint32_t)b << left) : 0;
+  return b == 0 || there;
+}
+
+/* Both halves of a pair, which have room for it, `left` bits up. */
+static inline int32_t up(uint32_t pair, int32_t left) { return (int32_t)(pair << left & ~((0x10000u << left) - 0x10000u)); }
+
+/* Pairs of B of channel c and the factor; whether they fit. */
+static inline int put_pairs(const adapter *from, int32_t rank, int32_t c, int32_t *entry) {
+  const int8_t *b = from->lora_B + c * rank;
+  const int32_t shift = from->lora_shift[c];
+  const int32_t left = tp_clamp_s32(SHIFT_MIN - shift, 0, LEFT_MAX);
+  int32_t r = 0;
+  for (; r + 4 <= rank; r += 4, entry += 2) {
+    const uint32_t four = tp_load_word(b + r);
+    const uint32_t even = tp_sxtb16(four), odd = tp_sxtb16_ror8(four);
+    entry[0] = up(tp_pkhbt(even, odd), left);
+    entry[1] = up(tp_pkhtb(odd, even), left);
+  }
+  for (; r < rank; r += 2) {
+    *entry++ = up(tp_make_pair(b[r], r + 1 < rank ? b[r + 1] : 0), left);
+  }
+  *entry = shift + left <= 32 ? (int32_t)(1u << (32 - shift - left)) : 0;
+  return shift >= from->least;
+}
+
+/* Entries of a rank of 1, or of any other. */
+static inline int put(const adapter *from, int32_t rank, int32_t c, int32_t *entry) {
+  return rank == 1 ? put_one(from, c, entry) : put_pairs(from, rank, c, entry);
+}
+
+/* The whole table; whether all of it fits. */
+static inline int put_all(const adapter *from, int32_t rank) {
+  const tp_lora_dsp_params *params = from->params;
+  const int32_t words = from->words, *base = params->base;
+  int32_t *entry = from->table;
+  int fit = 1;
+  for (int32_t first = 0; first < params->output_c; first += BLOCK) {
+    for (int32_t i = 0; i < BLOCK; i++, entry += words) {
+      const int32_t c = first + channel_of(i);
+      entry[words - 1] = *base++;
+      if (c < params->output_c) {
+        fit &= put(from, rank, c, entry);
+      } else {
+        memset(entry, 0, (size_t)(words - 1) * sizeof *entry);
+      }
     }
-    *entry++ = shift > 0 ? (uint32_t)1 << (shift - 1) : 0;
-    *entry++ = (uint32_t)tp_max_s32(shift, 0);
+  }
+  return fit;
+}
+
+/* The table for hidden values that are all known. */
+static adapter prepare(const tp_lora_dsp_params *params, const int16_t *hidden, int32_t count, const int8_t *lora_B,
+                       const int8_t *lora_shift, void *scratch) {
+  const int32_t rank = params->rank;
+  adapter made = {params, lora_B, lora_shift, scratch, rank == 1 ? 2 : (rank + 1) / 2 + 2, 0, 0, 0};
+  made.least = least_shift(params, tp_peak_s16(hidden, count) * rank * B_MAX);
+  if (rank == 1) {
+    made.shift = hidden_shift(&made);
+    made.exact = !put_all(&made, 1);
+  } else { /* the code of the most usual rank is made by itself */
+    made.exact = !(rank == 4 ? put_all(&made, 4) : put_all(&made, rank));
   }
   return made;
 }
 
+/* What is behind the table. */
+static void *rest_of(const adapter *from) { return from->table + BLOCK * from->params->blocks * from->words; }
+
 /* The addend of channel c at one position. */
 static int32_t addend(const adapter *from, const int16_t *hidden, int32_t c) {
-  const tp_lora_start_dsp_params *params = from->params;
+  const tp_lora_dsp_params *params = from->params;
   int32_t sum = 0;
-  if (c >= params->output_c) {
-    return 0;
-  }
   for (int32_t r = 0; r < params->rank; r++) {
     sum += from->lora_B[c * params->rank + r] * hidden[r];
   }
@@ -55,57 +130,50 @@ static int32_t addend(const adapter *from, const int16_t *hidden, int32_t c) {
   return shifted >= params->limit ? params->limit - 1 : (int32_t)(shifted < -params->limit ? -params->limit : shifted);
 }
 
-/* The starts of one position, every other half block of `starts`, for shifts of any size. */
-static void start_exactly(const adapter *from, const int16_t *hidden, int32_t *starts) {
-  const int32_t *base = from->params->base;
-  for (int32_t i = 0; i < BLOCK * from->params->blocks; i += 2) {
-    const int32_t block = i / BLOCK;
-    const uint32_t high = (uint32_t)addend(from, hidden, channel_of(block, i % BLOCK));
-    const uint32_t low = (uint32_t)addend(from, hidden, channel_of(block, i % BLOCK + 1));
-    starts[block * BLOCK + i] = (int32_t)((uint32_t)base[i] + (high << 8) + low);
-    starts[block * BLOCK + i + 1] = (int32_t)((uint32_t)base[i + 1] + low);
-  }
-}
+/* Hidden values with which a table of `put_exactly` gives its addends. */
+static const int16_t parts[RANK_MAX] = {4, 1 << 14};
+static const int16_t part_of_one[1] = {1 << 8};
 
-/* The starts of two positions, of which these are the hidden values. */
-static void start(const adapter *from, const int16_t *first, const int16_t *second) {
-  const tp_lora_start_dsp_params *params = from->params;
-  if (from->exact) {
-    start_exactly(from, first, from->starts);
-    start_exactly(from, second, from->starts + BLOCK);
-    return;
-  }
-  uint32_t words[2 * PAIRS_MAX];
-  if (params->rank % 2 != 0) {
-    words[params->pairs - 1] = 0;
-    words[2 * params->pairs - 1] = 0;
-  }
-  for (int32_t position = 0; position < 2; position++) {
-    int16_t *target = (int16_t *)(void *)(words + position * params->pairs);
-    const int16_t *source = position == 0 ? first : second;
-    for (int32_t r = 0; r < params->rank; r++) {
-      target[r] = source[r];
+/* The table for a single position: the addends themselves, less than 2^23. */
+static tp_lora_positions put_exactly(const adapter *from, const int16_t *hidden) {
+  int32_t *entry = from->table;
+  const int one = from->params->rank == 1;
+  for (int32_t i = 0; i < BLOCK * from->params->blocks; i++, entry += from->words) {
+    const int32_t c = channel_of(i);
+    const int32_t a = c < from->params->output_c ? addend(from, hidden, c) : 0;
+    const int32_t low = ((a + 2048) & 4095) - 2048;
+    memset(entry, 0, (size_t)(from->words - 1) * sizeof *entry);
+    entry[0] = one ? a * 256 : (int32_t)tp_make_pair(low, (a - low) >> 12);
+    if (!one) {
+      entry[from->words - 2] = 1 << 30;
     }
   }
-  params->routine(params->base, from->table, from->starts, words, params->blocks);
+  const tp_lora_positions at = {one ? part_of_one : parts, 0, 0, HIDDEN_LEFT_MAX, {0}};
+  return at;
 }
 
-/* What is behind the starts and the table. */
-static void *rest_of(const tp_lora_start_dsp_params *params, void *scratch) {
-  return (int32_t *)scratch + BLOCK * params->blocks * (2 + params->pairs + 2);
+/* Pairs of positions, the second of which lies `apart` positions behind the first, and `step` from pair to pair. */
+static tp_lora_positions pairs_of(const adapter *from, const int16_t *hidden, int32_t apart, int32_t step) {
+  const int32_t size = from->params->rank * (int32_t)sizeof *hidden;
+  const tp_lora_positions at = {hidden, apart * size, step * size, from->shift, {0}};
+  return at;
 }
 
 void tp_pointwise_lora_dsp_s8(const tp_pointwise_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
                               const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch) {
   const tp_pointwise_dsp_params *layer = &params->layer;
-  const adapter from = prepare(&params->start, lora_B, lora_shift, scratch);
-  void *const rest = rest_of(&params->start, scratch);
-  for (int32_t p = 0; p < layer->positions; p += 2) {
-    const int32_t count = tp_min_s32(layer->positions - p, 2);
-    const int16_t *first = hidden + p * params->start.rank;
-    start(&from, first, first + (count - 1) * params->start.rank);
-    layer->dot(input + p * params->input_c, layer->words, output + p * layer->output_c, count, layer->output_c,
-               layer->words + layer->word_count - 1, from.starts, rest);
+  const int32_t rank = params->start.rank;
+  const int32_t *const last = layer->words + layer->word_count - 1;
+  const adapter from = prepare(&params->start, hidden, layer->positions * rank, lora_B, lora_shift, scratch);
+  void *const rest = rest_of(&from);
+  if (!from.exact) {
+    params->start.dot(input, layer->words, output, layer->positions, layer->output_c, last, from.table, rest,
+                      pairs_of(&from, hidden, 1, 2));
+    return;
+  }
+  for (int32_t p = 0; p < layer->positions; p++) {
+    params->start.dot(input + p * params->input_c, layer->words, output + p * layer->output_c, 1, layer->output_c, last,
+                      from.table, rest, put_exactly(&from, hidden + p * rank));
   }
 }
 
@@ -113,20 +181,28 @@ void tp_conv_lora_dsp_s8(const tp_conv_lora_dsp_params *params, const int8_t *in
                          const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch) {
   const tp_conv_dsp_params *layer = &params->layer;
   const tp_window *w = &layer->window;
+  const int32_t rank = params->start.rank;
   const int32_t *const last = layer->words + layer->word_count - 1;
-  const adapter from = prepare(&params->start, lora_B, lora_shift, scratch);
+  const adapter from =
+      prepare(&params->start, hidden, w->output_h * w->output_w * rank, lora_B, lora_shift, scratch);
   tp_row_ring ring;
-  ring.first = (int16_t *)rest_of(&params->start, scratch) + 2;
+  ring.first = (int16_t *)rest_of(&from) + 2;
   ring.end = 0;
   for (int32_t oy = 0; oy < w->output_h; oy++) {
     tp_widen_ring_dsp(layer, input, oy, &ring);
-    for (int32_t ox = 0; ox < w->output_w; ox += 2) { /* the routine moves the pointers on */
-      const int32_t count = tp_min_s32(w->output_w - ox, 2);
-      start(&from, hidden, hidden + (count - 1) * params->start.rank);
-      layer->dot(ring.rows, layer->words, output, count, w->output_c, last, from.starts);
-      hidden += count * params->start.rank;
-      output += count * w->output_c;
+    for (int32_t ox = 0; from.exact && ox < w->output_w; ox++) {
+      for (int32_t i = 0; i < w->kernel_h; i++) { /* the routine moves the pointers on */
+        ring.rows[i] += ox > 0 ? -w->stride_w * w->input_c : 0;
+      }
+      params->start.dot(ring.rows, layer->words, output + ox * w->output_c, 1, w->output_c, last, from.table, NULL,
+                        put_exactly(&from, hidden + ox * rank));
     }
+    if (!from.exact) {
+      params->start.dot(ring.rows, layer->words, output, w->output_w, w->output_c, last, from.table, NULL,
+                        pairs_of(&from, hidden, 1, 2));
+    }
+    hidden += w->output_w * rank;
+    output += w->output_w * w->output_c;
   }
 }
 
@@ -134,25 +210,29 @@ void tp_conv_flat_lora_dsp_s8(const tp_conv_flat_lora_dsp_params *params, const 
                               const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch) {
   const tp_conv_flat_dsp_params *layer = &params->layer;
   const tp_window *w = &layer->window;
-  const int32_t *const last = layer->words + layer->word_count - 1;
   const int32_t rank = params->start.rank;
+  const int32_t *const last = layer->words + layer->word_count - 1;
   const int32_t row_size = w->output_w * w->output_c;
-  const adapter from = prepare(&params->start, lora_B, lora_shift, scratch);
-  tp_flat_rows held = {rest_of(&params->start, scratch), 0, 0};
+  const adapter from =
+      prepare(&params->start, hidden, w->output_h * w->output_w * rank, lora_B, lora_shift, scratch);
+  tp_flat_rows held = {rest_of(&from), 0, 0};
   for (int32_t oy = 0; oy < w->output_h; oy += layer->together) {
-    int16_t *x = tp_widen_flat_dsp(layer, input, oy, &held);
-    const int both = oy + layer->together <= w->output_h;
-    for (int32_t ox = 0; ox < w->output_w; ox += 3 - layer->together, x += params->advance) {
-      const int16_t *h = hidden + (oy * w->output_w + ox) * rank;
-      int8_t *result = output + (oy * w->output_w + ox) * w->output_c;
-      if (layer->together == 1) {
-        const int32_t count = tp_min_s32(w->output_w - ox, 2);
-        start(&from, h, h + (count - 1) * rank);
-        layer->dot(x, layer->words, result, count, w->output_c, last, from.starts);
-      } else {
-        start(&from, h, both ? h + w->output_w * rank : h);
-        layer->dot(x, layer->words, result, 1, both ? row_size : 0, last, from.starts);
-      }
+    const int16_t *const x = tp_widen_flat_dsp(layer, input, oy, &held);
+    const int32_t rows = tp_min_s32(layer->together, w->output_h - oy);
+    for (int32_t p = 0; from.exact && p < rows * w->output_w; p++) {
+      const int32_t row = p / w->output_w, ox = p % w->output_w;
+      params->start.dot(x + row * w->stride_h * layer->pitch + ox * w->stride_w * w->input_c, layer->words,
+                        output + p * w->output_c, 1, 0, last, from.table, NULL,
+                        put_exactly(&from, hidden + p * rank));
     }
+    if (!from.exact && layer->together == 1) {
+      params->start.dot(x, layer->words, output, w->output_w, w->output_c, last, from.table, NULL,
+                        pairs_of(&from, hidden, 1, 2));
+    } else if (!from.exact) {
+      params->start.dot(x, layer->words, output, w->output_w, rows == 2 ? row_size : 0, last, from.table, NULL,
+                        pairs_of(&from, hidden, rows == 2 ? w->output_w : 0, 1));
+    }
+    hidden += rows * w->output_w * rank;
+    output += rows * row_size;
   }
 }

@@ -1,32 +1,33 @@
-#include "tinypeft/tp_kernels.h"
+#include <string.h>
+
 #include "tinypeft/tp_kernels_dsp_backward.h"
+#include "tinypeft/tp_kernels_dsp_lora.h"
 #include "tinypeft/tp_pairs.h"
 
 #define ROWS 4
-#define POSITIONS 4
+/* What is in front of the words of some rows. */
+#define BLOCK (ROWS + 1)
+/* With a larger shift what rounds could leave the sums of packed rows. */
+#define SHIFT_MAX 15
+#define EVERY_LOW 0x00FF00FFu
 
-/* Four input channels of four rows of A: channels 0 and 2, and 1 and 3. */
+/* A as it lies: each row `lines` of `size` elements, which are rounded up to `width`, a multiple of 4, by zeros. */
 typedef struct {
-  uint32_t even[ROWS], odd[ROWS];
-} four_rows;
-
-/* The same of one row. */
-typedef struct {
-  uint32_t even, odd;
-} one_row;
-
-/* A, widened: blocks of four rows, then the others by themselves. A row is `lines` of `width` elements, rounded up to a
- * multiple of 4 by zeros, which meet inputs `step` apart. */
-typedef struct {
-  int32_t lines, width, step;
-  int32_t rank, shift;
-  tp_lora_down_routine *four; /* NULL where there is none */
-  const int32_t *start; /* (rank): what the zero point adds, and what rounds */
-  const uint32_t *packed;
+  int32_t rank, lines, size, width;
+  int32_t offset, shift;
 } rows_of_A;
 
+/* Words of A in a routine's form for two inputs. */
+static inline int32_t words_of(tp_lora_down_form form) {
+  return form == TP_LORA_DOWN_ONE ? 1 : form == TP_LORA_DOWN_FOUR ? ROWS : 2;
+}
+
+static inline int32_t words_in(const rows_of_A *rows, tp_lora_down_form form) {
+  return words_of(form) * rows->lines * rows->width / 2;
+}
+
 /* Four elements of a line of `size` from i on, zeros behind it. */
-static uint32_t elements_of(const int8_t *line, int32_t size, int32_t i) {
+static inline uint32_t elements_of(const int8_t *line, int32_t size, int32_t i) {
   if (i + 4 <= size) {
     return tp_load_word(line + i);
   }
@@ -37,153 +38,109 @@ static uint32_t elements_of(const int8_t *line, int32_t size, int32_t i) {
   return word;
 }
 
-/* `size`: elements of a line of A as it lies. */
-static rows_of_A pack(const int8_t *lora_A, int32_t lines, int32_t size, int32_t step, int32_t rank,
-                      int32_t input_offset, int32_t shift, tp_lora_down_routine *four, uint32_t *scratch) {
-  int32_t *start = (int32_t *)(void *)scratch;
-  const int32_t width = (size + 3) / 4 * 4;
-  const rows_of_A rows = {lines, width, step, rank, shift, four, start, scratch + rank};
-  uint32_t *packed = scratch + rank;
-  for (int32_t r = 0; r < rank;) {
-    const int32_t together = rank - r >= ROWS ? ROWS : 1;
-    for (int32_t j = 0; j < together; j++, r++) {
-      int32_t sum = 0;
-      uint32_t *target = packed + j;
-      for (int32_t n = 0; n < lines; n++, lora_A += size) {
-        for (int32_t i = 0; i < size; i += 4, target += 2 * together) {
-          const uint32_t word = elements_of(lora_A, size, i);
-          target[0] = tp_sxtb16(word);
-          target[together] = tp_sxtb16_ror8(word);
-          sum = tp_smlad(target[0], 0x00010001u, tp_smlad(target[together], 0x00010001u, sum));
-        }
-      }
-      start[r] = input_offset * sum + tp_half_of(shift);
-    }
-    packed += together * lines * width / 2;
-  }
-  return rows;
+/* What becomes of the words of a row: they are written as they are, or as the high one of two rows, or added as the low
+ * one. */
+typedef enum { PLAIN, HIGH, LOW } place;
+
+static inline uint32_t placed(place where, uint32_t before, uint32_t pair) {
+  return where == PLAIN ? pair : where == HIGH ? (pair & EVERY_LOW) << 8 : tp_sadd16(before, pair);
 }
 
-/* hidden[j] of one position for four rows. */
-static TP_NOINLINE void four_at_once(const rows_of_A *rows, const int8_t *x, const four_rows *a, const int32_t *start,
-                                     int16_t *hidden) {
-  int32_t a0 = start[0], a1 = start[1], a2 = start[2], a3 = start[3];
-  const int32_t skip = rows->step - rows->width;
-  for (int32_t line = rows->lines; line > 0; line--, x += skip) {
-    for (const int8_t *end = x + rows->width; x < end; a++) {
-      const uint32_t word = tp_load_word(x);
-      const uint32_t even = tp_sxtb16(word), odd = tp_sxtb16_ror8(word);
-      x += 4;
-      a0 = tp_smlad(even, a->even[0], a0);
-      a1 = tp_smlad(even, a->even[1], a1);
-      a2 = tp_smlad(even, a->even[2], a2);
-      a3 = tp_smlad(even, a->even[3], a3);
-      a0 = tp_smlad(odd, a->odd[0], a0);
-      a1 = tp_smlad(odd, a->odd[1], a1);
-      a2 = tp_smlad(odd, a->odd[2], a2);
-      a3 = tp_smlad(odd, a->odd[3], a3);
+/* Row r as words, even and odd elements of each four, `step` words apart, the odd ones `odd` words behind. Returns what
+ * sums of it start from. */
+static int32_t pack_row(const rows_of_A *rows, const int8_t *lora_A, int32_t r, int32_t step, int32_t odd, place where,
+                        uint32_t *words) {
+  const int8_t *line = lora_A + r * rows->lines * rows->size;
+  int32_t sum = 0;
+  for (int32_t n = 0; n < rows->lines; n++, line += rows->size) {
+    for (int32_t i = 0; i < rows->size; i += 4, words += step) {
+      const uint32_t four = elements_of(line, rows->size, i);
+      const uint32_t even = tp_sxtb16(four), next = tp_sxtb16_ror8(four);
+      sum = tp_smlad(even, 0x00010001u, tp_smlad(next, 0x00010001u, sum));
+      words[0] = placed(where, words[0], even);
+      words[odd] = placed(where, words[odd], next);
     }
   }
-  hidden[0] = (int16_t)(a0 >> rows->shift);
-  hidden[1] = (int16_t)(a1 >> rows->shift);
-  hidden[2] = (int16_t)(a2 >> rows->shift);
-  hidden[3] = (int16_t)(a3 >> rows->shift);
+  return rows->offset * sum + tp_half_of(rows->shift);
 }
 
-/* acc[j] += one row of A at four positions, `distance` apart. */
-static TP_NOINLINE void one_at_four(const rows_of_A *rows, const int8_t *x, int32_t distance, const one_row *a,
-                                    int32_t acc[POSITIONS]) {
-  int32_t a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
-  const int8_t *x2 = x + 2 * distance;
-  const int32_t skip = rows->step - rows->width;
-  for (int32_t line = rows->lines; line > 0; line--, x += skip, x2 += skip) {
-    for (const int8_t *end = x + rows->width; x < end; a++) {
-      const uint32_t even = a->even, odd = a->odd;
-      const uint32_t w0 = tp_load_word(x), w1 = tp_load_word(x + distance);
-      const uint32_t w2 = tp_load_word(x2), w3 = tp_load_word(x2 + distance);
-      x += 4;
-      x2 += 4;
-      a0 = tp_smlad(tp_sxtb16(w0), even, a0);
-      a0 = tp_smlad(tp_sxtb16_ror8(w0), odd, a0);
-      a1 = tp_smlad(tp_sxtb16(w1), even, a1);
-      a1 = tp_smlad(tp_sxtb16_ror8(w1), odd, a1);
-      a2 = tp_smlad(tp_sxtb16(w2), even, a2);
-      a2 = tp_smlad(tp_sxtb16_ror8(w2), odd, a2);
-      a3 = tp_smlad(tp_sxtb16(w3), even, a3);
-      a3 = tp_smlad(tp_sxtb16_ror8(w3), odd, a3);
-    }
+/* Rows from `first` on as a routine takes them: what their sums start from and the shift, then the words. */
+static void pack(const rows_of_A *rows, const int8_t *lora_A, int32_t first, tp_lora_down_form form, int32_t *group) {
+  const int packed = form == TP_LORA_DOWN_PACKED;
+  const int32_t odd = words_of(form), count = packed ? ROWS : odd;
+  const int32_t there = tp_min_s32(count, rows->rank - first);
+  uint32_t *words = (uint32_t *)group + BLOCK;
+  int32_t start[ROWS] = {0, 0, 0, 0};
+  if (there < count) { /* the others are zeros */
+    memset(words, 0, (size_t)words_in(rows, form) * sizeof *words);
   }
-  acc[0] = a0;
-  acc[1] = a1;
-  acc[2] = a2;
-  acc[3] = a3;
+  for (int32_t j = 0; j < there; j++) {
+    const place where = !packed ? PLAIN : j < 2 ? HIGH : LOW;
+    start[j] = pack_row(rows, lora_A, first + j, 2 * odd, odd, where, words + (packed ? j % 2 : j));
+  }
+  for (int32_t j = 0; j < 2 && packed; j++) { /* as the words: in front of low it is 256 * high + low */
+    const int32_t low = start[2 + j];
+    group[2 * j] = (int32_t)((uint32_t)start[j] << 8) + low;
+    group[2 * j + 1] = low;
+  }
+  if (!packed) {
+    memcpy(group, start, (size_t)count * sizeof *group);
+  }
+  group[count] = rows->shift;
 }
 
-/* A row of A at `count` positions. */
-static void one_row_of_A(const rows_of_A *rows, int32_t r, const one_row *packed, const int8_t *input,
-                         int32_t distance, int32_t count, int16_t *hidden) {
-  const int32_t start = rows->start[r];
-  const int enough = count >= POSITIONS;
-  for (int32_t p = 0; p < count; p += enough ? POSITIONS : 1) {
-    int32_t acc[POSITIONS] = {start, start, start, start};
-    const int32_t first = enough ? tp_min_s32(p, count - POSITIONS) : p; /* the last four overlap with others */
-    one_at_four(rows, input + first * distance, enough ? distance : 0, packed, acc);
-    for (int32_t j = 0; j < (enough ? POSITIONS : 1); j++) {
-      hidden[(first + j) * rows->rank] = (int16_t)(acc[j] >> rows->shift);
-    }
+/* Whether a value is -128, of which two do not fit a halfword. */
+static int has_least(const int8_t *values, int32_t count) {
+  int32_t least = 0;
+  for (; count >= 4; count -= 4, values += 4) {
+    const uint32_t four = tp_load_word(values);
+    least |= (int32_t)(tp_min_s8x4(four, 0x81818181u) ^ 0x81818181u);
   }
+  for (; count > 0; count--) {
+    least |= *values++ == INT8_MIN;
+  }
+  return least != 0;
 }
 
-/* Four rows of A at `count` positions. */
-static void four_rows_of_A(const rows_of_A *rows, int32_t r, const four_rows *packed, const int8_t *input,
-                           int32_t distance, int32_t count, int16_t *hidden) {
-  if (rows->four == NULL || count < 2) {
-    for (int32_t p = 0; p < count; p++) {
-      four_at_once(rows, input + p * distance, packed, rows->start + r, hidden + p * rows->rank);
-    }
-    return;
-  }
-  int32_t block[ROWS + 1];
-  memcpy(block, rows->start + r, ROWS * sizeof *block);
-  block[ROWS] = rows->shift;
-  for (int32_t p = 0; p < count; p += 2) {
-    const int32_t first = tp_min_s32(p, count - 2); /* the last two may overlap with others */
-    rows->four(input + first * distance, packed->even, hidden + first * rows->rank, block);
-  }
-}
-
-/* All of A at `count` positions, `distance` elements apart. */
-static void down(const rows_of_A *rows, const int8_t *input, int32_t distance, int32_t count, int16_t *hidden) {
-  const uint32_t *packed = rows->packed;
-  const int32_t size = rows->lines * rows->width;
-  int32_t r = 0;
-  for (; r + ROWS <= rows->rank; r += ROWS, packed += ROWS * size / 2) {
-    four_rows_of_A(rows, r, (const four_rows *)(const void *)packed, input, distance, count, hidden + r);
-  }
-  for (; r < rows->rank; r++, packed += size / 2) {
-    one_row_of_A(rows, r, (const one_row *)(const void *)packed, input, distance, count, hidden + r);
+/* All of A at `count` positions of a line, as `groups` hold it. */
+static void down(const tp_lora_down_dsp_params *params, const rows_of_A *rows, const int8_t *input, int32_t count,
+                 const int32_t *groups, int16_t *hidden) {
+  for (int32_t r = 0; r < rows->rank; r += ROWS) {
+    const int whole = rows->rank - r >= ROWS;
+    const uint32_t *words = (const uint32_t *)groups + BLOCK;
+    (whole ? params->fours : params->rest)(input, words, hidden + r, groups, count);
+    groups += BLOCK + words_in(rows, whole ? params->fours_form : params->rest_form);
   }
 }
 
 void tp_lora_down_dsp_s8(const tp_lora_down_dsp_params *params, const int8_t *input, const int8_t *lora_A,
                          const int8_t *hidden_shift, int16_t *hidden, void *scratch) {
   const tp_window *w = &params->down.window;
-  const int32_t offset = params->down.input_offset;
-  const int32_t distance = w->stride_w * w->input_c;
-  if (params->down.pointwise) {
-    const rows_of_A rows = pack(lora_A, 1, w->input_c, 0, w->output_c, offset, hidden_shift[0], params->four, scratch);
+  const int pointwise = params->down.pointwise;
+  const int32_t size = pointwise ? w->input_c : w->kernel_w * w->input_c;
+  const rows_of_A rows = {w->output_c,       pointwise ? 1 : w->kernel_h, size, (size + 3) / 4 * 4,
+                          params->down.input_offset, hidden_shift[0]};
+  if (rows.shift < 0 || rows.shift > SHIFT_MAX || has_least(lora_A, rows.rank * rows.lines * size)) {
+    tp_lora_down_s8(&params->down, input, lora_A, hidden_shift, hidden);
+    return;
+  }
+  int32_t *behind = scratch;
+  for (int32_t r = 0; r < rows.rank; r += ROWS) {
+    const tp_lora_down_form form = rows.rank - r >= ROWS ? params->fours_form : params->rest_form;
+    pack(&rows, lora_A, r, form, behind);
+    behind += BLOCK + words_in(&rows, form);
+  }
+  if (pointwise) {
     const int dense = w->stride_w == 1 && w->stride_h == 1;
     const int32_t lines = dense ? 1 : w->output_h;
     const int32_t positions = dense ? w->output_h * w->output_w : w->output_w;
     for (int32_t y = 0; y < lines; y++) {
-      down(&rows, input + y * w->stride_h * w->input_w * w->input_c, distance, positions,
+      down(params, &rows, input + y * w->stride_h * w->input_w * w->input_c, positions, scratch,
            hidden + y * positions * rows.rank);
     }
     return;
   }
-  const rows_of_A rows = pack(lora_A, w->kernel_h, w->kernel_w * w->input_c, w->dilation_h * params->pitch, w->output_c,
-                              offset, hidden_shift[0], params->four, scratch);
-  int8_t *const held = (int8_t *)scratch + rows.rank * (4 + 2 * rows.lines * rows.width);
+  int8_t *const held = (int8_t *)behind;
   const int32_t extent = (w->kernel_h - 1) * w->dilation_h + 1;
   int32_t first = 0; /* of the padded image, in `held` */
   int32_t end = 0;   /* behind the last that is there */
@@ -195,8 +152,8 @@ void tp_lora_down_dsp_s8(const tp_lora_down_dsp_params *params, const int8_t *in
       first = top;
     }
     for (; end < top + extent; end++) {
-      tp_padded_row_dsp(w, input, end - w->pad_top, -offset, params->pitch, held + (end - first) * params->pitch);
+      tp_padded_row_dsp(w, input, end - w->pad_top, -rows.offset, params->pitch, held + (end - first) * params->pitch);
     }
-    down(&rows, held + (top - first) * params->pitch, distance, w->output_w, hidden + oy * w->output_w * rows.rank);
+    down(params, &rows, held + (top - first) * params->pitch, w->output_w, scratch, hidden + oy * w->output_w * rows.rank);
   }
 }

@@ -249,15 +249,15 @@ class Flat:
     moved: int
 
 
-def flat_rows(rows: WindowRows, plain: bool = False) -> Flat:
-    """How a window's rows lie in scratch."""
+def flat_rows(rows: WindowRows, plain: bool = False, more_bytes: int = _MORE_ROWS_BYTES) -> Flat:
+    """How a window's rows lie in scratch, `more_bytes` of them or a step's more than are read at once."""
     window, pitch = rows.window, 2 * rows.pitch
     below = _below(window)
     together = 2 if below else 1
     distance = window.stride_h * pitch if below else rows.distance
     needed = rows.extent + (window.stride_h if below else 0)
     step = together * window.stride_h
-    held = needed + min(max(rows.count - needed, 0), max(-(-_MORE_ROWS_BYTES // pitch), step))
+    held = needed + min(max(rows.count - needed, 0), max(-(-more_bytes // pitch), step))
     scratch = held * pitch + (0 if below else -(-(distance + 4) // 4) * 4) + 4
     moved = max(needed - step, 0) * rows.count // max(held - needed + 1, step)
     inputs = FlatRows(rows.segments, rows.steps, distance, (3 - together) * rows.distance, below, plain)

@@ -42,27 +42,48 @@ class Dot:
         return self.call_cycles + pairs * (self.pair_cycles + -(-channels // BLOCK) * self.block_cycles)
 
 
-def dot_routine(inputs: Inputs, results: Results, started: bool = False) -> Dot:
-    """The routine for inputs and results; `started`: accumulators start from words of each position."""
+@dataclass(frozen=True)
+class Start:
+    """What accumulators start from if not from the layer's words. It may use r0 and r2 to lr.
+
+    name    part of the routine's name
+    ctype   its C type, "" for that of the inputs
+    pair    at the beginning of a pair of positions
+    begin   at the beginning of a block: r2 to r9
+    """
+
+    name: str
+    ctype: str
+    pair: tuple[str, ...]
+    begin: tuple[str, ...]
+
+
+#: Words of each position, eight a block, in the place of the layer's.
+STARTED = Start("started_", "", (), (f"ldr r10,[sp,#{STARTS}]", "ldm r10!,{r2-r9}", f"str r10,[sp,#{STARTS}]"))
+
+
+def dot_routine(inputs: Inputs, results: Results, start: Start | None = None) -> Dot:
+    """The routine for inputs and results, the accumulators starting from the layer's words or by `start`."""
     prologue = ["sub r1,r1,#4", "push {r0-r11,lr}", "sub sp,sp,#12", *inputs.prologue()]
     pair, pair_cycles = inputs.pair()
-    begin = inputs.block()
-    if started:
-        begin += [f"ldr r10,[sp,#{STARTS}]", "ldm r10!,{r2-r9}", f"str r10,[sp,#{STARTS}]"]
+    if start is not None:
+        pair, pair_cycles = [*start.pair, *pair], pair_cycles + assembly.cost(start.pair)
+        begin = [*start.begin, *inputs.block(kept=False)]
     else:
-        begin += [f"ldr r{2 + i},[r1,#{4 * i + 4}]{'!' if i == 3 else ''}" for i in range(4)]
+        begin = [*inputs.block(), *(f"ldr r{2 + i},[r1,#{4 * i + 4}]{'!' if i == 3 else ''}" for i in range(4))]
         begin += COPIES if inputs.looped else []
-    products, product_cycles = inputs.products(first=not (started or inputs.looped))
+    products, product_cycles = inputs.products(first=start is None and not inputs.looped)
     finish, tail = _finish(inputs, results)
     next_pair = [*inputs.next_pair(), "bgt.w 1b"]
     epilogue = ["add sp,sp,#28", "pop {r4-r11,pc}"]
     lines = [*prologue, "1:", *pair, "2:", *begin, *products, *finish, *tail, *next_pair, *epilogue]
     text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
-    name = f"tp_dot_{'started_' if started else ''}{inputs.name}_{results.name}"
+    name = f"tp_dot_{start.name if start else ''}{inputs.name}_{results.name}"
+    ctype = start.ctype if start and start.ctype else inputs.ctype
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     cycles = assembly.cost
     return Dot(
-        Routine(f"{name}_{digest}", text, _comment(inputs), assembly.size(lines), inputs.ctype),
+        Routine(f"{name}_{digest}", text, _comment(inputs), assembly.size(lines), ctype),
         cycles(prologue) + cycles(epilogue) + 6,
         pair_cycles + cycles(next_pair) + 2,
         cycles(begin) + product_cycles + cycles(finish) + 2,

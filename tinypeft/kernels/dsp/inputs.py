@@ -58,8 +58,9 @@ class Inputs:
         lines += ["cmp r10,#1", "it eq", "moveq r11,#0", f"str r11,[sp,#{SECOND}]"]
         return lines, assembly.cost(lines)
 
-    def block(self) -> list[str]:
-        """What a block of channels begins with, its first words being loaded next."""
+    def block(self, kept: bool = True) -> list[str]:
+        """What a block of channels begins with, its first words being loaded next; `kept`: whether r0 still is."""
+        del kept
         return []
 
     def products(self, first: bool) -> Code:
@@ -101,7 +102,8 @@ class WidenedPositions(_Alternating):
     def prologue(self) -> list[str]:
         return [f"ldr r12,[sp,#{X}]", "sub r12,r12,#4", f"str r12,[sp,#{X}]"]
 
-    def block(self) -> list[str]:
+    def block(self, kept: bool = True) -> list[str]:
+        del kept
         return [f"ldr r0,[sp,#{X}]"]
 
     def advance(self) -> list[str]:
@@ -131,7 +133,8 @@ class Int8Positions(_Alternating):
         widened, cycles = _widened_pair(self.input_c)
         return [*lines, *widened, f"str r12,[sp,#{X}]"], assembly.cost(lines) + cycles + 1
 
-    def block(self) -> list[str]:
+    def block(self, kept: bool = True) -> list[str]:
+        del kept
         return [f"ldr r0,[sp,#{SCRATCH}]"]
 
 
@@ -216,6 +219,9 @@ class FlatRows(Inputs):
     def pair(self) -> Code:
         lines, cycles = ([f"ldr r1,[sp,#{WORDS}]"], 2) if self.below else super().pair()
         return [*lines, f"ldr r0,[sp,#{X}]"], cycles + 2
+
+    def block(self, kept: bool = True) -> list[str]:
+        return [] if kept else [f"ldr r0,[sp,#{X}]"]
 
     def products(self, first: bool) -> Code:
         lines: list[str] = []

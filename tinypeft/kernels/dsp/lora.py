@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from tinypeft.ir import Operation
-from tinypeft.kernels.base import Kernel, Routine, Target
+from tinypeft.kernels.base import Kernel, Target
 from tinypeft.kernels.dsp.conv import (
     KERNEL_H_MAX,
     STRAIGHT,
     UNROLL,
     WIDEN,
+    Flat,
     WindowRows,
     flat_fits,
     flat_rows,
@@ -26,9 +27,9 @@ from tinypeft.kernels.dsp.conv import (
 )
 from tinypeft.kernels.dsp.dot import Dot, dot_routine
 from tinypeft.kernels.dsp.inputs import Int8Positions, RingRows
+from tinypeft.kernels.dsp.lora_start import MOST, entry_words, lora_start
 from tinypeft.kernels.dsp.packing import BLOCK, Layer, pack_layer, stream, widened_order
 from tinypeft.kernels.dsp.requantize import AccumulatorRange, accumulator_range, constant_channels, outputs_of
-from tinypeft.kernels.dsp.start_routine import MOST_PAIRS, start_cycles, start_routine
 from tinypeft.ops.base import CArray, CFunction, KernelCall
 from tinypeft.ops.weighted import LORA_OPERANDS, lora_rank, one_tap_inside
 from tinypeft.ops.window import Window
@@ -49,8 +50,8 @@ def offers(op: Operation, target: Target) -> list[Kernel] | str:
         return reason
     if window.input_c != op.inputs["filter"].shape[-1]:
         return "no kernel for groups"
-    if (lora_rank(op) + 1) // 2 > MOST_PAIRS:
-        return f"no kernel for a rank above {2 * MOST_PAIRS}"
+    if lora_rank(op) > MOST:
+        return f"no kernel for a rank above {MOST}"
     found = limited_layer(op)
     if isinstance(found, str):
         return found
@@ -87,12 +88,12 @@ def _pointwise(op: Operation, layer: Layer, bits: int, window: Window) -> Kernel
     words = stream(layer, widened_order(layer.filters.reshape(window.output_c, -1)))
     positions, steps = window.output_h * window.output_w, (window.input_c + 1) // 2
     unroll = steps if steps <= STRAIGHT else UNROLL
-    dot = dot_routine(Int8Positions(steps, unroll, window.input_c), results_of(op, layer), started=True)
-    base, rest = split_starts(words, window.output_c)
+    inputs = Int8Positions(steps, unroll, window.input_c)
+    dot = dot_routine(inputs, results_of(op, layer), lora_start(lora_rank(op), below=False))
     fields: dict[str, Any] = {"positions": positions, "output_c": window.output_c}
-    fields = {"layer": fields | _table(rest, dot), "start": _start(op, base, bits), "input_c": window.input_c}
-    calls = -(-positions // 2)
-    return _kernel("pointwise", "tp_pointwise_lora_dsp", op, fields, bits, dot, words, 8 * steps, calls)
+    extra = {"input_c": window.input_c}
+    cycles = dot.cycles(-(-positions // 2), window.output_c)
+    return _kernel("pointwise", "tp_pointwise_lora_dsp", op, fields, extra, bits, dot, words, 8 * steps, cycles)
 
 
 def _windows(op: Operation, layer: Layer, bits: int, window: Window) -> list[Kernel] | str:
@@ -100,44 +101,40 @@ def _windows(op: Operation, layer: Layer, bits: int, window: Window) -> list[Ker
     if 2 * rows.distance > _REACH:
         return f"positions lie {rows.distance} bytes apart, more than a load reaches"
     words = rows.words(layer)
-    fields = rows.fields(op)
     one = (window.dilation_h, window.dilation_w) == (1, 1) and window.kernel_h <= KERNEL_H_MAX
-    found = [_ring(op, layer, bits, rows, words, fields)] if one else []
+    found = [_ring(op, layer, bits, rows, words)] if one else []
     if flat_fits(rows, STRAIGHT):
-        found.append(_flat(op, layer, bits, rows, words, fields))
+        found += [
+            _flat(op, layer, bits, rows, words, flat) for flat in (flat_rows(rows), flat_rows(rows, more_bytes=0))
+        ]
     return found or "no kernel with a LoRA for such a window: its inputs lie too far apart"
 
 
-def _ring(
-    op: Operation, layer: Layer, bits: int, rows: WindowRows, words: np.ndarray, fields: dict[str, Any]
-) -> Kernel:
+def _ring(op: Operation, layer: Layer, bits: int, rows: WindowRows, words: np.ndarray) -> Kernel:
     window = rows.window
     unroll = min(rows.steps, UNROLL, (_REACH - rows.distance) // 4)
     in_line = window.kernel_h * min(rows.steps, 2 * unroll) <= STRAIGHT
     inputs = RingRows(window.kernel_h, rows.steps, unroll, not in_line, rows.distance)
-    dot = dot_routine(inputs, results_of(op, layer), started=True)
-    base, rest = split_starts(words, window.output_c)
-    fields = {"layer": fields | _table(rest, dot), "start": _start(op, base, bits)}
+    dot = dot_routine(inputs, results_of(op, layer), lora_start(lora_rank(op), below=False))
     scratch = rows.ring_scratch_bytes
-    calls = window.output_h * -(-window.output_w // 2)
+    each = dot.cycles(-(-window.output_w // 2), window.output_c) + 50 + 30 * window.kernel_h
     form = f"window of {window.kernel_h}x{window.kernel_w}"
-    return _kernel(form, "tp_conv_lora_dsp", op, fields, bits, dot, words, scratch, calls, rows.cycles)
+    cycles = rows.cycles + window.output_h * each
+    return _kernel(form, "tp_conv_lora_dsp", op, rows.fields(op), {}, bits, dot, words, scratch, cycles)
 
 
-def _flat(
-    op: Operation, layer: Layer, bits: int, rows: WindowRows, words: np.ndarray, fields: dict[str, Any]
-) -> Kernel:
+def _flat(op: Operation, layer: Layer, bits: int, rows: WindowRows, words: np.ndarray, flat: Flat) -> Kernel:
     window = rows.window
-    flat = flat_rows(rows)
-    dot = dot_routine(flat.inputs, results_of(op, layer), started=True)
-    base, rest = split_starts(words, window.output_c)
-    fields = fields | {"rows": flat.held, "together": flat.together} | _table(rest, dot)
-    fields = {"layer": fields, "start": _start(op, base, bits), "advance": (3 - flat.together) * rows.distance // 2}
-    pairs = window.output_w if flat.together == 2 else -(-window.output_w // 2)
-    calls = -(-window.output_h // flat.together) * pairs
-    form = f"window of {window.kernel_h}x{window.kernel_w}, in line"
+    below = flat.together == 2
+    dot = dot_routine(flat.inputs, results_of(op, layer), lora_start(lora_rank(op), below))
+    fields = rows.fields(op) | {"rows": flat.held, "together": flat.together}
+    pairs = window.output_w if below else -(-window.output_w // 2)
+    form = f"window of {window.kernel_h}x{window.kernel_w}, in line{', by columns' if below else ''}"
     cycles = rows.cycles + flat.moved * rows.pitch * 4
-    return _kernel(form, "tp_conv_flat_lora_dsp", op, fields, bits, dot, words, flat.scratch_bytes, calls, cycles)
+    cycles += -(-window.output_h // flat.together) * (dot.cycles(pairs, window.output_c) + 80)
+    # of a single position below others, what would be its second one is read as well
+    scratch = flat.scratch_bytes + (window.stride_h * 2 * rows.pitch if below else 0)
+    return _kernel(form, "tp_conv_flat_lora_dsp", op, fields, {}, bits, dot, words, scratch, cycles)
 
 
 def split_starts(words: np.ndarray, output_c: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,49 +143,44 @@ def split_starts(words: np.ndarray, output_c: int) -> tuple[np.ndarray, np.ndarr
     return blocks[:, :4].reshape(-1), blocks[:, 4:].reshape(-1)
 
 
-def _table(words: np.ndarray, dot: Dot) -> dict[str, Any]:
-    return {"word_count": len(words), "words": CArray("int32_t", words, "words"), "dot": CFunction(dot.routine.name)}
-
-
-def _start(op: Operation, base: np.ndarray, bits: int) -> dict[str, Any]:
-    rank = lora_rank(op)
+def _start(op: Operation, words: np.ndarray, bits: int, dot: Dot) -> dict[str, Any]:
+    """tp_lora_dsp_params; `words`: S and low of both pairs of each block."""
+    pairs = words.astype(np.int64).reshape(-1, 2)
+    base = np.stack([pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(-1) & 0xFFFFFFFF
     return {
-        "blocks": len(base) // 4, "output_c": op.output.shape[-1], "rank": rank, "pairs": (rank + 1) // 2,
-        "limit": 1 << (bits - 1), "base": CArray("int32_t", base, "base"),
-        "routine": CFunction(_routine(op, bits).name),
+        "blocks": len(words) // 4, "output_c": op.output.shape[-1], "rank": lora_rank(op), "limit": 1 << (bits - 1),
+        "base": CArray("int32_t", base.astype(np.uint32).view(np.int32), "base"),
+        "dot": CFunction(dot.routine.name),
     }  # fmt: skip
-
-
-def _routine(op: Operation, bits: int) -> Routine:
-    return start_routine((lora_rank(op) + 1) // 2, bits)
 
 
 def _kernel(
     form: str,
     function: str,
     op: Operation,
-    fields: dict[str, Any],
+    layer: dict[str, Any],
+    extra: dict[str, Any],
     bits: int,
     dot: Dot,
     words: np.ndarray,
     scratch_bytes: int,
-    calls: int,
-    cycles: int = 0,
+    cycles: int,
 ) -> Kernel:
-    routine, pairs = _routine(op, bits), (lora_rank(op) + 1) // 2
-    channels = op.output.shape[-1]
-    blocks = -(-channels // BLOCK)
-    each = dot.cycles(1, channels) + start_cycles(pairs, blocks) + 70
+    channels, rank = op.output.shape[-1], lora_rank(op)
+    base, rest = split_starts(words, channels)
+    layer = layer | {"word_count": len(rest), "words": CArray("int32_t", rest, "words"), "dot": None}
+    fields = {"layer": layer, "start": _start(op, base, bits, dot), **extra}
     arguments = [op.inputs["input"], *(op.inputs[name] for name in LORA_OPERANDS), op.output]
+    hidden = op.inputs["hidden"].size
     return Kernel(
         backend="dsp",
         form=f"{form} with a LoRA, 4 channels x 2 positions",
         call=KernelCall(f"{function}_s8", f"{function}_params", fields, arguments),
         sources=("dsp/tp_conv_lora_dsp.c", f"dsp/{WIDEN}"),
-        routines=(dot.routine, routine),
-        scratch_bytes=blocks * (32 + 16 * (pairs + 2)) + scratch_bytes,
-        cycles=cycles + calls * each + channels * (20 + 12 * pairs),
-        code_bytes=dot.routine.nbytes + routine.nbytes + 700,
+        routines=(dot.routine,),
+        scratch_bytes=4 * len(base) * entry_words(rank) + scratch_bytes,
+        cycles=cycles + 2 * hidden + channels * (40 + 10 * rank),
+        code_bytes=dot.routine.nbytes + 900,
         table_bytes=words.nbytes,
         in_order=True,
     )

@@ -13,7 +13,7 @@ from tinypeft.ir import Operation
 from tinypeft.kernels.base import Kernel, Target
 from tinypeft.kernels.dsp.conv import KERNEL_H_MAX, STRAIGHT, UNROLL, WIDEN, WindowRows, refusal, results_of
 from tinypeft.kernels.dsp.dense import dense_routine
-from tinypeft.kernels.dsp.dot import Dot, dot_routine
+from tinypeft.kernels.dsp.dot import STARTED, Dot, dot_routine
 from tinypeft.kernels.dsp.inputs import Int8Positions, RingRows
 from tinypeft.kernels.dsp.lora import limited_layer, split_starts
 from tinypeft.kernels.dsp.packing import BLOCK, Layer, stream, widened_order
@@ -74,7 +74,7 @@ def _pointwise(op: Operation, layer: Layer, bits: int, window: Window) -> Kernel
     words = stream(layer, widened_order(layer.filters.reshape(window.output_c, -1)))
     positions, steps = window.output_h * window.output_w, (window.input_c + 1) // 2
     unroll = steps if steps <= STRAIGHT else UNROLL
-    dot = dot_routine(Int8Positions(steps, unroll, window.input_c), results_of(op, layer), started=True)
+    dot = dot_routine(Int8Positions(steps, unroll, window.input_c), results_of(op, layer), STARTED)
     base, rest = split_starts(words, window.output_c)
     fields: dict[str, Any] = {"positions": positions, "output_c": window.output_c, "dot": CFunction(dot.routine.name)}
     fields = {"layer": fields | _table(rest), "start": _start(op, layer, bits, base), "input_c": window.input_c}
@@ -92,7 +92,7 @@ def _window(op: Operation, layer: Layer, bits: int, window: Window) -> list[Kern
     unroll = min(rows.steps, UNROLL, (_REACH - rows.distance) // 4)
     in_line = window.kernel_h * min(rows.steps, 2 * unroll) <= STRAIGHT
     inputs = RingRows(window.kernel_h, rows.steps, unroll, not in_line, rows.distance)
-    dot = dot_routine(inputs, results_of(op, layer), started=True)
+    dot = dot_routine(inputs, results_of(op, layer), STARTED)
     base, rest = split_starts(words, window.output_c)
     fields = rows.fields(op) | {"dot": CFunction(dot.routine.name)}
     call = _call(op, "tp_conv_bias_dsp", {"layer": fields | _table(rest), "start": _start(op, layer, bits, base)})
