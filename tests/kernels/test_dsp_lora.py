@@ -16,3 +16,12 @@ def test_layers_with_a_lora_equal_evaluate(seed: int) -> None:
     cases = [case for i in range(120) for case in cases_of(*draw.lora_layer(rng, f"op{i}")["layer"])]
     assert len(cases) >= 40
     check_on_target(cases)
+
+
+@pytest.mark.parametrize("kind", ["layer", "LORA_DOWN"])
+def test_any_integers_of_an_adapter_equal_evaluate(kind: str) -> None:
+    need_target()
+    rng = np.random.default_rng(len(kind))
+    cases = [case for i in range(300) for case in cases_of(*draw.any_adapter(rng, f"op{i}")[kind])]
+    assert len(cases) >= 50
+    check_on_target(cases)

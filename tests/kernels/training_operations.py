@@ -197,3 +197,22 @@ def lora_layer(rng: np.random.Generator, name: str) -> dict[str, Case]:
 def lora_down(rng: np.random.Generator, name: str) -> Case:
     """LORA_DOWN of such a layer."""
     return lora_layer(rng, name)["LORA_DOWN"]
+
+
+def any_adapter(rng: np.random.Generator, name: str) -> dict[str, Case]:
+    """The same with integers that no quantiser leaves but a package may hold: the ends of int8, shifts of any size."""
+    made = lora_layer(rng, name)
+    layer, values = made["layer"]
+    rank = values["lora_B"].shape[-1]
+    values["hidden"] = rng.integers(-32768, 32768, values["hidden"].shape).astype(np.int16) >> rng.integers(0, 12)
+    values["lora_B"] = random_int8(rng, values["lora_B"].shape)
+    values["lora_B"][rng.random(len(values["lora_B"])) < 0.2] = 0
+    values["lora_B"][rng.random(values["lora_B"].shape) < 0.1] = -128
+    reach = int(np.abs(values["hidden"].astype(int)).max()) * 128 * rank
+    least = max(reach.bit_length() - 29, -8)  # so that accumulators stay inside int32
+    most = int(rng.choice([least + 1, least + 6, max(17, least + 1), 40]))
+    values["lora_shift"] = rng.integers(least, most, values["lora_shift"].shape).astype(np.int8)
+    down, inputs = made["LORA_DOWN"]
+    inputs["lora_A"][rng.random(inputs["lora_A"].shape) < rng.choice([0.0, 0.1])] = -128
+    inputs["hidden_shift"] = rng.integers(0, 20, (1,)).astype(np.int8)
+    return {"LORA_DOWN": (down, inputs), "layer": (layer, values)}
