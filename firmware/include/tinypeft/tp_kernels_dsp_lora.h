@@ -10,13 +10,15 @@ typedef struct {
   const int16_t *hidden; /* of the first position, `rank` values */
   int32_t apart, step;   /* bytes from there to those of the second position, and to those of the next pair */
   int32_t shift;         /* of a rank of 1: how far left hidden values go */
+  uint32_t *words;       /* of a rank above 4: memory for the hidden values of a pair */
   uint32_t room[5];
 } tp_lora_positions;
 
 /* tp_dot_function or tp_pointwise_function, to which scratch matters alone, generated for the rank as well. table: of
- * each four channels c..c+3, in the order c+2, c, c+3, c+1, what adds to them and what sums start from: for a rank of 1
- * B times a power of two, else pairs of B and the factor 2^(32 - shift); then the start, of c and c+1 what S is more
- * than low. */
+ * each four channels, in the order c+2, c, c+3, c+1, what adds to them and what sums start from: for a rank of 1 B times
+ * a power of two, else pairs of B and the factor 2^(32 - shift); then the start, of c and c+1 what S is more than low.
+ * For a rank above 4 the first pairs of B of all four come first, then the next, and last the factors; the starts lie in
+ * front of the words of each four channels. */
 typedef void tp_lora_dot_function(const void *x, const int32_t *words, int8_t *output, int32_t positions,
                                   int32_t output_c, const int32_t *last, const int32_t *table, void *scratch,
                                   tp_lora_positions at);
@@ -24,18 +26,18 @@ typedef void tp_lora_dot_function(const void *x, const int32_t *words, int8_t *o
 typedef struct {
   int32_t blocks, output_c, rank;
   int32_t limit;       /* addends beyond -limit..limit - 1 clamp the output, which the compiler has proved */
-  const int32_t *base; /* (4*blocks) starts in the order of the table */
+  const int32_t *base; /* (4*blocks) starts in the order of the table, where that has them */
   tp_lora_dot_function *dot;
 } tp_lora_dsp_params;
 
 typedef struct {
-  tp_pointwise_dsp_params layer; /* its words lack what sums start from; no routine */
+  tp_pointwise_dsp_params layer; /* no routine; its words lack what sums start from but for a rank above 4 */
   tp_lora_dsp_params start;
   int32_t input_c;
 } tp_pointwise_lora_dsp_params;
 
-/* scratch: 4 * blocks entries of the table, of 2 words for a rank of 1, else rank/2, rounded up, and 2; then that of
- * tp_pointwise_dsp_s8. */
+/* scratch: the table, 4 * blocks entries of 2 words for a rank of 1, else of rank/2, rounded up, and 2, above 4 and 1; of
+ * a rank above 4 two words for each pair of ranks; then that of tp_pointwise_dsp_s8. */
 void tp_pointwise_lora_dsp_s8(const tp_pointwise_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
                               const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch);
 
@@ -53,7 +55,7 @@ typedef struct {
   tp_lora_dsp_params start;
 } tp_conv_flat_lora_dsp_params;
 
-/* scratch: the table, then that of tp_conv_flat_dsp_s8; where two rows are computed together, one stride of rows more. */
+/* scratch: the table, then that of tp_conv_flat_dsp_s8. */
 void tp_conv_flat_lora_dsp_s8(const tp_conv_flat_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
                               const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch);
 

@@ -3,6 +3,8 @@
 
 #define BLOCK 4
 #define RANK_MAX 32
+/* The highest rank whose hidden values stay in registers. */
+#define IN_REGISTERS 4
 /* A factor of 2^(32 - shift) fits int32 from this shift on; B, times what is missing to it, has to fit int16. */
 #define SHIFT_MIN 2
 #define LEFT_MAX 8
@@ -16,14 +18,19 @@ typedef struct {
   const tp_lora_dsp_params *params;
   const int8_t *lora_B, *lora_shift;
   int32_t *table;
-  int32_t words; /* of an entry */
+  uint32_t *words; /* of hidden values */
   int32_t least; /* the least shift with which no addend leaves the limit, or its sum int32 */
   int32_t shift; /* of hidden values, for a rank of 1 */
   int exact;     /* whether addends have to be computed one by one, as they do not fit the routine */
 } adapter;
 
-/* The channel of entry i. */
-static inline int32_t channel_of(int32_t i) { return i / BLOCK * BLOCK + i % BLOCK / 2 + (i % 2 == 0 ? 2 : 0); }
+/* The channel of a block's entry i. */
+static inline int32_t channel_of(int32_t i) { return i / 2 + (i % 2 == 0 ? 2 : 0); }
+
+/* Words of a channel in the table. */
+static inline int32_t words_of(int32_t rank) {
+  return rank == 1 ? 2 : (rank + 1) / 2 + (rank <= IN_REGISTERS ? 2 : 1);
+}
 
 /* The least shift for sums up to `reach`, which is below 2^28. */
 static int32_t least_shift(const tp_lora_dsp_params *params, int32_t reach) {
@@ -57,44 +64,61 @@ static inline int put_one(const adapter *from, int32_t c, int32_t *entry) {
 /* Both halves of a pair, which have room for it, `left` bits up. */
 static inline int32_t up(uint32_t pair, int32_t left) { return (int32_t)(pair << left & ~((0x10000u << left) - 0x10000u)); }
 
-/* Pairs of B of channel c and the factor; whether they fit. */
-static inline int put_pairs(const adapter *from, int32_t rank, int32_t c, int32_t *entry) {
+/* Pairs of B of channel c, `step` words apart, and the factor; whether they fit. */
+static inline int put_pairs(const adapter *from, int32_t rank, int32_t c, int32_t step, int32_t *pairs,
+                            int32_t *factor) {
   const int8_t *b = from->lora_B + c * rank;
   const int32_t shift = from->lora_shift[c];
   const int32_t left = tp_clamp_s32(SHIFT_MIN - shift, 0, LEFT_MAX);
   int32_t r = 0;
-  for (; r + 4 <= rank; r += 4, entry += 2) {
+  for (; r + 4 <= rank; r += 4, pairs += 2 * step) {
     const uint32_t four = tp_load_word(b + r);
     const uint32_t even = tp_sxtb16(four), odd = tp_sxtb16_ror8(four);
-    entry[0] = up(tp_pkhbt(even, odd), left);
-    entry[1] = up(tp_pkhtb(odd, even), left);
+    pairs[0] = up(tp_pkhbt(even, odd), left);
+    pairs[step] = up(tp_pkhtb(odd, even), left);
   }
-  for (; r < rank; r += 2) {
-    *entry++ = up(tp_make_pair(b[r], r + 1 < rank ? b[r + 1] : 0), left);
+  for (; r < rank; r += 2, pairs += step) {
+    *pairs = up(tp_make_pair(b[r], r + 1 < rank ? b[r + 1] : 0), left);
   }
-  *entry = shift + left <= 32 ? (int32_t)(1u << (32 - shift - left)) : 0;
+  *factor = shift + left <= 32 ? (int32_t)(1u << (32 - shift - left)) : 0;
   return shift >= from->least;
 }
 
-/* Entries of a rank of 1, or of any other. */
-static inline int put(const adapter *from, int32_t rank, int32_t c, int32_t *entry) {
-  return rank == 1 ? put_one(from, c, entry) : put_pairs(from, rank, c, entry);
+/* Entry i of a block, of channel c; whether it fits. */
+static inline int put(const adapter *from, int32_t rank, int32_t c, int32_t i, int32_t *block) {
+  const int32_t words = words_of(rank);
+  if (rank == 1) {
+    return put_one(from, c, block + i * words);
+  }
+  if (rank <= IN_REGISTERS) {
+    return put_pairs(from, rank, c, 1, block + i * words, block + (i + 1) * words - 2);
+  }
+  return put_pairs(from, rank, c, BLOCK, block + i, block + BLOCK * (words - 1) + i);
+}
+
+/* What sums of the block from channel `first` on start from, where the table holds it. */
+static inline void put_starts(const adapter *from, int32_t rank, int32_t first, int32_t *block) {
+  const int32_t words = words_of(rank);
+  for (int32_t i = 0; rank <= IN_REGISTERS && i < BLOCK; i++) {
+    block[(i + 1) * words - 1] = from->params->base[first + i];
+  }
 }
 
 /* The whole table; whether all of it fits. */
 static inline int put_all(const adapter *from, int32_t rank) {
   const tp_lora_dsp_params *params = from->params;
-  const int32_t words = from->words, *base = params->base;
-  int32_t *entry = from->table;
+  const int32_t size = BLOCK * words_of(rank);
+  int32_t *block = from->table;
   int fit = 1;
-  for (int32_t first = 0; first < params->output_c; first += BLOCK) {
-    for (int32_t i = 0; i < BLOCK; i++, entry += words) {
+  for (int32_t first = 0; first < params->output_c; first += BLOCK, block += size) {
+    if (first + BLOCK > params->output_c) { /* entries without a channel */
+      memset(block, 0, (size_t)size * sizeof *block);
+    }
+    put_starts(from, rank, first, block);
+    for (int32_t i = 0; i < BLOCK; i++) {
       const int32_t c = first + channel_of(i);
-      entry[words - 1] = *base++;
       if (c < params->output_c) {
-        fit &= put(from, rank, c, entry);
-      } else {
-        memset(entry, 0, (size_t)(words - 1) * sizeof *entry);
+        fit &= put(from, rank, c, i, block);
       }
     }
   }
@@ -105,7 +129,8 @@ static inline int put_all(const adapter *from, int32_t rank) {
 static adapter prepare(const tp_lora_dsp_params *params, const int16_t *hidden, int32_t count, const int8_t *lora_B,
                        const int8_t *lora_shift, void *scratch) {
   const int32_t rank = params->rank;
-  adapter made = {params, lora_B, lora_shift, scratch, rank == 1 ? 2 : (rank + 1) / 2 + 2, 0, 0, 0};
+  int32_t *const table = scratch;
+  adapter made = {params, lora_B, lora_shift, table, (uint32_t *)table + BLOCK * params->blocks * words_of(rank), 0, 0, 0};
   made.least = least_shift(params, tp_peak_s16(hidden, count) * rank * B_MAX);
   if (rank == 1) {
     made.shift = hidden_shift(&made);
@@ -117,7 +142,10 @@ static adapter prepare(const tp_lora_dsp_params *params, const int16_t *hidden, 
 }
 
 /* What is behind the table. */
-static void *rest_of(const adapter *from) { return from->table + BLOCK * from->params->blocks * from->words; }
+static void *rest_of(const adapter *from) {
+  const int32_t rank = from->params->rank;
+  return from->words + (rank > IN_REGISTERS ? rank + rank % 2 : 0);
+}
 
 /* The addend of channel c at one position. */
 static int32_t addend(const adapter *from, const int16_t *hidden, int32_t c) {
@@ -130,32 +158,39 @@ static int32_t addend(const adapter *from, const int16_t *hidden, int32_t c) {
   return shifted >= params->limit ? params->limit - 1 : (int32_t)(shifted < -params->limit ? -params->limit : shifted);
 }
 
-/* Hidden values with which a table of `put_exactly` gives its addends. */
-static const int16_t parts[RANK_MAX] = {4, 1 << 14};
-static const int16_t part_of_one[1] = {1 << 8};
+/* Hidden values with which a table of `put_exactly` gives nothing, or its addends. */
+static const int16_t parts[2][RANK_MAX] = {{0}, {4, 1 << 14}};
+static const int16_t parts_of_one[2] = {0, 1 << 8};
 
-/* The table for a single position: the addends themselves, less than 2^23. */
-static tp_lora_positions put_exactly(const adapter *from, const int16_t *hidden) {
-  int32_t *entry = from->table;
-  const int one = from->params->rank == 1;
-  for (int32_t i = 0; i < BLOCK * from->params->blocks; i++, entry += from->words) {
-    const int32_t c = channel_of(i);
-    const int32_t a = c < from->params->output_c ? addend(from, hidden, c) : 0;
-    const int32_t low = ((a + 2048) & 4095) - 2048;
-    memset(entry, 0, (size_t)(from->words - 1) * sizeof *entry);
-    entry[0] = one ? a * 256 : (int32_t)tp_make_pair(low, (a - low) >> 12);
-    if (!one) {
-      entry[from->words - 2] = 1 << 30;
+/* The table for a single position of two, or of one alone: the addends themselves, less than 2^23. */
+static tp_lora_positions put_exactly(const adapter *from, const int16_t *hidden, int second) {
+  const int32_t rank = from->params->rank, words = words_of(rank);
+  int32_t *block = from->table;
+  for (int32_t first = 0; first < BLOCK * from->params->blocks; first += BLOCK, block += BLOCK * words) {
+    memset(block, 0, (size_t)(BLOCK * words) * sizeof *block);
+    put_starts(from, rank, first, block);
+    for (int32_t i = 0; i < BLOCK; i++) {
+      const int32_t c = first + channel_of(i);
+      const int32_t a = c < from->params->output_c ? addend(from, hidden, c) : 0;
+      const int32_t low = ((a + 2048) & 4095) - 2048;
+      if (rank == 1) {
+        block[i * words] = a * 256;
+        continue;
+      }
+      block[rank <= IN_REGISTERS ? i * words : i] = (int32_t)tp_make_pair(low, (a - low) >> 12);
+      block[rank <= IN_REGISTERS ? (i + 1) * words - 2 : BLOCK * (words - 1) + i] = 1 << 30;
     }
   }
-  const tp_lora_positions at = {one ? part_of_one : parts, 0, 0, HIDDEN_LEFT_MAX, {0}};
+  const int16_t *nothing = rank == 1 ? parts_of_one : parts[0], *all = rank == 1 ? parts_of_one + 1 : parts[1];
+  const int32_t apart = second ? (int32_t)((all - nothing) * (int32_t)sizeof *all) : 0;
+  const tp_lora_positions at = {second ? nothing : all, apart, 0, HIDDEN_LEFT_MAX, from->words, {0}};
   return at;
 }
 
 /* Pairs of positions, the second of which lies `apart` positions behind the first, and `step` from pair to pair. */
 static tp_lora_positions pairs_of(const adapter *from, const int16_t *hidden, int32_t apart, int32_t step) {
   const int32_t size = from->params->rank * (int32_t)sizeof *hidden;
-  const tp_lora_positions at = {hidden, apart * size, step * size, from->shift, {0}};
+  const tp_lora_positions at = {hidden, apart * size, step * size, from->shift, from->words, {0}};
   return at;
 }
 
@@ -173,7 +208,7 @@ void tp_pointwise_lora_dsp_s8(const tp_pointwise_lora_dsp_params *params, const 
   }
   for (int32_t p = 0; p < layer->positions; p++) {
     params->start.dot(input + p * params->input_c, layer->words, output + p * layer->output_c, 1, layer->output_c, last,
-                      from.table, rest, put_exactly(&from, hidden + p * rank));
+                      from.table, rest, put_exactly(&from, hidden + p * rank, 0));
   }
 }
 
@@ -195,7 +230,7 @@ void tp_conv_lora_dsp_s8(const tp_conv_lora_dsp_params *params, const int8_t *in
         ring.rows[i] += ox > 0 ? -w->stride_w * w->input_c : 0;
       }
       params->start.dot(ring.rows, layer->words, output + ox * w->output_c, 1, w->output_c, last, from.table, NULL,
-                        put_exactly(&from, hidden + ox * rank));
+                        put_exactly(&from, hidden + ox * rank, 0));
     }
     if (!from.exact) {
       params->start.dot(ring.rows, layer->words, output, w->output_w, w->output_c, last, from.table, NULL,
@@ -219,11 +254,12 @@ void tp_conv_flat_lora_dsp_s8(const tp_conv_flat_lora_dsp_params *params, const 
   for (int32_t oy = 0; oy < w->output_h; oy += layer->together) {
     const int16_t *const x = tp_widen_flat_dsp(layer, input, oy, &held);
     const int32_t rows = tp_min_s32(layer->together, w->output_h - oy);
-    for (int32_t p = 0; from.exact && p < rows * w->output_w; p++) {
-      const int32_t row = p / w->output_w, ox = p % w->output_w;
-      params->start.dot(x + row * w->stride_h * layer->pitch + ox * w->stride_w * w->input_c, layer->words,
-                        output + p * w->output_c, 1, 0, last, from.table, NULL,
-                        put_exactly(&from, hidden + p * rank));
+    for (int32_t p = rows * w->output_w - 1; from.exact && p >= 0; p--) { /* a second row's first, which spoils others */
+      const int second = p >= w->output_w;
+      const int32_t ox = second ? p - w->output_w : p;
+      params->start.dot(x + ox * w->stride_w * w->input_c, layer->words, output + ox * w->output_c, 1,
+                        second ? row_size : 0, last, from.table, NULL,
+                        put_exactly(&from, hidden + p * rank, second));
     }
     if (!from.exact && layer->together == 1) {
       params->start.dot(x, layer->words, output, w->output_w, w->output_c, last, from.table, NULL,

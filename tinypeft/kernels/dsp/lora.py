@@ -27,7 +27,7 @@ from tinypeft.kernels.dsp.conv import (
 )
 from tinypeft.kernels.dsp.dot import Dot, dot_routine
 from tinypeft.kernels.dsp.inputs import Int8Positions, RingRows
-from tinypeft.kernels.dsp.lora_start import MOST, entry_words, lora_start
+from tinypeft.kernels.dsp.lora_start import IN_REGISTERS, MOST, lora_start, table_bytes
 from tinypeft.kernels.dsp.packing import BLOCK, Layer, pack_layer, stream, widened_order
 from tinypeft.kernels.dsp.requantize import AccumulatorRange, accumulator_range, constant_channels, outputs_of
 from tinypeft.ops.base import CArray, CFunction, KernelCall
@@ -132,9 +132,7 @@ def _flat(op: Operation, layer: Layer, bits: int, rows: WindowRows, words: np.nd
     form = f"window of {window.kernel_h}x{window.kernel_w}, in line{', by columns' if below else ''}"
     cycles = rows.cycles + flat.moved * rows.pitch * 4
     cycles += -(-window.output_h // flat.together) * (dot.cycles(pairs, window.output_c) + 80)
-    # of a single position below others, what would be its second one is read as well
-    scratch = flat.scratch_bytes + (window.stride_h * 2 * rows.pitch if below else 0)
-    return _kernel(form, "tp_conv_flat_lora_dsp", op, fields, {}, bits, dot, words, scratch, cycles)
+    return _kernel(form, "tp_conv_flat_lora_dsp", op, fields, {}, bits, dot, words, flat.scratch_bytes, cycles)
 
 
 def split_starts(words: np.ndarray, output_c: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,15 +141,11 @@ def split_starts(words: np.ndarray, output_c: int) -> tuple[np.ndarray, np.ndarr
     return blocks[:, :4].reshape(-1), blocks[:, 4:].reshape(-1)
 
 
-def _start(op: Operation, words: np.ndarray, bits: int, dot: Dot) -> dict[str, Any]:
-    """tp_lora_dsp_params; `words`: S and low of both pairs of each block."""
+def _base(words: np.ndarray) -> np.ndarray:
+    """What sums start from in the order of the table, (blocks, 4), of S and low of both pairs: S without low."""
     pairs = words.astype(np.int64).reshape(-1, 2)
-    base = np.stack([pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(-1) & 0xFFFFFFFF
-    return {
-        "blocks": len(words) // 4, "output_c": op.output.shape[-1], "rank": lora_rank(op), "limit": 1 << (bits - 1),
-        "base": CArray("int32_t", base.astype(np.uint32).view(np.int32), "base"),
-        "dot": CFunction(dot.routine.name),
-    }  # fmt: skip
+    base = np.stack([pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(-1, BLOCK) & 0xFFFFFFFF
+    return base.astype(np.uint32).view(np.int32)
 
 
 def _kernel(
@@ -167,9 +161,17 @@ def _kernel(
     cycles: int,
 ) -> Kernel:
     channels, rank = op.output.shape[-1], lora_rank(op)
-    base, rest = split_starts(words, channels)
+    start, rest = split_starts(words, channels)
+    base = _base(start)
+    apart = rank <= IN_REGISTERS  # the table holds it
+    if not apart:
+        rest = np.concatenate([base, rest.reshape(len(base), -1)], 1).reshape(-1)
     layer = layer | {"word_count": len(rest), "words": CArray("int32_t", rest, "words"), "dot": None}
-    fields = {"layer": layer, "start": _start(op, base, bits, dot), **extra}
+    addends = {
+        "blocks": len(base), "output_c": channels, "rank": rank, "limit": 1 << (bits - 1),
+        "base": CArray("int32_t", base.reshape(-1), "base") if apart else None, "dot": CFunction(dot.routine.name),
+    }  # fmt: skip
+    fields = {"layer": layer, "start": addends, **extra}
     arguments = [op.inputs["input"], *(op.inputs[name] for name in LORA_OPERANDS), op.output]
     hidden = op.inputs["hidden"].size
     return Kernel(
@@ -178,7 +180,7 @@ def _kernel(
         call=KernelCall(f"{function}_s8", f"{function}_params", fields, arguments),
         sources=("dsp/tp_conv_lora_dsp.c", f"dsp/{WIDEN}"),
         routines=(dot.routine,),
-        scratch_bytes=4 * len(base) * entry_words(rank) + scratch_bytes,
+        scratch_bytes=table_bytes(rank, base.size) + scratch_bytes,
         cycles=cycles + 2 * hidden + channels * (40 + 10 * rank),
         code_bytes=dot.routine.nbytes + 900,
         table_bytes=words.nbytes,

@@ -1,10 +1,11 @@
 """Assembly for Cortex-M4: accumulators of a block of channels start from what a LoRA adds at both positions of a pair.
 
-A table in RAM has an entry for each channel: of a block's two pairs of channels first the low one, then the high one.
+A table in RAM has the channels of a block in this order: of its two pairs first the low one, then the high one.
 With h the hidden values of a position, a channel's addend is a = round(B.h * factor / 2**32), factor = 2**(32 - shift).
 
-    rank 1      B * 2**n, base                      h * 2**m, so that n + m = 32 - shift: one instruction
-    any other   words of two values of B, factor, base
+    rank 1      of each channel B * 2**n, base      h * 2**m, so that n + m = 32 - shift: one instruction
+    up to 4     of each channel words of two values of B, factor, base
+    above       words of two values of B of all four channels, then their factors; bases are in the layer's words
 
 Low accumulators start from base + a, the S of a pair from base + low + 256 * a.
 """
@@ -15,27 +16,33 @@ from tinypeft.kernels.dsp.dot import Start
 from tinypeft.kernels.dsp.inputs import LEFT, STARTS
 
 #: What a routine finds on the stack behind its other arguments: tp_lora_positions
-_HIDDEN, _APART, _STEP, _SHIFT, _TABLE, _ROOM = 80, 84, 88, 92, 96, 100
+_HIDDEN, _APART, _STEP, _SHIFT, _WORDS, _TABLE, _ROOM = 80, 84, 88, 92, 96, 100, 104
 #: The highest rank whose hidden values stay in registers, and that there is code for
-_IN_REGISTERS, MOST = 4, 32
+IN_REGISTERS, MOST = 4, 32
 
 
 def lora_start(rank: int, below: bool) -> Start:
     """The code for a rank; `below`: pairs of positions are always whole."""
-    begin = _begin_of_one() if rank == 1 else _begin(rank) if rank <= _IN_REGISTERS else _begin_of_many(rank)
     loads = [f"ldr {register},[sp,#{_ROOM + 4 * i}]" for i, register in enumerate(_hidden(rank))]
+    if rank > IN_REGISTERS:
+        loads, begin = [f"ldr r10,[sp,#{_WORDS}]"], _begin_of_many(rank)
+    else:
+        begin = _begin_of_one() if rank == 1 else _begin(rank)
     lines = [*loads, f"ldr r0,[sp,#{_TABLE}]", *begin, f"str r0,[sp,#{_TABLE}]"]
     return Start(f"lora{rank}_", "tp_lora_dot_function", tuple(_pair(rank, below)), tuple(lines))
 
 
-def entry_words(rank: int) -> int:
-    """Words of a channel in the table."""
-    return 2 if rank == 1 else (rank + 1) // 2 + 2
+def table_bytes(rank: int, channels: int) -> int:
+    """Of the table, and of what a higher rank needs for the hidden values of a pair of positions."""
+    pairs = (rank + 1) // 2
+    if rank > IN_REGISTERS:
+        return 4 * channels * (pairs + 1) + 8 * pairs
+    return 4 * channels * (2 if rank == 1 else pairs + 2)
 
 
 def _hidden(rank: int) -> list[str]:
-    """The registers of both positions' hidden values: words of two, of a higher rank where they lie."""
-    return ["r10", "r11", "r12", "lr"] if 2 < rank <= _IN_REGISTERS else ["r10", "r11"]
+    """The registers of both positions' hidden values, in words of two."""
+    return ["r10", "r11", "r12", "lr"] if rank > 2 else ["r10", "r11"]
 
 
 def _pair(rank: int, below: bool) -> list[str]:
@@ -43,8 +50,11 @@ def _pair(rank: int, below: bool) -> list[str]:
     lines = [f"ldr r0,[sp,#{_HIDDEN}]", f"ldr r10,[sp,#{_APART}]", f"ldr r11,[sp,#{STARTS}]", f"ldr r12,[sp,#{_STEP}]"]
     lines += [] if below else [f"ldr r2,[sp,#{LEFT}]", "cmp r2,#1", "it eq", "moveq r10,#0"]
     lines += ["add r12,r12,r0", f"str r12,[sp,#{_HIDDEN}]", f"str r11,[sp,#{_TABLE}]", "add r10,r10,r0"]
-    if rank > _IN_REGISTERS:
-        return [*lines, f"str r0,[sp,#{_ROOM}]", f"str r10,[sp,#{_ROOM + 4}]"]
+    if rank > IN_REGISTERS:
+        lines += [f"ldr r11,[sp,#{_WORDS}]"]
+        for i in range((rank + 1) // 2):
+            lines += [_load("r2", "r0", i, rank), _load("r3", "r10", i, rank), "stm r11!,{r2,r3}"]
+        return lines
     if rank == 1:
         lines += [f"ldr r11,[sp,#{_SHIFT}]", "ldrsh r2,[r0]", "ldrsh r3,[r10]", "lsl r2,r2,r11", "lsl r3,r3,r11"]
         words = ["r2", "r3"]
@@ -102,22 +112,19 @@ def _products(total: str, hidden: list[str], filters: list[str]) -> list[str]:
 
 
 def _begin_of_many(rank: int) -> list[str]:
-    """Any higher rank, hidden values being read where they lie, r10 and r11."""
+    """Any higher rank: r10 points to words of both positions' hidden values."""
+    pairs = (rank + 1) // 2
+    totals = ("r3", "r7"), ("r2", "r6"), ("r5", "r9"), ("r4", "r8")
     lines: list[str] = []
-    words = entry_words(rank)
-    for pair, low in enumerate((("r3", "r7"), ("r5", "r9"))):
-        high = (("r2", "r6"), ("r4", "r8"))[pair]
-        for place, totals in enumerate((low, high)):
-            at = 4 * words * (2 * pair + place)
-            for i in range(words - 2):
-                lines += [f"ldr r12,[r0,#{at + 4 * i}]"]
-                for total, x in zip(totals, ("r10", "r11"), strict=True):
-                    lines += [
-                        _load("lr", x, i, rank),
-                        f"smlad {total},lr,r12,{total}" if i else f"smuad {total},lr,r12",
-                    ]
-            lines += [f"ldr r12,[r0,#{at + 4 * words - 8}]", f"ldr lr,[r0,#{at + 4 * words - 4}]"]
-            for total, below in zip(totals, low, strict=True):
-                form = _high(total, "r12", "lr", below, total)
-                lines += form if place else [f"smmlar {total},{total},r12,lr"]
-    return [*lines, f"add r0,r0,#{16 * words}"]
+    for i in range(pairs):
+        lines += [f"ldr r11,[r10,#{8 * i}]", f"ldr r12,[r10,#{8 * i + 4}]"]
+        for channel, both in enumerate(totals):
+            lines += [f"ldr lr,[r0,#{16 * i + 4 * channel}]"]
+            for total, hidden in zip(both, ("r11", "r12"), strict=True):
+                lines += [f"smlad {total},{hidden},lr,{total}" if i else f"smuad {total},{hidden},lr"]
+    for channel, both in enumerate(totals):
+        last = "!" if channel == 3 else ""
+        lines += [f"ldr r11,[r0,#{16 * pairs + 4 * channel}]", f"ldr r12,[r1,#{4 * channel + 4}]{last}"]
+        for total, low in zip(both, totals[channel - channel % 2], strict=True):
+            lines += _high(total, "r11", "r12", low, total) if channel % 2 else [f"smmlar {total},{total},r11,r12"]
+    return [*lines, f"add r0,r0,#{16 * (pairs + 1)}"]
