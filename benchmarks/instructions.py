@@ -1,8 +1,9 @@
 """Fits what an operator costs in instructions, for `tinypeft plan`: counts of whole graphs under QEMU in, a table out.
 
-Run: python benchmarks/instructions.py [--counts F.json]. Each graph of each configuration gives one equation: the sum
-over its operations of a cost per multiply-accumulate and one per element is the count. Solved for costs that are not
-negative and the smallest relative error; prints the table for tinypeft/planning/instructions.py and the errors.
+Run: python benchmarks/instructions.py [--kernels dsp] [--board stm32f4_discovery] [--counts F.json]. Each graph of each
+configuration gives one equation: the sum over its operations of a cost per multiply-accumulate and one per element is
+the count. Solved for costs that are not negative and the smallest relative error; prints the table for
+tinypeft/planning/instructions.py and the errors.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import numpy as np
 from scipy.optimize import nnls
 
 from tinypeft.adapters import AdapterConfig
-from tinypeft.boards import load_board
+from tinypeft.boards import Board, load_board
 from tinypeft.cli.on_device import running_device
 from tinypeft.compiler import CompiledModel
 from tinypeft.fitting import DEFAULT_STACK
 from tinypeft.frontend import load_tflite
 from tinypeft.generate import compile_for, generate_project, open_project
+from tinypeft.kernels import PORTABLE_KERNELS, KernelConfig
 from tinypeft.planning.instructions import graph_work
 from tinypeft.training import TrainingConfig
 
-BOARD = "stm32f4_discovery"
 SHARED = Path(os.environ.get("TINYPEFT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 #: model below SHARED, adapter
 CONFIGURATIONS = (
@@ -50,15 +51,15 @@ USUAL = {"mac": 4.0, "result": 25.0, "quantizing result": 200.0}
 WEIGHT = 0.05
 
 
-def compiled_model(model: Path, adapter: AdapterConfig) -> CompiledModel:
-    """The model that is counted."""
+def compiled_model(model: Path, adapter: AdapterConfig, board: Board) -> CompiledModel:
+    """The model that is counted; its work does not depend on kernels."""
     source = load_tflite(model.stem, model.read_bytes(), {})
-    return compile_for(source, load_board(BOARD), adapter, TrainingConfig(), DEFAULT_STACK)
+    return compile_for(source, board, adapter, TrainingConfig(), DEFAULT_STACK, kernels=PORTABLE_KERNELS)
 
 
-def count(model: Path, adapter: AdapterConfig, folder: Path) -> list[float]:
+def count(model: Path, adapter: AdapterConfig, board: Board, kernels: KernelConfig, folder: Path) -> list[float]:
     """Instructions of inference and of a training step, means of three samples."""
-    generate_project(model, load_board(BOARD), folder, adapter=adapter)
+    generate_project(model, board, folder, adapter=adapter, kernels=kernels)
     project = open_project(folder)
     graph_input, rng = project.model.inference.inputs[0], np.random.default_rng(0)
     samples = [rng.integers(-100, 100, graph_input.shape[1:], np.int8).tobytes() for _ in range(3)]
@@ -89,16 +90,20 @@ def main() -> None:
     """Count, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=Path, help="a file of counts, read where it exists, else written")
-    path: Path | None = parser.parse_args().counts
+    parser.add_argument("--kernels", default="portable", help="what computes")
+    parser.add_argument("--board", default="stm32f4_discovery", help="where")
+    arguments = parser.parse_args()
+    board, kernels = load_board(arguments.board), KernelConfig((arguments.kernels,))
+    path: Path | None = arguments.counts
     counted: list[list[float]] = json.loads(path.read_text()) if path is not None and path.exists() else []
     for model, adapter in CONFIGURATIONS[len(counted) :]:
         with tempfile.TemporaryDirectory() as name:
-            counted.append(count(SHARED / model, adapter, Path(name) / "project"))
+            counted.append(count(SHARED / model, adapter, board, kernels, Path(name) / "project"))
         if path is not None:
             path.write_text(json.dumps(counted))
     names, work, counts = [], [], []
     for (model, adapter), means in zip(CONFIGURATIONS, counted, strict=True):
-        compiled = compiled_model(SHARED / model, adapter)
+        compiled = compiled_model(SHARED / model, adapter, board)
         assert compiled.training is not None
         for graph, mean in zip((compiled.inference, compiled.training), means, strict=True):
             names.append(f"{compiled.name} {adapter.adapter} {graph.name}")

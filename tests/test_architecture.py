@@ -73,7 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "planning": {
         *("analysis", "generate", "fitting", "emulators", "device", "compiler", "interpreter", "stages", "frontend"),
-        *("planner", "adapters", "losses", "training", "ops", "ir", "memory", "boards", "data", "errors", "resources"),
+        *("planner", "adapters", "losses", "training", "kernels", "ops", "ir", "memory", "boards", "data", "errors"),
+        "resources",
     },
     "counting": {
         *("generate", "emulators", "device", "codegen", "compiler", "kernels", "losses", "planner", "ops", "ir"),

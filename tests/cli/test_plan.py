@@ -66,6 +66,21 @@ def test_a_plan_is_built_by_generate_as_it_says(folder: Path, tmp_path: Path) ->
     assert text.count('class="plan chosen"') == 2 and all(plan["label"] in text for plan in report["frontier"])
 
 
+def test_kernels_are_planned_with_and_written(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tinypeft.toml"
+    plans = {}
+    for name, kernels in (("portable", ("--kernels", "portable")), ("speed", ("--optimize", "speed"))):
+        result = invoke(*arguments(folder, *kernels, "-o", str(config), "--json"))
+        assert result.exit_code == 0, result.output
+        plans[name] = next(plan for plan in json.loads(result.stdout)["frontier"] if plan["chosen"])
+        written = tomllib.loads(config.read_text())["kernels"]
+        assert written == ({"backends": ["portable"]} if name == "portable" else {"optimize": "speed"})
+        made = generate(folder / "mlp.tflite", tmp_path / name, "--config", str(config))
+        assert made.exit_code == 0, made.output
+    assert open_project(tmp_path / "speed").kernels.optimize == "speed"
+    assert plans["portable"]["flash_bytes"] != plans["speed"]["flash_bytes"]
+
+
 def test_people_see_the_chosen_plan_marked(folder: Path) -> None:
     result = invoke("plan", folder / "mlp.tflite", "--board", "host", "--data", f"{folder / 'data.npz'}:x")
     assert result.exit_code == 0, result.output

@@ -86,7 +86,9 @@ def command(
     if spec is None:
         raise click.UsageError("Missing --data, or --calibration: scores come from samples.")
     dataset = _samples(settings.training, source, str(spec), limit)
-    setting = Setting(source, board, _base(settings), settings.training, settings.memory, settings.stack_bytes)
+    setting = Setting(
+        source, board, _base(settings), settings.training, settings.memory, settings.stack_bytes, settings.kernels
+    )
     budget = Budget(ram, flash, instructions_per_step)
     counted = functools.partial(measured_step, setting, dataset=dataset) if measure else None
     with progress_bars() as show:
@@ -129,6 +131,7 @@ def _config(settings: CompileSettings, planned: Planned, calibration: str | None
         memory=replace(settings.memory, ram_budget=ram or 0),
         adapter=planned.adapter,
         training=settings.training,
+        kernels=settings.kernels,
         chosen=planned.report.chosen,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinypeft.adapters import AdapterConfig
+from tinypeft.kernels import KernelConfig
 from tinypeft.memory import MemoryConfig
 from tinypeft.planning.report import PlanFacts
 from tinypeft.training import TrainingConfig
@@ -25,6 +26,7 @@ def config_text(
     memory: MemoryConfig,
     adapter: AdapterConfig,
     training: TrainingConfig,
+    kernels: KernelConfig,
     chosen: PlanFacts,
 ) -> str:
     """The file; paths in it are relative to `folder`, in which it will lie. What is as by default is left out."""
@@ -51,6 +53,7 @@ def config_text(
         },
         "adapter.targets": {kind: list(layers) for kind, layers in adapter.targets if not isinstance(layers, str)},
         "training": _beyond_default(training),
+        "kernels": _kernels(kernels, folder),
     }
     return "\n".join(_lines(sections, chosen)) + "\n"
 
@@ -79,6 +82,15 @@ def _beyond_default(training: TrainingConfig) -> dict[str, Any]:
     default = asdict(TrainingConfig())
     given = {key: value for key, value in asdict(training).items() if value != default[key]}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+
+
+def _kernels(kernels: KernelConfig, folder: Path) -> dict[str, Any]:
+    asked = [*kernels.backends, *(f"{operation}={backend}" for operation, backend in kernels.overrides)]
+    return {
+        **({"backends": asked} if asked != list(KernelConfig.backends) else {}),
+        **({"optimize": kernels.optimize} if kernels.optimize != KernelConfig.optimize else {}),
+        **({"cmsis_nn": _relative(kernels.cmsis_nn, folder)} if kernels.cmsis_nn else {}),
+    }
 
 
 def _relative(path: str, folder: Path) -> str:

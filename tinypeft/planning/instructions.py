@@ -1,8 +1,7 @@
-"""Instructions of a graph, estimated: its work by sorts in, a count for a Cortex-M4 out.
+"""Instructions of a graph, estimated: its work by sorts and what computes it in, a count out.
 
 Work is what an operator does in its inner loop, its multiply-accumulates, and what it does once a result. The costs
-are fitted to 24 counts of whole graphs under QEMU by `benchmarks/instructions.py`: most are met within 5 %, all
-within 13 %.
+are fitted to 24 counts of whole graphs under QEMU by `benchmarks/instructions.py`.
 """
 
 from __future__ import annotations
@@ -10,23 +9,33 @@ from __future__ import annotations
 from collections import Counter
 
 from tinypeft.ir import Graph, Operation
+from tinypeft.kernels import BACKENDS, KernelConfig
+from tinypeft.kernels.config import PORTABLE
 from tinypeft.ops.window import Window
 
-#: sort of work -> instructions
+#: backend -> sort of work -> instructions
 COSTS = {
-    "depthwise backward mac": 0.26,
-    "depthwise mac": 7.61,
-    "elementwise result": 28.68,
-    "pointwise backward mac": 3.33,
-    "pointwise mac": 2.97,
-    "quantizing result": 80.37,
-    "sparse mac": 7.16,
-    "spatial backward mac": 5.80,
-    "spatial mac": 3.34,
-    "update mac": 8.53,
-    "update result": 32.68,
-    "weighted result": 51.04,
+    PORTABLE: {
+        "depthwise backward mac": 0.26,
+        "depthwise mac": 7.61,
+        "elementwise result": 28.68,
+        "pointwise backward mac": 3.33,
+        "pointwise mac": 2.97,
+        "quantizing result": 80.37,
+        "sparse mac": 7.16,
+        "spatial backward mac": 5.80,
+        "spatial mac": 3.34,
+        "update mac": 8.53,
+        "update result": 32.68,
+        "weighted result": 51.04,
+    },
 }
+
+
+def cost_table(core: str, kernels: KernelConfig) -> dict[str, float]:
+    """What a unit of each sort of work costs on `core` by those of `kernels` that suit it."""
+    names = [name for name in COSTS if name != PORTABLE and kernels.allows(name) and core in BACKENDS[name].cores]
+    return COSTS[names[0] if names else PORTABLE]
 
 
 def graph_work(graph: Graph) -> dict[str, int]:
@@ -42,9 +51,9 @@ def graph_work(graph: Graph) -> dict[str, int]:
     return dict(work)
 
 
-def estimated_instructions(graph: Graph) -> int:
-    """What one run of `graph` costs."""
-    return round(sum(COSTS[sort] * amount for sort, amount in graph_work(graph).items()))
+def estimated_instructions(graph: Graph, costs: dict[str, float]) -> int:
+    """What one run of `graph` costs by a table of `cost_table`."""
+    return round(sum(costs[sort] * amount for sort, amount in graph_work(graph).items()))
 
 
 def _family(op: Operation) -> str:

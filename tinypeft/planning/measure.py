@@ -41,6 +41,7 @@ def measured_step(setting: Setting, adapter: AdapterConfig, dataset: Dataset) ->
             training=setting.training,
             memory=memory,
             stack_bytes=setting.stack_bytes,
+            kernels=setting.kernels,
         )
         model = open_project(directory).model
         built, board = build_for_emulator(directory, setting.board, "qemu")
