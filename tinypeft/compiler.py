@@ -265,6 +265,10 @@ def compile_model(
         help = remedies(training_config, latent is not None) if training is not None else []
         recomputed, arena = within_budget(name, training, arena, budget, state_bytes + budget.beside, plan, help)
         training = recomputed.graph
+        inferring = {op.name for op in inference.operations}
+        for op in training.operations:
+            if op.kernel is None and op.name not in inferring and op.name in chosen and chosen[op.name].kernel:
+                chosen[op.name] = Choice(op.name, None, "the RAM budget has no room for the scratch of others")
     return CompiledModel(
         name,
         fingerprint,

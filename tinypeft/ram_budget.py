@@ -27,9 +27,11 @@ def within_budget(
 ) -> tuple[Recomputed, ArenaPlan]:
     """A training graph that recomputes so much that the arena and what lies `beside` it fit, and its plan.
 
-    `remedies` are what the error suggests beside a larger budget.
+    Where the scratch of fast kernels is too much, the portable ones take their place. `remedies` are what the error
+    suggests beside a larger budget.
     """
     room = (budget.total - beside) // 8 * 8
+    lean = without_scratch(training) if training is not None else None
     smallest, again, target = arena.arena_bytes, 0, room
     for _ in range(PLAN_ATTEMPTS if training is not None else 0):
         assert training is not None
@@ -43,11 +45,23 @@ def within_budget(
         if found.peak > target:
             break
         target = found.peak - (planned.arena_bytes - room)
+    if lean is not None:
+        return within_budget(name, lean, plan(lean), budget, beside, plan, remedies)
     reached = f"; with {again} operations of training run again it needs {smallest + beside:,} B" if again else ""
     raise FitError(
         f"{name} needs {arena.arena_bytes + beside:,} B of RAM, the budget is {budget.total:,} B{reached}",
         ", or ".join([f"--ram-budget {smallest + beside}", *remedies]),
     )
+
+
+def without_scratch(graph: Graph) -> Graph | None:
+    """The graph with the portable kernels where others need more scratch; None where it has none of those."""
+    operations = [
+        replace(op, kernel=None) if op.scratch_bytes > op.op.scratch_bytes(op) else op for op in graph.operations
+    ]
+    if all(new is old for new, old in zip(operations, graph.operations, strict=True)):
+        return None
+    return Graph(graph.name, graph.inputs, graph.outputs, operations)
 
 
 def remedies(config: TrainingConfig, latents: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 from small_models import MODELS, learning_rate, load, samples
 
 from tinypeft.adapters import AdapterConfig
+from tinypeft.boards import load_board
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.data import quantize
 from tinypeft.errors import FitError
 from tinypeft.frontend import load_tflite
+from tinypeft.generate import compile_for
 from tinypeft.interpreter import run_graph
 from tinypeft.ir import Graph, Operation, Purpose, Tensor, verify
+from tinypeft.kernels import DEFAULT_KERNELS, PORTABLE_KERNELS, KernelConfig, Target
+from tinypeft.memory import MemoryConfig
 from tinypeft.ops.base import KernelCall, Op, Value
 from tinypeft.planner import live_buffers, lower_bound
 from tinypeft.stages.autodiff import TrainingConfig
@@ -239,3 +244,46 @@ def test_inference_has_nothing_to_recompute() -> None:
     arguments = (source.fingerprint, source.graph, AdapterConfig(adapter="none"), TrainingConfig())
     with pytest.raises(FitError, match=r"needs [\d,]+ B of RAM, the budget is 100 B$"):
         compile_model("residual", *arguments, budget=RamBudget(100))
+
+
+def test_operations_run_again_keep_their_kernels(shared_data: Path) -> None:
+    file = shared_data / "fsdd_loso" / "nicolas.tflite"
+    source = load_tflite("nicolas", file.read_bytes(), {})
+
+    def within(budget: int) -> CompiledModel:
+        board = load_board("mps2_an386")
+        return compile_for(source, board, AdapterConfig(), TrainingConfig(), 2048, MemoryConfig(ram_budget=budget))
+
+    free, small = within(0), within(56_000)
+    assert free.training is not None and small.training is not None and small.recomputed is not None
+    forms = {op.name: op.kernel and op.kernel.form for op in free.training.operations}
+    assert len(small.recomputed.again) > 4
+    for op in small.training.operations:
+        assert (op.kernel and op.kernel.form) == forms[op.name.split("_again")[0]]
+        if op.kernel is not None:
+            own = {id(t) for t in (*op.inputs.values(), *op.outputs.values())}
+            assert all(id(a) in own for a in op.kernel.call.arguments if isinstance(a, Tensor) and a.in_arena)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "gated"])
+def test_fast_kernels_need_no_larger_budget(name: str) -> None:
+    """Where the scratch of some does not fit, the portable ones take their place, and the report says so."""
+    source = load(name)
+
+    def within(total: int, kernels: KernelConfig) -> CompiledModel:
+        budget, target = RamBudget(total), Target("cortex-m4")
+        config, training = AdapterConfig(), TrainingConfig()
+        return compile_model(
+            name, source.fingerprint, source.graph, config, training, budget=budget, kernels=kernels, target=target
+        )
+
+    with pytest.raises(FitError) as refused:
+        within(1000, PORTABLE_KERNELS)
+    least = re.search(r"--ram-budget (\d+)", refused.value.hint or "")
+    assert least is not None
+    model = within(int(least[1]), DEFAULT_KERNELS)
+    assert model.training is not None
+    given_up = [
+        op for op in model.training.operations if "RAM budget" in getattr(model.kernels.get(op.name), "reason", "")
+    ]
+    assert given_up and all(op.kernel is None and model.kernels[op.name].kernel is None for op in given_up)

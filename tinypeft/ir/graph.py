@@ -146,6 +146,14 @@ class Operation:
     layer: str = ""
     kernel: Kernel | None = None
 
+    def on(self, name: str, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> Operation:
+        """The same on other tensors, computed as this one is."""
+        kernel = self.kernel
+        if kernel is not None:
+            old, new = (*self.inputs.values(), *self.outputs.values()), (*inputs.values(), *outputs.values())
+            kernel = kernel.on({id(a): b for a, b in zip(old, new, strict=True)})
+        return Operation(self.op, name, inputs, outputs, self.attributes, self.layer, kernel)
+
     @property
     def scratch_bytes(self) -> int:
         """Bytes of scratch that whichever kernel computes it needs."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from tinypeft.ir import Operation
+from tinypeft.ir import Operation, Tensor
 from tinypeft.ops.base import KernelCall
 
 #: name -> the backend's only instance
@@ -70,6 +71,16 @@ class Kernel:
     in_order: bool = False
     in_place: tuple[str, ...] = ()
     check: KernelCall | None = None
+
+    def on(self, tensors: Mapping[int, Tensor]) -> Kernel:
+        """The same with other arguments, by the id of those that it has."""
+
+        def moved(argument: Any) -> Any:
+            if isinstance(argument, tuple):
+                return tuple(map(moved, argument))
+            return tensors.get(id(argument), argument)
+
+        return replace(self, call=replace(self.call, arguments=[moved(a) for a in self.call.arguments]))
 
 
 class KernelBackend:

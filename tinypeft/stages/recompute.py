@@ -185,7 +185,7 @@ class _Search:
         taken = _names(inserted)
         outputs = {name: replace(t, name=self._unique(t.name, taken), source=-1) for name, t in op.outputs.items()}
         inputs = {name: replaced.get(id(t), t) for name, t in op.inputs.items()}
-        inserted.append(Operation(op.op, self._unique(op.name, taken), inputs, outputs, op.attributes, op.layer))
+        inserted.append(op.on(self._unique(op.name, taken), inputs, outputs))
         replaced.update({id(t): outputs[name] for name, t in op.outputs.items()})
         return True
 
@@ -218,5 +218,5 @@ def _apply(graph: Graph, change: _Change) -> Graph:
     operations = [*graph.operations[: change.at], *change.inserted]
     for op in graph.operations[change.at :]:
         inputs = {name: change.replaced.get(id(t), t) for name, t in op.inputs.items()}
-        operations.append(Operation(op.op, op.name, inputs, op.outputs, op.attributes, op.layer))
+        operations.append(op.on(op.name, inputs, op.outputs))
     return Graph(graph.name, graph.inputs, graph.outputs, operations)
