@@ -21,7 +21,7 @@ from tinypeft.memory import MemoryConfig
 from tinypeft.planner import live_buffers, lower_bound
 from tinypeft.planning.candidates import Candidates
 from tinypeft.planning.choices import Choice, Plan, adapter_config
-from tinypeft.planning.instructions import cost_table, estimated_instructions
+from tinypeft.planning.instructions import estimated_instructions
 from tinypeft.stages.autodiff import differentiate
 from tinypeft.stages.constant_channels import drop_constant_channels
 from tinypeft.stages.insert import insert_adapters
@@ -42,10 +42,6 @@ class Setting:
     memory: MemoryConfig
     stack_bytes: int
     kernels: KernelConfig = DEFAULT_KERNELS
-
-    def instructions(self, graph: Graph) -> int:
-        """Of one run of `graph`, estimated."""
-        return estimated_instructions(graph, cost_table(self.board.core, self.kernels))
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,7 @@ class Estimator:
 def _quick_cost(setting: Setting, layer: str, choice: Choice) -> Cost:
     training = _training_graph(setting, adapter_config(Plan(((layer, choice),)), setting.base))
     state = sum(t.nbytes for t in training.tensors() if t.persistent)
-    return Cost(lower_bound(live_buffers(training))[0], state, setting.instructions(training))
+    return Cost(lower_bound(live_buffers(training))[0], state, estimated_instructions(training))
 
 
 def _training_graph(setting: Setting, config: AdapterConfig) -> Graph:
@@ -156,9 +152,9 @@ def compile_plan(setting: Setting, plan: Plan) -> CompiledModel:
 def figures(setting: Setting, model: CompiledModel) -> Compiled:
     """What the firmware of a compiled plan takes."""
     usage = memory_usage(model, sources_for(model, setting.board, setting.memory), setting.stack_bytes, None)
-    step = sum(setting.instructions(graph) for graph in (model.training,) if graph is not None)
+    step = sum(estimated_instructions(graph) for graph in (model.training,) if graph is not None)
     if model.update is not None:
-        step += setting.instructions(model.update) // model.training_config.batch_size
+        step += estimated_instructions(model.update) // model.training_config.batch_size
     return Compiled(
         trainable_parameters(model),
         model.adapter_bytes,
