@@ -173,6 +173,18 @@ def update_rows(rng: np.random.Generator, name: str) -> Case:
     return Operation(OPS["UPDATE_ROWS"], name, inputs, {"master": master}, both), values
 
 
+def _empty_channels(rng: np.random.Generator, layer: Operation) -> None:
+    """Some channels lose their weights, as training that drives them there leaves them: tiny scales, huge biases."""
+    filters, bias = layer.inputs["filter"], layer.inputs["bias"]
+    assert filters.data is not None and filters.scale is not None and bias.data is not None
+    chosen = np.flatnonzero(rng.random(len(filters.data)) < rng.choice([0.2, 0.8]))
+    filters.data[chosen] = 0
+    huge = rng.random(len(chosen)) < 0.7
+    bias.data[chosen] = np.where(huge, rng.choice([-1, 1], len(chosen)) * ((1 << 30) - rng.integers(0, 3)), 100)
+    tiny = filters.scale[chosen] * 2.0 ** -rng.integers(14, 34, len(chosen))
+    filters.scale[chosen] = np.where(huge, np.maximum(tiny, 1e-36), filters.scale[chosen])
+
+
 def lora_layer(rng: np.random.Generator, name: str) -> dict[str, Case]:
     """CONV_2D with a LoRA of any rank and size, as its quantiser leaves it, and the LORA_DOWN in front of it."""
     if rng.random() < 0.5:
@@ -182,6 +194,8 @@ def lora_layer(rng: np.random.Generator, name: str) -> dict[str, Case]:
         window = random_window(rng, _size(rng, 1, 9), _size(rng, 1, 20))
     base = conv_2d(rng, window)
     base.name = name
+    if rng.random() < 0.3 and "bias" in base.inputs:
+        _empty_channels(rng, base)
     made = lora_operations(base, int(rng.choice([1, 2, 3, 4, 4, 5, 8])), float(rng.choice([1.0, 8.0, 1e-3, 1e6])))
     quantize, values = made["LORA_QUANTIZE"], random_values(rng, base)
     for operand, operand_tensor in quantize.inputs.items():

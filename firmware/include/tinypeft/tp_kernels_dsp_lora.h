@@ -23,11 +23,21 @@ typedef void tp_lora_dot_function(const void *x, const int32_t *words, int8_t *o
                                   int32_t output_c, const int32_t *last, const int32_t *table, void *scratch,
                                   tp_lora_positions at);
 
+/* Channels without weights, of whose addends no limit is proved to clamp the output; `bias` is all there is beside. */
+typedef struct {
+  int32_t count;
+  const int32_t *channel, *bias, *multiplier;
+  const int8_t *shift;
+  int32_t output_offset;
+  int32_t activation_min, activation_max;
+} tp_lone_channels;
+
 typedef struct {
   int32_t blocks, output_c, rank;
   int32_t limit;       /* addends beyond -limit..limit - 1 clamp the output, which the compiler has proved */
   const int32_t *base; /* (4*blocks) starts in the order of the table, where that has them */
-  tp_lora_dot_function *dot;
+  tp_lora_dot_function *dot;      /* its outputs of lone channels are overwritten */
+  const tp_lone_channels *alone; /* NULL: none */
 } tp_lora_dsp_params;
 
 typedef struct {

@@ -1,4 +1,5 @@
 #include "tinypeft/tp_kernels_dsp_lora.h"
+#include "tinypeft/tp_lora_add.h"
 #include "tinypeft/tp_pairs.h"
 
 #define BLOCK 4
@@ -19,7 +20,8 @@ typedef struct {
   const int8_t *lora_B, *lora_shift;
   int32_t *table;
   uint32_t *words; /* of hidden values */
-  int32_t least; /* the least shift with which no addend leaves the limit, or its sum int32 */
+  int32_t peak;    /* the largest |hidden| */
+  int32_t least;   /* the least shift with which no addend leaves the limit, or its sum int32 */
   int32_t shift; /* of hidden values, for a rank of 1 */
   int exact;     /* whether addends have to be computed one by one, as they do not fit the routine */
 } adapter;
@@ -104,21 +106,66 @@ static inline void put_starts(const adapter *from, int32_t rank, int32_t first, 
   }
 }
 
+/* The output of the n-th lone channel for an accumulator. */
+static int8_t lone_output(const tp_lone_channels *alone, int32_t n, int32_t acc) {
+  const int32_t value = tp_requantize(acc, alone->multiplier[n], alone->shift[n]) + alone->output_offset;
+  return (int8_t)tp_clamp_s32(value, alone->activation_min, alone->activation_max);
+}
+
+/* Its outputs at `count` positions, `step` apart: mostly no addend changes them. */
+static void put_lone_channel(const adapter *from, int32_t n, const int16_t *hidden, int32_t count, int8_t *output,
+                             int32_t step) {
+  const tp_lone_channels *alone = from->params->alone;
+  const int32_t rank = from->params->rank, c = alone->channel[n], bias = alone->bias[n];
+  const tp_lora lora = {from->lora_B, from->lora_shift, rank, 1};
+  int32_t total = 0;
+  for (int32_t r = 0; r < rank; r++) {
+    total += tp_abs_s32(from->lora_B[c * rank + r]);
+  }
+  const int64_t reach = tp_round_shift_s64((int64_t)total * from->peak, from->lora_shift[c]);
+  const int64_t room = (int64_t)INT32_MAX - tp_abs_s32(bias);
+  if (reach < room && lone_output(alone, n, bias - (int32_t)reach) == lone_output(alone, n, bias + (int32_t)reach)) {
+    const int8_t value = lone_output(alone, n, bias);
+    for (; count > 0; count--, output += step) {
+      *output = value;
+    }
+    return;
+  }
+  for (; count > 0; count--, hidden += rank, output += step) {
+    int32_t acc = bias;
+    tp_lora_add(&lora, c, 1, hidden, &acc);
+    *output = lone_output(alone, n, acc);
+  }
+}
+
+/* The outputs of all of them at `count` positions. */
+static void put_lone_channels(const adapter *from, const int16_t *hidden, int32_t count, int8_t *output) {
+  const tp_lora_dsp_params *params = from->params;
+  for (int32_t n = 0; params->alone != NULL && n < params->alone->count; n++) {
+    put_lone_channel(from, n, hidden, count, output + params->alone->channel[n], params->output_c);
+  }
+}
+
 /* The whole table; whether all of it fits. */
 static inline int put_all(const adapter *from, int32_t rank) {
   const tp_lora_dsp_params *params = from->params;
   const int32_t size = BLOCK * words_of(rank);
-  int32_t *block = from->table;
+  const tp_lone_channels *alone = params->alone;
+  int32_t *block = from->table, next = 0; /* lone channel */
   int fit = 1;
   for (int32_t first = 0; first < params->output_c; first += BLOCK, block += size) {
-    if (first + BLOCK > params->output_c) { /* entries without a channel */
+    uint32_t apart = 0;
+    for (; alone != NULL && next < alone->count && alone->channel[next] < first + BLOCK; next++) {
+      apart |= 1u << (alone->channel[next] - first);
+    }
+    if (apart != 0 || first + BLOCK > params->output_c) { /* entries without a channel */
       memset(block, 0, (size_t)size * sizeof *block);
     }
     put_starts(from, rank, first, block);
     for (int32_t i = 0; i < BLOCK; i++) {
-      const int32_t c = first + channel_of(i);
-      if (c < params->output_c) {
-        fit &= put(from, rank, c, i, block);
+      const int32_t c = channel_of(i);
+      if (first + c < params->output_c && (apart >> c & 1u) == 0) {
+        fit &= put(from, rank, first + c, i, block);
       }
     }
   }
@@ -129,9 +176,10 @@ static inline int put_all(const adapter *from, int32_t rank) {
 static adapter prepare(const tp_lora_dsp_params *params, const int16_t *hidden, int32_t count, const int8_t *lora_B,
                        const int8_t *lora_shift, void *scratch) {
   const int32_t rank = params->rank;
-  int32_t *const table = scratch;
-  adapter made = {params, lora_B, lora_shift, table, (uint32_t *)table + BLOCK * params->blocks * words_of(rank), 0, 0, 0};
-  made.least = least_shift(params, tp_peak_s16(hidden, count) * rank * B_MAX);
+  adapter made = {params, lora_B, lora_shift, scratch, NULL, 0, 0, 0, 0};
+  made.words = (uint32_t *)scratch + BLOCK * params->blocks * words_of(rank);
+  made.peak = tp_peak_s16(hidden, count);
+  made.least = least_shift(params, made.peak * rank * B_MAX);
   if (rank == 1) {
     made.shift = hidden_shift(&made);
     made.exact = !put_all(&made, 1);
@@ -204,12 +252,12 @@ void tp_pointwise_lora_dsp_s8(const tp_pointwise_lora_dsp_params *params, const 
   if (!from.exact) {
     params->start.dot(input, layer->words, output, layer->positions, layer->output_c, last, from.table, rest,
                       pairs_of(&from, hidden, 1, 2));
-    return;
   }
-  for (int32_t p = 0; p < layer->positions; p++) {
+  for (int32_t p = 0; from.exact && p < layer->positions; p++) {
     params->start.dot(input + p * params->input_c, layer->words, output + p * layer->output_c, 1, layer->output_c, last,
                       from.table, rest, put_exactly(&from, hidden + p * rank, 0));
   }
+  put_lone_channels(&from, hidden, layer->positions, output);
 }
 
 void tp_conv_lora_dsp_s8(const tp_conv_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
@@ -218,8 +266,8 @@ void tp_conv_lora_dsp_s8(const tp_conv_lora_dsp_params *params, const int8_t *in
   const tp_window *w = &layer->window;
   const int32_t rank = params->start.rank;
   const int32_t *const last = layer->words + layer->word_count - 1;
-  const adapter from =
-      prepare(&params->start, hidden, w->output_h * w->output_w * rank, lora_B, lora_shift, scratch);
+  const int32_t positions = w->output_h * w->output_w;
+  const adapter from = prepare(&params->start, hidden, positions * rank, lora_B, lora_shift, scratch);
   tp_row_ring ring;
   ring.first = (int16_t *)rest_of(&from) + 2;
   ring.end = 0;
@@ -239,6 +287,7 @@ void tp_conv_lora_dsp_s8(const tp_conv_lora_dsp_params *params, const int8_t *in
     hidden += w->output_w * rank;
     output += w->output_w * w->output_c;
   }
+  put_lone_channels(&from, hidden - positions * rank, positions, output - positions * w->output_c);
 }
 
 void tp_conv_flat_lora_dsp_s8(const tp_conv_flat_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
@@ -248,8 +297,8 @@ void tp_conv_flat_lora_dsp_s8(const tp_conv_flat_lora_dsp_params *params, const 
   const int32_t rank = params->start.rank;
   const int32_t *const last = layer->words + layer->word_count - 1;
   const int32_t row_size = w->output_w * w->output_c;
-  const adapter from =
-      prepare(&params->start, hidden, w->output_h * w->output_w * rank, lora_B, lora_shift, scratch);
+  const int32_t positions = w->output_h * w->output_w;
+  const adapter from = prepare(&params->start, hidden, positions * rank, lora_B, lora_shift, scratch);
   tp_flat_rows held = {rest_of(&from), 0, 0};
   for (int32_t oy = 0; oy < w->output_h; oy += layer->together) {
     const int16_t *const x = tp_widen_flat_dsp(layer, input, oy, &held);
@@ -271,4 +320,5 @@ void tp_conv_flat_lora_dsp_s8(const tp_conv_flat_lora_dsp_params *params, const 
     hidden += rows * w->output_w * rank;
     output += rows * row_size;
   }
+  put_lone_channels(&from, hidden - positions * rank, positions, output - positions * w->output_c);
 }

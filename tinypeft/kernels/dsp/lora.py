@@ -7,6 +7,7 @@ accumulators of that range.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ from tinypeft.kernels.dsp.dot import Dot, dot_routine
 from tinypeft.kernels.dsp.inputs import Int8Positions, RingRows
 from tinypeft.kernels.dsp.lora_start import IN_REGISTERS, MOST, lora_start, table_bytes
 from tinypeft.kernels.dsp.packing import BLOCK, Layer, pack_layer, stream, widened_order
-from tinypeft.kernels.dsp.requantize import AccumulatorRange, accumulator_range, constant_channels, outputs_of
-from tinypeft.ops.base import CArray, CFunction, KernelCall
-from tinypeft.ops.weighted import LORA_OPERANDS, lora_rank, one_tap_inside
+from tinypeft.kernels.dsp.requantize import AccumulatorRange, Stepped, accumulator_range, constant_channels, outputs_of
+from tinypeft.ops.activation import output_range
+from tinypeft.ops.base import CArray, CFunction, CStruct, KernelCall
+from tinypeft.ops.weighted import LORA_OPERANDS, layer_bias, lora_rank, multipliers, one_tap_inside
 from tinypeft.ops.window import Window
 
 #: Bits that addends may be limited to
@@ -39,8 +41,17 @@ _BITS = range(16, 24)
 _REACH = 4095
 
 
+@dataclass(frozen=True)
+class Limited:
+    """What `limited_layer` gives."""
+
+    layer: Layer
+    bits: int
+    alone: np.ndarray
+
+
 def offers(op: Operation, target: Target) -> list[Kernel] | str:
-    """Pointwise of stride 1, and windows over rows that are widened once."""
+    """Pointwise of stride 1, and all other windows over rows that are widened once."""
     del target
     if op.kind != "CONV_2D":
         return f"no kernel for a LoRA of {op.kind} that is not merged"
@@ -55,90 +66,115 @@ def offers(op: Operation, target: Target) -> list[Kernel] | str:
     found = limited_layer(op)
     if isinstance(found, str):
         return found
-    layer, bits = found
-    if not one_tap_inside(window):
-        return _windows(op, layer, bits, window)
+    limited = Limited(*found)
     contiguous = (window.input_h, window.input_w) == (window.output_h, window.output_w)
-    if not contiguous or window.stride_h * window.stride_w != 1:
-        return "no kernel with a LoRA for a 1x1 window with strides"
-    return [_pointwise(op, layer, bits, window)]
+    if one_tap_inside(window) and contiguous:
+        return [_pointwise(op, limited, window)]
+    return _windows(op, limited, window)
 
 
-def limited_layer(op: Operation) -> tuple[Layer, int] | str:
-    """The layer for accumulators with addends of the fewest bits that suffice, and how many those are."""
+def limited_layer(op: Operation) -> tuple[Layer, int, np.ndarray] | str:
+    """The layer for accumulators with addends of some bits, how many those are, and which channels are left out.
+
+    As many bits as the cheapest requantisation has room for. Of channels without weights, bool (Cout,), addends may
+    have no limit that is proved to clamp the output, or the output may be constant: the layer then gives anything.
+    """
     own = accumulator_range(op)
+    filters = op.inputs["filter"].data
+    assert filters is not None
+    empty = np.abs(filters.reshape(len(filters), -1)).max(axis=1) == 0
+    ends = [outputs_of(op, np.full((len(empty), 1), end)) for end in (1 << 30, -1 << 30)]
+    found: tuple[Layer, int, np.ndarray] | None = None
     reason = "no limit for what an adapter adds is proved to clamp the output"
     for bits in _BITS:
         limit = 1 << (bits - 1)
         clamps = outputs_of(op, (own.low + limit - 1)[:, None]), outputs_of(op, (own.high - limit)[:, None])
-        ends = outputs_of(op, np.full((len(own.low), 1), 1 << 30)), outputs_of(op, np.full((len(own.low), 1), -1 << 30))
-        if not all((clamp == end).all() for clamp, end in zip(clamps, ends, strict=True)):
+        clamped = np.all([clamp == end for clamp, end in zip(clamps, ends, strict=True)], (0, 2))
+        wide = AccumulatorRange(own.low - limit, own.high + limit - 1)
+        alone = empty & (~clamped | constant_channels(op, wide))
+        if not (clamped | alone).all():
             continue
-        ranges = AccumulatorRange(own.low - limit, own.high + limit - 1)
-        if constant_channels(op, ranges).any():
+        ranges = AccumulatorRange(np.where(alone, 0, wide.low), np.where(alone, 0, wide.high))
+        if (constant_channels(op, ranges) & ~alone).any():
             return "an output channel is constant"
         layer = pack_layer(op, ranges)
-        if not isinstance(layer, str):
-            return layer, bits
-        reason = layer
-    return reason
+        if isinstance(layer, str):
+            reason = layer
+        elif found is None or isinstance(layer.requantize, Stepped):
+            found = layer, bits, alone
+    return found or reason
 
 
-def _pointwise(op: Operation, layer: Layer, bits: int, window: Window) -> Kernel:
-    words = stream(layer, widened_order(layer.filters.reshape(window.output_c, -1)))
+def _pointwise(op: Operation, limited: Limited, window: Window) -> Kernel:
+    words = stream(limited.layer, widened_order(limited.layer.filters.reshape(window.output_c, -1)))
     positions, steps = window.output_h * window.output_w, (window.input_c + 1) // 2
     unroll = steps if steps <= STRAIGHT else UNROLL
     inputs = Int8Positions(steps, unroll, window.input_c)
-    dot = dot_routine(inputs, results_of(op, layer), lora_start(lora_rank(op), below=False))
+    dot = dot_routine(inputs, results_of(op, limited.layer), lora_start(lora_rank(op), below=False))
     fields: dict[str, Any] = {"positions": positions, "output_c": window.output_c}
     extra = {"input_c": window.input_c}
     cycles = dot.cycles(-(-positions // 2), window.output_c)
-    return _kernel("pointwise", "tp_pointwise_lora_dsp", op, fields, extra, bits, dot, words, 8 * steps, cycles)
+    return _kernel("pointwise", "tp_pointwise_lora_dsp", op, fields, extra, limited, dot, words, 8 * steps, cycles)
 
 
-def _windows(op: Operation, layer: Layer, bits: int, window: Window) -> list[Kernel] | str:
+def _windows(op: Operation, limited: Limited, window: Window) -> list[Kernel] | str:
     rows = WindowRows(window, window.input_c % 4 == 0)
     if 2 * rows.distance > _REACH:
         return f"positions lie {rows.distance} bytes apart, more than a load reaches"
-    words = rows.words(layer)
+    words = rows.words(limited.layer)
     one = (window.dilation_h, window.dilation_w) == (1, 1) and window.kernel_h <= KERNEL_H_MAX
-    found = [_ring(op, layer, bits, rows, words)] if one else []
+    found = [_ring(op, limited, rows, words)] if one else []
     if flat_fits(rows, STRAIGHT):
-        found += [
-            _flat(op, layer, bits, rows, words, flat) for flat in (flat_rows(rows), flat_rows(rows, more_bytes=0))
-        ]
+        found += [_flat(op, limited, rows, words, flat) for flat in (flat_rows(rows), flat_rows(rows, more_bytes=0))]
     return found or "no kernel with a LoRA for such a window: its inputs lie too far apart"
 
 
-def _ring(op: Operation, layer: Layer, bits: int, rows: WindowRows, words: np.ndarray) -> Kernel:
+def _ring(op: Operation, limited: Limited, rows: WindowRows, words: np.ndarray) -> Kernel:
     window = rows.window
     unroll = min(rows.steps, UNROLL, (_REACH - rows.distance) // 4)
     in_line = window.kernel_h * min(rows.steps, 2 * unroll) <= STRAIGHT
     inputs = RingRows(window.kernel_h, rows.steps, unroll, not in_line, rows.distance)
-    dot = dot_routine(inputs, results_of(op, layer), lora_start(lora_rank(op), below=False))
+    dot = dot_routine(inputs, results_of(op, limited.layer), lora_start(lora_rank(op), below=False))
     scratch = rows.ring_scratch_bytes
     each = dot.cycles(-(-window.output_w // 2), window.output_c) + 50 + 30 * window.kernel_h
     form = f"window of {window.kernel_h}x{window.kernel_w}"
     cycles = rows.cycles + window.output_h * each
-    return _kernel(form, "tp_conv_lora_dsp", op, rows.fields(op), {}, bits, dot, words, scratch, cycles)
+    return _kernel(form, "tp_conv_lora_dsp", op, rows.fields(op), {}, limited, dot, words, scratch, cycles)
 
 
-def _flat(op: Operation, layer: Layer, bits: int, rows: WindowRows, words: np.ndarray, flat: Flat) -> Kernel:
+def _flat(op: Operation, limited: Limited, rows: WindowRows, words: np.ndarray, flat: Flat) -> Kernel:
     window = rows.window
     below = flat.together == 2
-    dot = dot_routine(flat.inputs, results_of(op, layer), lora_start(lora_rank(op), below))
+    dot = dot_routine(flat.inputs, results_of(op, limited.layer), lora_start(lora_rank(op), below))
     fields = rows.fields(op) | {"rows": flat.held, "together": flat.together}
     pairs = window.output_w if below else -(-window.output_w // 2)
     form = f"window of {window.kernel_h}x{window.kernel_w}, in line{', by columns' if below else ''}"
     cycles = rows.cycles + flat.moved * rows.pitch * 4
     cycles += -(-window.output_h // flat.together) * (dot.cycles(pairs, window.output_c) + 80)
-    return _kernel(form, "tp_conv_flat_lora_dsp", op, fields, {}, bits, dot, words, flat.scratch_bytes, cycles)
+    return _kernel(form, "tp_conv_flat_lora_dsp", op, fields, {}, limited, dot, words, flat.scratch_bytes, cycles)
 
 
 def split_starts(words: np.ndarray, output_c: int) -> tuple[np.ndarray, np.ndarray]:
     """What sums of each block start from, (blocks, 4), and the words without that."""
     blocks = words.reshape(-(-output_c // BLOCK), -1)
     return blocks[:, :4].reshape(-1), blocks[:, 4:].reshape(-1)
+
+
+def _alone(op: Operation, channels: np.ndarray) -> CStruct | None:
+    """tp_lone_channels; None without any."""
+    if not channels.any():
+        return None
+    multiplier, shift = multipliers(op)
+    low, high = output_range(op)
+    fields = {
+        "count": int(channels.sum()),
+        "channel": CArray("int32_t", np.flatnonzero(channels).astype(np.int32), "channel"),
+        "bias": CArray("int32_t", layer_bias(op)[channels].astype(np.int32), "bias"),
+        "multiplier": CArray("int32_t", multiplier[channels].astype(np.int32), "multiplier"),
+        "shift": CArray("int8_t", shift[channels].astype(np.int8), "shift"),
+        "output_offset": op.output.zero_point, "activation_min": low, "activation_max": high,
+    }  # fmt: skip
+    return CStruct("tp_lone_channels", fields, "alone")
 
 
 def _base(words: np.ndarray) -> np.ndarray:
@@ -154,7 +190,7 @@ def _kernel(
     op: Operation,
     layer: dict[str, Any],
     extra: dict[str, Any],
-    bits: int,
+    limited: Limited,
     dot: Dot,
     words: np.ndarray,
     scratch_bytes: int,
@@ -168,8 +204,9 @@ def _kernel(
         rest = np.concatenate([base, rest.reshape(len(base), -1)], 1).reshape(-1)
     layer = layer | {"word_count": len(rest), "words": CArray("int32_t", rest, "words"), "dot": None}
     addends = {
-        "blocks": len(base), "output_c": channels, "rank": rank, "limit": 1 << (bits - 1),
+        "blocks": len(base), "output_c": channels, "rank": rank, "limit": 1 << (limited.bits - 1),
         "base": CArray("int32_t", base.reshape(-1), "base") if apart else None, "dot": CFunction(dot.routine.name),
+        "alone": _alone(op, limited.alone),
     }  # fmt: skip
     fields = {"layer": layer, "start": addends, **extra}
     arguments = [op.inputs["input"], *(op.inputs[name] for name in LORA_OPERANDS), op.output]
@@ -178,7 +215,7 @@ def _kernel(
         backend="dsp",
         form=f"{form} with a LoRA, 4 channels x 2 positions",
         call=KernelCall(f"{function}_s8", f"{function}_params", fields, arguments),
-        sources=("dsp/tp_conv_lora_dsp.c", f"dsp/{WIDEN}"),
+        sources=("dsp/tp_conv_lora_dsp.c", f"dsp/{WIDEN}", "tp_lora_add.c"),
         routines=(dot.routine,),
         scratch_bytes=table_bytes(rank, base.size) + scratch_bytes,
         cycles=cycles + 2 * hidden + channels * (40 + 10 * rank),
