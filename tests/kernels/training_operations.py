@@ -64,16 +64,21 @@ def conv_backward_input(rng: np.random.Generator, name: str) -> Case:
 
 
 def depthwise_backward_input(rng: np.random.Generator, name: str) -> Case:
-    """3x3 of stride 1 and 2, images higher than a band, wider than what is written without a loop."""
+    """3x3 of strides 1 to 3, images higher than a band, wider than what is written without a loop; filters of any norm.
+
+    A row of results may lie farther from the one above than an offset reaches.
+    """
     h, w, c = _size(rng, 1, 12), _size(rng, 1, 20), _channels(rng)
     if rng.random() < 0.3:
-        h, w, c = ((40, 33, 2), (2, 12, 256), (2, 13, 600), (3, 5, 1024))[int(rng.integers(4))]
-    stride = (1, 1) if rng.random() < 0.5 else (_size(rng, 1, 3), _size(rng, 1, 3))
+        h, w, c = ((40, 33, 2), (2, 12, 256), (2, 13, 600), (3, 5, 1024), (3, 40, 1024))[int(rng.integers(5))]
+    stride = ((1, 1), (2, 2), (_size(rng, 1, 4), _size(rng, 1, 4)))[int(rng.choice(3, p=(0.4, 0.3, 0.3)))]
     same = rng.random() < 0.6
     size = [(n - 1) // s + 1 if same else max(1, (n - 1) // s) for n, s in zip((h, w), stride, strict=True)]
-    top, left = (1, 1) if same else (_size(rng, 0, 3), _size(rng, 0, 3))
+    top, left = (1, 1) if same and rng.random() < 0.6 else (_size(rng, 0, 3), _size(rng, 0, 3))
     window = Window(h, w, c, size[0], size[1], c, 3, 3, *stride, pad_top=top, pad_left=left)
     data = _filters(rng, (1, 3, 3, c))
+    if rng.random() < 0.4:
+        data = np.where(rng.random(data.shape) < 0.2, data // int(rng.choice([1, 2, 20, 127])), 0).astype(np.int8)
     d_acc = tensor(f"{name}_d_acc", window.output_shape, "bfp16")
     inputs = {"d_acc": d_acc, "filter": tensor("w", data.shape, "int8", Purpose.FROZEN_WEIGHT, data=data)}
     outputs = {"d_input": tensor(f"{name}_d_input", window.input_shape, "bfp16")}

@@ -33,30 +33,63 @@ void tp_conv_backward_input_dsp_s16(const tp_conv_backward_dsp_params *params, c
                                     const int8_t *filter, const int32_t *l1, const tp_bfp *addend, tp_bfp *d_input,
                                     void *scratch);
 
-typedef struct {
-  int32_t half, shift; /* as of tp_narrow_block */
-  int32_t rows;
-} tp_plane_block;
+/* Generated for the width and for how far results are apart: `rows` rows of a 3x3 filter over a plane of words, of which
+ * each holds two rows of a column. Results are the upper halves of sums, rounded. taps: of each column rows 0 and 1, and
+ * rows 1 and 2, in pairs; where every second row is empty, rows 0 and 2, and row 1 below. */
+typedef void tp_plane_routine(const int16_t *plane, int16_t *result, const uint32_t taps[6], int32_t rows);
 
-/* Generated for the width and for how far results are apart: a 3x3 filter over a plane (rows+2,width+2 or 3). taps: of
- * each row (0,1) and (1,2), in pairs. */
-typedef void tp_plane_routine(const int16_t *plane, int16_t *result, const uint32_t taps[6],
-                              const tp_plane_block *block);
+typedef struct {
+  int32_t pairs; /* of rows */
+  int32_t lower; /* bytes from the upper row of a pair to the lower one */
+  int32_t shift; /* mantissas are multiplied with 2^shift */
+  uint32_t mask; /* of the words, in both halves without the lowest `shift` bits; 0 in a half that has no row */
+} tp_gather_block;
+
+/* Generated for the same: rows of two channels to words of their planes. */
+typedef void tp_gather_routine(const int16_t *mantissa, int16_t *first, int16_t *second,
+                               const tp_gather_block *block);
 
 typedef struct {
   tp_conv_backward_params conv;
-  int32_t band; /* rows that are computed together */
+  int32_t pairs; /* of rows of results that are computed together */
+  int32_t doublings; /* of sums, by the routine */
+  int32_t step; /* rows from a pair in the plane to the next: 2, or 1 where every second row and column, which has
+                 * nothing, is left out: strides of 2 */
+  int32_t columns, top, left; /* of the plane; where in it output (0,0) lies */
   tp_plane_routine *routine; /* of input_w positions, Cin apart */
+  tp_gather_routine *gather; /* NULL: none for these strides */
 } tp_depthwise_backward_dsp_params;
 
-/* 3x3, no dilation, an even number of channels, no multiplier. scratch: (2,band+2,input_w+2 or 3) int16, even. */
+/* 3x3, no dilation, an even number of channels, no multiplier. 2^(8 - doublings) <= l1, unless that is 0.
+ * scratch: (2,pairs+step-1,columns) words. */
 void tp_depthwise_conv_backward_input_dsp_s16(const tp_depthwise_backward_dsp_params *params, const tp_bfp *d_acc,
                                               const int8_t *filter, tp_bfp *d_input, void *scratch);
 
+/* What a routine that scales channels works with. Results are (half + mantissa * multiplier) >> shift; `square` is that
+ * of the largest magnitude so far. Of outputs pass those that, less `first`, each byte of it, are below the upper bytes
+ * of `limit`, unsigned. */
+typedef struct {
+  const int16_t *multiplier;
+  int32_t half, shift, square;
+  uint32_t first, limit;
+  int32_t positions, bytes; /* of a position's multipliers */
+  int32_t steps; /* 256 times the loops that a position takes */
+} tp_scale_block;
+
+/* Generated for how many channels a loop takes: result (positions,channels) of as many mantissas and, of each, what
+ * tells whether it passes: an int8 output or the bit of a mask. */
+typedef void tp_scale_routine(const int16_t *mantissa, const void *clamp, int16_t *result, tp_scale_block *block);
+
+typedef struct {
+  tp_requantize_backward_params requantize;
+  tp_scale_routine *routine; /* where there are multipliers */
+  int32_t loop; /* channels that a loop of it takes */
+} tp_requantize_backward_dsp_params;
+
 /* A multiple of 4 channels, of a mask 8. */
-void tp_requantize_backward_dsp_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+void tp_requantize_backward_dsp_s16(const tp_requantize_backward_dsp_params *params, const tp_bfp *d_output,
                                     const int8_t *output, tp_bfp *d_acc);
-void tp_requantize_backward_mask_dsp_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+void tp_requantize_backward_mask_dsp_s16(const tp_requantize_backward_dsp_params *params, const tp_bfp *d_output,
                                          const uint8_t *mask, tp_bfp *d_acc);
 
 /* A size that is a multiple of 8. */

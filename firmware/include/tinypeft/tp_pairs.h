@@ -19,21 +19,43 @@ static inline int32_t tp_peak_of_pairs(uint32_t largest, uint32_t smallest) {
 /* What is added in front of a shift to the right for it to round. */
 static inline int32_t tp_half_of(int32_t shift) { return shift > 0 ? (int32_t)1 << (shift - 1) : 0; }
 
-/* The peak of `count` mantissas. */
-static inline int32_t tp_peak_s16(const int16_t *mantissa, int32_t count) {
-  uint32_t largest = 0, smallest = 0;
-  const int16_t *end = mantissa + count;
-  for (; end - mantissa >= 8; mantissa += 8) {
-    const uint32_t a = tp_load_word(mantissa), b = tp_load_word(mantissa + 2);
-    const uint32_t c = tp_load_word(mantissa + 4), d = tp_load_word(mantissa + 6);
-    largest = tp_max_s16x2(tp_max_s16x2(tp_max_s16x2(tp_max_s16x2(largest, a), b), c), d);
-    smallest = tp_min_s16x2(tp_min_s16x2(tp_min_s16x2(tp_min_s16x2(smallest, a), b), c), d);
+/* The largest square of mantissas, of magnitudes up to TP_BFP_MAX: four squares, whose sum is below 2^32, hold no
+ * larger one unless that sum is larger. */
+static inline void tp_raise_square(int32_t *square, uint32_t a, uint32_t b) {
+  if (__builtin_expect((uint32_t)tp_smlad(a, a, tp_smuad(b, b)) > (uint32_t)*square, 0)) {
+    const int32_t first = tp_max_s32(tp_smulbb(a, a), tp_smultt(a, a));
+    const int32_t second = tp_max_s32(tp_smulbb(b, b), tp_smultt(b, b));
+    *square = tp_max_s32(*square, tp_max_s32(first, second));
   }
-  int32_t peak = tp_peak_of_pairs(largest, smallest);
-  for (; mantissa < end; mantissa++) {
-    peak = tp_max_s32(peak, tp_abs_s32(*mantissa));
+}
+
+/* The magnitude that it is the square of, from its highest bit to the lowest. */
+static inline int32_t tp_peak_of_square(int32_t square) {
+  int32_t peak = 0;
+  for (int32_t bit = 1 << 14; bit > 0; bit >>= 1) {
+    peak += (peak + bit) * (peak + bit) <= square ? bit : 0;
   }
   return peak;
+}
+
+/* The peak of `count` mantissas. */
+static inline int32_t tp_peak_s16(const int16_t *mantissa, int32_t count) {
+  int32_t square = 0;
+  const int16_t *end = mantissa + count, *whole = mantissa + count / 16 * 16;
+  for (; mantissa < whole; mantissa += 16) {
+    const uint32_t a = tp_load_word(mantissa), b = tp_load_word(mantissa + 2);
+    const uint32_t c = tp_load_word(mantissa + 4), d = tp_load_word(mantissa + 6);
+    const uint32_t e = tp_load_word(mantissa + 8), f = tp_load_word(mantissa + 10);
+    const uint32_t g = tp_load_word(mantissa + 12), h = tp_load_word(mantissa + 14);
+    tp_raise_square(&square, a, b);
+    tp_raise_square(&square, c, d);
+    tp_raise_square(&square, e, f);
+    tp_raise_square(&square, g, h);
+  }
+  for (; mantissa < end; mantissa++) {
+    tp_raise_square(&square, tp_make_pair(*mantissa, 0), 0);
+  }
+  return tp_peak_of_square(square);
 }
 
 #endif

@@ -44,9 +44,13 @@ TP_OF_TWO(uint32_t, sxtab16_ror8, "sxtab16 %0, %1, %2, ror #8")
 
 /* Below the low half of x, above the low half of y. */
 TP_OF_TWO(uint32_t, pkhbt, "pkhbt %0, %1, %2, lsl #16")
-/* Above the high half of x, below the high half of y; below y >> 15. */
+/* Above the high half of x, below the high half of y; below y >> 15, y >> 8. */
 TP_OF_TWO(uint32_t, pkhtb, "pkhtb %0, %1, %2, asr #16")
 TP_OF_TWO(uint32_t, pkhtb_asr15, "pkhtb %0, %1, %2, asr #15")
+TP_OF_TWO(uint32_t, pkhtb_asr8, "pkhtb %0, %1, %2, asr #8")
+
+/* The differences of the four bytes. */
+TP_OF_TWO(uint32_t, usub8, "usub8 %0, %1, %2")
 
 /* The sums of the low halves and of the high ones. */
 TP_OF_TWO(uint32_t, sadd16, "sadd16 %0, %1, %2")
@@ -54,6 +58,9 @@ TP_OF_TWO(uint32_t, sadd16, "sadd16 %0, %1, %2")
 /* The product of the low halves; of the high ones. */
 TP_OF_TWO(int32_t, smulbb, "smulbb %0, %1, %2")
 TP_OF_TWO(int32_t, smultt, "smultt %0, %1, %2")
+
+/* The sum of both. */
+TP_OF_TWO(int32_t, smuad, "smuad %0, %1, %2")
 
 /* acc plus the product of the low halves; of the high ones; plus both. */
 TP_OF_THREE(uint32_t, smlabb)
@@ -98,13 +105,23 @@ TP_SELECT(max_s16x2, "ssub16", "%1", "%2")
 TP_SELECT(min_s16x2, "ssub16", "%2", "%1")
 #undef TP_SELECT
 
-/* `ones` in the bytes of int8 values between low and high, all the same in each, exclusive; 0 in the others. */
-static inline uint32_t tp_bytes_between(uint32_t values, uint32_t low, uint32_t high, uint32_t ones) {
-  uint32_t inside, unused;
-  __asm__("ssub8 %1, %3, %2\n\tsel %0, %5, %6\n\tssub8 %1, %2, %4\n\tsel %0, %5, %0"
-          : "=&r"(inside), "=&r"(unused)
-          : "r"(values), "r"(low), "r"(high), "r"(0), "r"(ones));
-  return inside;
+/* The lanes of `values` where those of x, unsigned, are below those of `limit`; 0 in the others. */
+#define TP_WHERE_BELOW(name, subtract)                                            \
+  static inline uint32_t tp_##name(uint32_t values, uint32_t x, uint32_t limit) { \
+    uint32_t result;                                                              \
+    __asm__(subtract " %0, %2, %3\n\tsel %0, %4, %1"                              \
+            : "=&r"(result) : "r"(values), "r"(x), "r"(limit), "r"(0));           \
+    return result;                                                                \
+  }
+TP_WHERE_BELOW(where_below_u8x4, "usub8")
+TP_WHERE_BELOW(where_below_u16x2, "usub16")
+#undef TP_WHERE_BELOW
+
+/* acc plus the four bytes. */
+static inline uint32_t tp_add_bytes(uint32_t bytes, uint32_t acc) {
+  uint32_t result;
+  __asm__("usada8 %0, %1, %2, %3" : "=r"(result) : "r"(bytes), "r"(0), "r"(acc));
+  return result;
 }
 
 /* doubled / 2 * multiplier * 2^-(31 + shift), rounded twice, 1 <= shift <= 31: tp_requantize of a doubled accumulator.

@@ -2,119 +2,89 @@
 #include "tinypeft/tp_kernels_dsp_backward.h"
 #include "tinypeft/tp_pairs.h"
 
-#define EVERY_BYTE 0x01010101u
-
-/* What the loops keep in registers. */
-typedef struct {
-  int32_t half, shift;
-  uint32_t largest, smallest;
-} narrowing;
-
-/* Where no multiplier scales the channels, nothing is shifted. */
-static narrowing begin(const tp_requantize_backward_params *params, const tp_bfp *d_output) {
-  narrowing to = {0, 0, 0, 0};
-  if (params->multiplier != NULL) {
+/* What the routine is given. Where no multiplier scales the channels, nothing is shifted. */
+static tp_scale_block begin(const tp_requantize_backward_dsp_params *params, const tp_bfp *d_output) {
+  const tp_requantize_backward_params *r = &params->requantize;
+  tp_scale_block block = {.multiplier = r->multiplier, .positions = r->positions, .bytes = 2 * r->channels};
+  block.first = ((uint32_t)(r->activation_min + 1) & 0xFFu) * 0x01010101u;
+  block.limit = (uint32_t)tp_max_s32(r->activation_max - r->activation_min - 1, 0) * 0x01000100u;
+  if (r->multiplier != NULL) {
     int32_t largest = 0;
-    for (int32_t c = 0; c < params->channels; c++) {
-      largest = tp_max_s32(largest, params->multiplier[c]);
+    for (int32_t c = 0; c < r->channels; c++) {
+      largest = tp_max_s32(largest, r->multiplier[c]);
     }
-    to.shift = tp_narrow_shift((int64_t)d_output->peak * largest, TP_BFP_MAX);
-    to.half = tp_half_of(to.shift);
+    block.shift = tp_narrow_shift((int64_t)d_output->peak * largest, TP_BFP_MAX);
+    block.half = tp_half_of(block.shift);
+    block.steps = r->channels / params->loop * 256;
   }
-  return to;
+  return block;
 }
 
-static void finish(const narrowing *to, const tp_requantize_backward_params *params, const tp_bfp *d_output,
+static void finish(const tp_scale_block *block, const tp_requantize_backward_params *params, const tp_bfp *d_output,
                    tp_bfp *d_acc) {
-  d_acc->exponent = d_output->exponent + to->shift + (params->multiplier != NULL ? params->exponent : 0);
-  d_acc->peak = tp_peak_of_pairs(to->largest, to->smallest);
+  d_acc->exponent = d_output->exponent + block->shift + (params->multiplier != NULL ? params->exponent : 0);
+  d_acc->peak = tp_peak_of_square(block->square);
 }
 
-/* Two mantissas, times two multipliers where it `scales`, narrowed, where `passed` has ones; else 0. */
-static inline void put(int scales, const int16_t *g, const int16_t *multiplier, uint32_t passed, int16_t *result,
-                       narrowing *to) {
-  uint32_t pair = tp_load_word(g);
-  if (scales) {
-    const uint32_t multipliers = tp_load_word(multiplier);
-    pair = tp_make_pair(tp_smlabb(pair, multipliers, to->half) >> to->shift,
-                        tp_smlatt(pair, multipliers, to->half) >> to->shift);
+static inline void put(uint32_t a, uint32_t b, int16_t *result, int32_t *square) {
+  tp_store_word(result, a);
+  tp_store_word(result + 2, b);
+  tp_raise_square(square, a, b);
+}
+
+/* `count` mantissas as they are where an output passes. */
+static TP_NOINLINE void pass_outputs(const int16_t *g, int32_t count, const int8_t *output, int16_t *result,
+                                     tp_scale_block *block) {
+  const uint32_t first = block->first, limit = block->limit;
+  int32_t square = 0;
+  for (const int16_t *end = g + count; g < end; g += 4, result += 4, output += 4) {
+    const uint32_t above = tp_usub8(tp_load_word(output), first);
+    const uint32_t a = tp_where_below_u16x2(tp_load_word(g), tp_pkhbt(above << 8, above), limit);
+    const uint32_t b = tp_where_below_u16x2(tp_load_word(g + 2), tp_pkhtb_asr8(above, above), limit);
+    put(a, b, result, &square);
   }
-  pair &= passed;
-  tp_store_word(result, pair);
-  to->largest = tp_max_s16x2(to->largest, pair);
-  to->smallest = tp_min_s16x2(to->smallest, pair);
+  block->square = square;
 }
 
-/* The int8 outputs from element `first` on, `count` of them. */
-static inline void from_outputs(int scales, const int16_t *g, const int16_t *multiplier, int32_t count,
-                                const int8_t *output, uint32_t low, uint32_t high, int16_t *result, narrowing *to) {
-  for (const int16_t *end = g + count; g < end; g += 4, result += 4, multiplier += scales ? 4 : 0) {
-    const uint32_t inside = tp_bytes_between(tp_load_word(output), low, high, ~0u);
-    const uint32_t even = tp_sxtb16(inside);
-    const uint32_t odd = tp_sxtb16_ror8(inside);
-    put(scales, g, multiplier, tp_pkhbt(even, odd), result, to);
-    put(scales, g + 2, multiplier + (scales ? 2 : 0), tp_pkhtb(odd, even), result + 2, to);
-    output += 4;
-  }
-}
-
-/* Ones in the halves whose bits, the lowest two, are 1. */
+/* Ones in the halves whose bits, bit 0 and bit 16, are 1. */
 static inline uint32_t ones(uint32_t bits) {
-  return tp_make_pair(-(int32_t)(bits & 1u), -(int32_t)(bits >> 1 & 1u));
+  const uint32_t one = bits & 0x00010001u;
+  return (one << 16) - one;
 }
 
-/* The same of outputs that have a mask. */
-static inline void from_mask(int scales, const int16_t *g, const int16_t *multiplier, int32_t count,
-                             const uint8_t *mask, int16_t *result, narrowing *to) {
-  const int32_t step = scales ? 2 : 0;
-  for (const int16_t *end = g + count; g < end; g += 8, result += 8, multiplier += 4 * step) {
-    const uint32_t bits = *mask++;
-    put(scales, g, multiplier, ones(bits), result, to);
-    put(scales, g + 2, multiplier + step, ones(bits >> 2), result + 2, to);
-    put(scales, g + 4, multiplier + 2 * step, ones(bits >> 4), result + 4, to);
-    put(scales, g + 6, multiplier + 3 * step, ones(bits >> 6), result + 6, to);
+/* The same where a mask tells it. */
+static TP_NOINLINE void pass_mask(const int16_t *g, int32_t count, const uint8_t *mask, int16_t *result,
+                                  tp_scale_block *block) {
+  int32_t square = 0;
+  for (const int16_t *end = g + count; g < end; g += 8, result += 8) {
+    const uint32_t bits = *mask | (uint32_t)*mask << 15;
+    mask++;
+    put(tp_load_word(g) & ones(bits), tp_load_word(g + 2) & ones(bits >> 2), result, &square);
+    put(tp_load_word(g + 4) & ones(bits >> 4), tp_load_word(g + 6) & ones(bits >> 6), result + 4, &square);
   }
+  block->square = square;
 }
 
-/* All positions: with multipliers each by itself, without them in one loop. */
-static TP_NOINLINE narrowing all_from_outputs(const tp_requantize_backward_params *params, const int16_t *g,
-                                              const int8_t *output, int16_t *result, narrowing to) {
-  const uint32_t low = (uint32_t)(params->activation_min & 0xFF) * EVERY_BYTE;
-  const uint32_t high = (uint32_t)(params->activation_max & 0xFF) * EVERY_BYTE;
-  const int32_t size = params->positions * params->channels;
-  if (params->multiplier == NULL) {
-    from_outputs(0, g, NULL, size, output, low, high, result, &to);
-    return to;
-  }
-  for (int32_t i = 0; i < size; i += params->channels) {
-    from_outputs(1, g + i, params->multiplier, params->channels, output + i, low, high, result + i, &to);
-  }
-  return to;
-}
-
-static TP_NOINLINE narrowing all_from_mask(const tp_requantize_backward_params *params, const int16_t *g,
-                                           const uint8_t *mask, int16_t *result, narrowing to) {
-  const int32_t size = params->positions * params->channels;
-  if (params->multiplier == NULL) {
-    from_mask(0, g, NULL, size, mask, result, &to);
-    return to;
-  }
-  for (int32_t i = 0; i < size; i += params->channels) {
-    from_mask(1, g + i, params->multiplier, params->channels, mask, result + i, &to);
-    mask += params->channels / 8;
-  }
-  return to;
-}
-
-void tp_requantize_backward_dsp_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+void tp_requantize_backward_dsp_s16(const tp_requantize_backward_dsp_params *params, const tp_bfp *d_output,
                                     const int8_t *output, tp_bfp *d_acc) {
-  const narrowing to =
-      all_from_outputs(params, d_output->mantissa, output, d_acc->mantissa, begin(params, d_output));
-  finish(&to, params, d_output, d_acc);
+  const tp_requantize_backward_params *r = &params->requantize;
+  tp_scale_block block = begin(params, d_output);
+  if (r->multiplier != NULL) {
+    params->routine(d_output->mantissa, output, d_acc->mantissa, &block);
+  } else {
+    pass_outputs(d_output->mantissa, r->positions * r->channels, output, d_acc->mantissa, &block);
+  }
+  finish(&block, r, d_output, d_acc);
 }
 
-void tp_requantize_backward_mask_dsp_s16(const tp_requantize_backward_params *params, const tp_bfp *d_output,
+void tp_requantize_backward_mask_dsp_s16(const tp_requantize_backward_dsp_params *params, const tp_bfp *d_output,
                                          const uint8_t *mask, tp_bfp *d_acc) {
-  const narrowing to = all_from_mask(params, d_output->mantissa, mask, d_acc->mantissa, begin(params, d_output));
-  finish(&to, params, d_output, d_acc);
+  const tp_requantize_backward_params *r = &params->requantize;
+  tp_scale_block block = begin(params, d_output);
+  if (r->multiplier != NULL) {
+    params->routine(d_output->mantissa, mask, d_acc->mantissa, &block);
+  } else {
+    pass_mask(d_output->mantissa, r->positions * r->channels, mask, d_acc->mantissa, &block);
+  }
+  finish(&block, r, d_output, d_acc);
 }
