@@ -1,13 +1,7 @@
-"""CONV_2D of the `dsp` backend with a LoRA that is not merged: accumulators start from what it adds.
-
-What an adapter adds is known only when it is there. It is limited to so many bits that whatever lies beyond clamps the
-output, at every accumulator of the layer itself: that is proved here, and packing and requantisation are made for
-accumulators of that range.
-"""
+"""CONV_2D of the `dsp` backend with a LoRA that is not merged: accumulators start from what it adds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,26 +22,15 @@ from tinypeft.kernels.dsp.conv import (
 )
 from tinypeft.kernels.dsp.dot import Dot, dot_routine
 from tinypeft.kernels.dsp.inputs import Int8Positions, RingRows
+from tinypeft.kernels.dsp.limited import Limited, limited_layer
 from tinypeft.kernels.dsp.lora_start import IN_REGISTERS, MOST, lora_start, table_bytes
-from tinypeft.kernels.dsp.packing import BLOCK, Layer, pack_layer, stream, widened_order
-from tinypeft.kernels.dsp.requantize import AccumulatorRange, Stepped, accumulator_range, constant_channels, outputs_of
+from tinypeft.kernels.dsp.packing import BLOCK, stream, widened_order
 from tinypeft.ops.activation import output_range
 from tinypeft.ops.base import CArray, CFunction, CStruct, KernelCall
 from tinypeft.ops.weighted import LORA_OPERANDS, layer_bias, lora_rank, multipliers, one_tap_inside
 from tinypeft.ops.window import Window
 
-#: Bits that addends may be limited to
-_BITS = range(16, 24)
 _REACH = 4095
-
-
-@dataclass(frozen=True)
-class Limited:
-    """What `limited_layer` gives."""
-
-    layer: Layer
-    bits: int
-    alone: np.ndarray
 
 
 def offers(op: Operation, target: Target) -> list[Kernel] | str:
@@ -63,46 +46,13 @@ def offers(op: Operation, target: Target) -> list[Kernel] | str:
         return "no kernel for groups"
     if lora_rank(op) > MOST:
         return f"no kernel for a rank above {MOST}"
-    found = limited_layer(op)
-    if isinstance(found, str):
-        return found
-    limited = Limited(*found)
+    limited = limited_layer(op)
+    if isinstance(limited, str):
+        return limited
     contiguous = (window.input_h, window.input_w) == (window.output_h, window.output_w)
     if one_tap_inside(window) and contiguous:
         return [_pointwise(op, limited, window)]
     return _windows(op, limited, window)
-
-
-def limited_layer(op: Operation) -> tuple[Layer, int, np.ndarray] | str:
-    """The layer for accumulators with addends of some bits, how many those are, and which channels are left out.
-
-    As many bits as the cheapest requantisation has room for. Of channels without weights, bool (Cout,), addends may
-    have no limit that is proved to clamp the output, or the output may be constant: the layer then gives anything.
-    """
-    own = accumulator_range(op)
-    filters = op.inputs["filter"].data
-    assert filters is not None
-    empty = np.abs(filters.reshape(len(filters), -1)).max(axis=1) == 0
-    ends = [outputs_of(op, np.full((len(empty), 1), end)) for end in (1 << 30, -1 << 30)]
-    found: tuple[Layer, int, np.ndarray] | None = None
-    reason = "no limit for what an adapter adds is proved to clamp the output"
-    for bits in _BITS:
-        limit = 1 << (bits - 1)
-        clamps = outputs_of(op, (own.low + limit - 1)[:, None]), outputs_of(op, (own.high - limit)[:, None])
-        clamped = np.all([clamp == end for clamp, end in zip(clamps, ends, strict=True)], (0, 2))
-        wide = AccumulatorRange(own.low - limit, own.high + limit - 1)
-        alone = empty & (~clamped | constant_channels(op, wide))
-        if not (clamped | alone).all():
-            continue
-        ranges = AccumulatorRange(np.where(alone, 0, wide.low), np.where(alone, 0, wide.high))
-        if (constant_channels(op, ranges) & ~alone).any():
-            return "an output channel is constant"
-        layer = pack_layer(op, ranges)
-        if isinstance(layer, str):
-            reason = layer
-        elif found is None or isinstance(layer.requantize, Stepped):
-            found = layer, bits, alone
-    return found or reason
 
 
 def _pointwise(op: Operation, limited: Limited, window: Window) -> Kernel:

@@ -15,7 +15,8 @@ from tinypeft.kernels.dsp.conv import KERNEL_H_MAX, STRAIGHT, UNROLL, WIDEN, Win
 from tinypeft.kernels.dsp.dense import dense_routine
 from tinypeft.kernels.dsp.dot import STARTED, Dot, dot_routine
 from tinypeft.kernels.dsp.inputs import Int8Positions, RingRows
-from tinypeft.kernels.dsp.lora import limited_layer, split_starts
+from tinypeft.kernels.dsp.limited import limited_layer
+from tinypeft.kernels.dsp.lora import split_starts
 from tinypeft.kernels.dsp.packing import BLOCK, Layer, stream, widened_order
 from tinypeft.ops.base import CArray, CFunction, KernelCall
 from tinypeft.ops.fully_connected import dense_window
@@ -39,8 +40,8 @@ def offers(op: Operation, target: Target) -> list[Kernel] | str:
     found = limited_layer(op)
     if isinstance(found, str):
         return found
-    layer, bits, alone = found
-    if alone.any():
+    layer, bits = found.layer, found.bits
+    if found.alone.any():
         return "no kernel with a trained bias for channels without weights"
     if op.kind == "FULLY_CONNECTED":
         return [_dense(op, layer, bits, window)]
