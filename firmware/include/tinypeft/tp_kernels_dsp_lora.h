@@ -23,21 +23,24 @@ typedef void tp_lora_dot_function(const void *x, const int32_t *words, int8_t *o
                                   int32_t output_c, const int32_t *last, const int32_t *table, void *scratch,
                                   tp_lora_positions at);
 
-/* Channels without weights, of whose addends no limit is proved to clamp the output; `bias` is all there is beside. */
+/* Channels without weights, of which `bias` and what an adapter adds is all there is; they are computed one by one. */
 typedef struct {
   int32_t count;
-  const int32_t *channel, *bias, *multiplier;
+  const int16_t *channel;
+  const int32_t *bias, *multiplier;
   const int8_t *shift;
   int32_t output_offset;
   int32_t activation_min, activation_max;
+  const int16_t *others; /* (computed_c) the channels that the routine computes */
 } tp_lone_channels;
 
 typedef struct {
-  int32_t blocks, output_c, rank;
+  int32_t blocks, computed_c; /* of the routine */
+  int32_t output_c, rank;
   int32_t limit;       /* addends beyond -limit..limit - 1 clamp the output, which the compiler has proved */
   const int32_t *base; /* (4*blocks) starts in the order of the table, where that has them */
-  tp_lora_dot_function *dot;      /* its outputs of lone channels are overwritten */
-  const tp_lone_channels *alone; /* NULL: none */
+  tp_lora_dot_function *dot;
+  const tp_lone_channels *alone; /* NULL: none, computed_c is output_c */
 } tp_lora_dsp_params;
 
 typedef struct {
@@ -47,7 +50,8 @@ typedef struct {
 } tp_pointwise_lora_dsp_params;
 
 /* scratch: the table, 4 * blocks entries of 2 words for a rank of 1, else of rank/2, rounded up, and 2, above 4 and 1; of
- * a rank above 4 two words for each pair of ranks; then that of tp_pointwise_dsp_s8. */
+ * a rank above 4 two words for each pair of ranks; with lone channels 2 * computed_c bytes, rounded up to words; then
+ * that of tp_pointwise_dsp_s8. */
 void tp_pointwise_lora_dsp_s8(const tp_pointwise_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
                               const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch);
 

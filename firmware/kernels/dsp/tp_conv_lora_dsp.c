@@ -19,12 +19,18 @@ typedef struct {
   const tp_lora_dsp_params *params;
   const int8_t *lora_B, *lora_shift;
   int32_t *table;
-  uint32_t *words; /* of hidden values */
+  uint32_t *words;  /* of hidden values */
+  int8_t *outputs;  /* of two positions, where channels lie apart */
   int32_t peak;    /* the largest |hidden| */
   int32_t least;   /* the least shift with which no addend leaves the limit, or its sum int32 */
   int32_t shift; /* of hidden values, for a rank of 1 */
   int exact;     /* whether addends have to be computed one by one, as they do not fit the routine */
 } adapter;
+
+/* The channel that the routine computes as its c-th. */
+static inline int32_t computed(const tp_lora_dsp_params *params, int32_t c) {
+  return params->alone != NULL ? params->alone->others[c] : c;
+}
 
 /* The channel of a block's entry i. */
 static inline int32_t channel_of(int32_t i) { return i / 2 + (i % 2 == 0 ? 2 : 0); }
@@ -49,7 +55,8 @@ static int32_t least_shift(const tp_lora_dsp_params *params, int32_t reach) {
 /* How far left hidden values go for a rank of 1: so far that no channel's B has to go right. */
 static int32_t hidden_shift(const adapter *from) {
   int32_t shift = 32 - HIDDEN_LEFT_MAX;
-  for (int32_t c = 0; c < from->params->output_c; c++) {
+  for (int32_t i = 0; i < from->params->computed_c; i++) {
+    const int32_t c = computed(from->params, i);
     shift = tp_max_s32(shift, from->lora_B[c] != 0 ? from->lora_shift[c] : 0);
   }
   return tp_max_s32(32 - shift, 0);
@@ -150,22 +157,17 @@ static void put_lone_channels(const adapter *from, const int16_t *hidden, int32_
 static inline int put_all(const adapter *from, int32_t rank) {
   const tp_lora_dsp_params *params = from->params;
   const int32_t size = BLOCK * words_of(rank);
-  const tp_lone_channels *alone = params->alone;
-  int32_t *block = from->table, next = 0; /* lone channel */
+  int32_t *block = from->table;
   int fit = 1;
-  for (int32_t first = 0; first < params->output_c; first += BLOCK, block += size) {
-    uint32_t apart = 0;
-    for (; alone != NULL && next < alone->count && alone->channel[next] < first + BLOCK; next++) {
-      apart |= 1u << (alone->channel[next] - first);
-    }
-    if (apart != 0 || first + BLOCK > params->output_c) { /* entries without a channel */
+  for (int32_t first = 0; first < params->computed_c; first += BLOCK, block += size) {
+    if (first + BLOCK > params->computed_c) { /* entries without a channel */
       memset(block, 0, (size_t)size * sizeof *block);
     }
     put_starts(from, rank, first, block);
     for (int32_t i = 0; i < BLOCK; i++) {
-      const int32_t c = channel_of(i);
-      if (first + c < params->output_c && (apart >> c & 1u) == 0) {
-        fit &= put(from, rank, first + c, i, block);
+      const int32_t c = first + channel_of(i);
+      if (c < params->computed_c) {
+        fit &= put(from, rank, computed(params, c), i, block);
       }
     }
   }
@@ -176,8 +178,9 @@ static inline int put_all(const adapter *from, int32_t rank) {
 static adapter prepare(const tp_lora_dsp_params *params, const int16_t *hidden, int32_t count, const int8_t *lora_B,
                        const int8_t *lora_shift, void *scratch) {
   const int32_t rank = params->rank;
-  adapter made = {params, lora_B, lora_shift, scratch, NULL, 0, 0, 0, 0};
-  made.words = (uint32_t *)scratch + BLOCK * params->blocks * words_of(rank);
+  uint32_t *const words = (uint32_t *)scratch + BLOCK * params->blocks * words_of(rank);
+  int8_t *const outputs = (int8_t *)(words + (rank > IN_REGISTERS ? rank + rank % 2 : 0));
+  adapter made = {params, lora_B, lora_shift, scratch, words, outputs, 0, 0, 0, 0};
   made.peak = tp_peak_s16(hidden, count);
   made.least = least_shift(params, made.peak * rank * B_MAX);
   if (rank == 1) {
@@ -189,10 +192,9 @@ static adapter prepare(const tp_lora_dsp_params *params, const int16_t *hidden, 
   return made;
 }
 
-/* What is behind the table. */
+/* What is behind all that. */
 static void *rest_of(const adapter *from) {
-  const int32_t rank = from->params->rank;
-  return from->words + (rank > IN_REGISTERS ? rank + rank % 2 : 0);
+  return from->outputs + (from->params->alone != NULL ? (2 * from->params->computed_c + 3) / 4 * 4 : 0);
 }
 
 /* The addend of channel c at one position. */
@@ -219,7 +221,7 @@ static tp_lora_positions put_exactly(const adapter *from, const int16_t *hidden,
     put_starts(from, rank, first, block);
     for (int32_t i = 0; i < BLOCK; i++) {
       const int32_t c = first + channel_of(i);
-      const int32_t a = c < from->params->output_c ? addend(from, hidden, c) : 0;
+      const int32_t a = c < from->params->computed_c ? addend(from, hidden, computed(from->params, c)) : 0;
       const int32_t low = ((a + 2048) & 4095) - 2048;
       if (rank == 1) {
         block[i * words] = a * 256;
@@ -242,83 +244,118 @@ static tp_lora_positions pairs_of(const adapter *from, const int16_t *hidden, in
   return at;
 }
 
+/* Outputs of the channels that lie apart to their places. */
+static void put_apart(const adapter *from, const int8_t *outputs, int8_t *output) {
+  const int16_t *channel = from->params->alone->others;
+  for (const int8_t *end = outputs + from->params->computed_c; outputs < end;) {
+    output[*channel++] = *outputs++;
+  }
+}
+
+/* What the routine is given beside what it changes. `next`: bytes from the inputs of a pair of positions to those of the
+ * next, 0 where it moves them on itself; `below`: positions count pairs, whose second ones lie `apart` bytes on. */
+typedef struct {
+  const int32_t *words, *last;
+  int32_t next, apart;
+  int below;
+  void *scratch;
+} layer_of;
+
+/* Outputs of `positions`, but for those of lone channels. */
+static void compute(const adapter *from, const layer_of *layer, const void *x, int8_t *output, int32_t positions,
+                    tp_lora_positions at) {
+  const tp_lora_dsp_params *params = from->params;
+  const int32_t channels = params->output_c, step = layer->below ? 1 : 2;
+  if (params->alone == NULL) {
+    params->dot(x, layer->words, output, positions, layer->apart, layer->last, from->table, layer->scratch, at);
+    return;
+  }
+  for (int32_t p = 0; p < positions; p += step) {
+    const int32_t count = tp_min_s32(positions - p, step);
+    const int both = layer->below ? layer->apart != 0 : count == 2;
+    params->dot(x, layer->words, from->outputs, count, both ? params->computed_c : 0, layer->last, from->table,
+                layer->scratch, at);
+    put_apart(from, from->outputs, output);
+    if (both) {
+      put_apart(from, from->outputs + params->computed_c, output + layer->apart);
+    }
+    x = (const int8_t *)x + layer->next;
+    at.hidden += at.step / (int32_t)sizeof *at.hidden;
+    output += step * channels;
+  }
+}
+
 void tp_pointwise_lora_dsp_s8(const tp_pointwise_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
                               const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch) {
-  const tp_pointwise_dsp_params *layer = &params->layer;
-  const int32_t rank = params->start.rank;
-  const int32_t *const last = layer->words + layer->word_count - 1;
-  const adapter from = prepare(&params->start, hidden, layer->positions * rank, lora_B, lora_shift, scratch);
-  void *const rest = rest_of(&from);
+  const tp_pointwise_dsp_params *pointwise = &params->layer;
+  const int32_t rank = params->start.rank, positions = pointwise->positions, channels = pointwise->output_c;
+  const adapter from = prepare(&params->start, hidden, positions * rank, lora_B, lora_shift, scratch);
+  const layer_of layer = {pointwise->words, pointwise->words + pointwise->word_count - 1, 2 * params->input_c, channels, 0,
+                          rest_of(&from)};
   if (!from.exact) {
-    params->start.dot(input, layer->words, output, layer->positions, layer->output_c, last, from.table, rest,
-                      pairs_of(&from, hidden, 1, 2));
+    compute(&from, &layer, input, output, positions, pairs_of(&from, hidden, 1, 2));
   }
-  for (int32_t p = 0; from.exact && p < layer->positions; p++) {
-    params->start.dot(input + p * params->input_c, layer->words, output + p * layer->output_c, 1, layer->output_c, last,
-                      from.table, rest, put_exactly(&from, hidden + p * rank, 0));
+  for (int32_t p = 0; from.exact && p < positions; p++) {
+    compute(&from, &layer, input + p * params->input_c, output + p * channels, 1,
+            put_exactly(&from, hidden + p * rank, 0));
   }
-  put_lone_channels(&from, hidden, layer->positions, output);
+  put_lone_channels(&from, hidden, positions, output);
 }
 
 void tp_conv_lora_dsp_s8(const tp_conv_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
                          const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch) {
-  const tp_conv_dsp_params *layer = &params->layer;
-  const tp_window *w = &layer->window;
-  const int32_t rank = params->start.rank;
-  const int32_t *const last = layer->words + layer->word_count - 1;
-  const int32_t positions = w->output_h * w->output_w;
+  const tp_conv_dsp_params *conv = &params->layer;
+  const tp_window *w = &conv->window;
+  const int32_t rank = params->start.rank, positions = w->output_h * w->output_w;
   const adapter from = prepare(&params->start, hidden, positions * rank, lora_B, lora_shift, scratch);
+  const layer_of layer = {conv->words, conv->words + conv->word_count - 1, 0, w->output_c, 0, NULL};
   tp_row_ring ring;
   ring.first = (int16_t *)rest_of(&from) + 2;
   ring.end = 0;
   for (int32_t oy = 0; oy < w->output_h; oy++) {
-    tp_widen_ring_dsp(layer, input, oy, &ring);
+    const int16_t *h = hidden + oy * w->output_w * rank;
+    int8_t *row = output + oy * w->output_w * w->output_c;
+    tp_widen_ring_dsp(conv, input, oy, &ring);
     for (int32_t ox = 0; from.exact && ox < w->output_w; ox++) {
-      for (int32_t i = 0; i < w->kernel_h; i++) { /* the routine moves the pointers on */
+      for (int32_t i = 0; i < w->kernel_h; i++) { /* the routine moves the pointers on by two */
         ring.rows[i] += ox > 0 ? -w->stride_w * w->input_c : 0;
       }
-      params->start.dot(ring.rows, layer->words, output + ox * w->output_c, 1, w->output_c, last, from.table, NULL,
-                        put_exactly(&from, hidden + ox * rank, 0));
+      compute(&from, &layer, ring.rows, row + ox * w->output_c, 1, put_exactly(&from, h + ox * rank, 0));
     }
     if (!from.exact) {
-      params->start.dot(ring.rows, layer->words, output, w->output_w, w->output_c, last, from.table, NULL,
-                        pairs_of(&from, hidden, 1, 2));
+      compute(&from, &layer, ring.rows, row, w->output_w, pairs_of(&from, h, 1, 2));
     }
-    hidden += w->output_w * rank;
-    output += w->output_w * w->output_c;
   }
-  put_lone_channels(&from, hidden - positions * rank, positions, output - positions * w->output_c);
+  put_lone_channels(&from, hidden, positions, output);
 }
 
 void tp_conv_flat_lora_dsp_s8(const tp_conv_flat_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
                               const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch) {
-  const tp_conv_flat_dsp_params *layer = &params->layer;
-  const tp_window *w = &layer->window;
-  const int32_t rank = params->start.rank;
-  const int32_t *const last = layer->words + layer->word_count - 1;
-  const int32_t row_size = w->output_w * w->output_c;
-  const int32_t positions = w->output_h * w->output_w;
+  const tp_conv_flat_dsp_params *conv = &params->layer;
+  const tp_window *w = &conv->window;
+  const int32_t rank = params->start.rank, positions = w->output_h * w->output_w;
+  const int32_t distance = w->stride_w * w->input_c, row_size = w->output_w * w->output_c;
+  const int below = conv->together == 2;
   const adapter from = prepare(&params->start, hidden, positions * rank, lora_B, lora_shift, scratch);
+  layer_of layer = {conv->words, conv->words + conv->word_count - 1, (3 - conv->together) * distance * 2, w->output_c,
+                    below, NULL};
   tp_flat_rows held = {rest_of(&from), 0, 0};
-  for (int32_t oy = 0; oy < w->output_h; oy += layer->together) {
-    const int16_t *const x = tp_widen_flat_dsp(layer, input, oy, &held);
-    const int32_t rows = tp_min_s32(layer->together, w->output_h - oy);
+  for (int32_t oy = 0; oy < w->output_h; oy += conv->together) {
+    const int16_t *const x = tp_widen_flat_dsp(conv, input, oy, &held);
+    const int16_t *h = hidden + oy * w->output_w * rank;
+    int8_t *row = output + oy * row_size;
+    const int32_t rows = tp_min_s32(conv->together, w->output_h - oy);
     for (int32_t p = rows * w->output_w - 1; from.exact && p >= 0; p--) { /* a second row's first, which spoils others */
       const int second = p >= w->output_w;
       const int32_t ox = second ? p - w->output_w : p;
-      params->start.dot(x + ox * w->stride_w * w->input_c, layer->words, output + ox * w->output_c, 1,
-                        second ? row_size : 0, last, from.table, NULL,
-                        put_exactly(&from, hidden + p * rank, second));
+      layer.apart = second ? row_size : 0;
+      compute(&from, &layer, x + ox * distance, row + ox * w->output_c, 1, put_exactly(&from, h + p * rank, second));
     }
-    if (!from.exact && layer->together == 1) {
-      params->start.dot(x, layer->words, output, w->output_w, w->output_c, last, from.table, NULL,
-                        pairs_of(&from, hidden, 1, 2));
-    } else if (!from.exact) {
-      params->start.dot(x, layer->words, output, w->output_w, rows == 2 ? row_size : 0, last, from.table, NULL,
-                        pairs_of(&from, hidden, rows == 2 ? w->output_w : 0, 1));
+    if (!from.exact) {
+      layer.apart = !below ? w->output_c : rows == 2 ? row_size : 0;
+      compute(&from, &layer, x, row, w->output_w,
+              below ? pairs_of(&from, h, rows == 2 ? w->output_w : 0, 1) : pairs_of(&from, h, 1, 2));
     }
-    hidden += rows * w->output_w * rank;
-    output += rows * row_size;
   }
-  put_lone_channels(&from, hidden - positions * rank, positions, output - positions * w->output_c);
+  put_lone_channels(&from, hidden, positions, output);
 }

@@ -220,7 +220,6 @@ def _rounded(op: Operation, ranges: AccumulatorRange, plain: bool) -> Rounded | 
     multiplier, shift = (values.astype(np.int64) for values in multipliers(op))
     once = op.kind == "FULLY_CONNECTED"
     least = 2 if once else 1
-    shift = np.where(ranges.magnitude > 0, shift, -least)  # of 0, all give 0
     if shift.max() > -least:
         return f"input scale * filter scale / output scale is 1/{1 << least} or more"
     if ranges.magnitude.max() >= 1 << 30:

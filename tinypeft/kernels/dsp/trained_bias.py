@@ -41,8 +41,6 @@ def offers(op: Operation, target: Target) -> list[Kernel] | str:
     if isinstance(found, str):
         return found
     layer, bits = found.layer, found.bits
-    if found.alone.any():
-        return "no kernel with a trained bias for channels without weights"
     if op.kind == "FULLY_CONNECTED":
         return [_dense(op, layer, bits, window)]
     contiguous = (window.input_h, window.input_w) == (window.output_h, window.output_w)
