@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 from small_models import load
 
 from tinypeft.adapters import AdapterConfig
 from tinypeft.compiler import CompiledModel, compile_model
 from tinypeft.errors import KernelError
-from tinypeft.kernels import ARENA_GROWTH, BACKENDS, PORTABLE_KERNELS, KernelConfig, Target
+from tinypeft.ir import Graph, Operation, Purpose, Tensor
+from tinypeft.kernels import ARENA_GROWTH, BACKENDS, PORTABLE_KERNELS, Kernel, KernelConfig, Target, choose_kernels
+from tinypeft.ops import OPS
+from tinypeft.ops.base import KernelCall
 from tinypeft.training import TrainingConfig
 
 MODELS = ("plain", "residual", "softmax_end")
@@ -65,6 +71,28 @@ def test_speed_costs_no_more_cycles_and_size_no_more_bytes() -> None:
     assert common
     for name in common:
         assert cycles["speed"][name] <= cycles["balanced"][name] and nbytes["size"][name] <= nbytes["balanced"][name]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_table_counts_less_where_it_stands_for_an_operand_that_no_other_call_takes(
+    taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters = Tensor("filter", (10, 10), "int8", Purpose.FROZEN_WEIGHT, data=np.zeros((10, 10), np.int8))
+    x, y, z = (Tensor(name, (1, 10), "int8", Purpose.ACTIVATION) for name in "xyz")
+    operations = [
+        Operation(OPS["MAXIMUM"], "table", {"input1": x, "input2": filters}, {"output": y}),
+        Operation(OPS["MAXIMUM"], "other", {"input1": y, "input2": filters}, {"output": z}),
+    ]
+
+    def kernel(form: str, argument: Tensor | None, **costs: Any) -> Kernel:
+        return Kernel("dsp", form, KernelCall("f", "", {}, [argument]), (), code_bytes=100, in_order=True, **costs)
+
+    plain = kernel("plain", filters, cycles=100)
+    packed = kernel("packed", None, cycles=80, table_bytes=100, instead=filters)
+    offered = {"table": [plain, packed], "other": [plain if taken else kernel("other", None)]}
+    monkeypatch.setattr(BACKENDS["dsp"], "offers", lambda op, target: offered[op.name])
+    chosen = choose_kernels([Graph("inference", [x], [z], operations)], Target("cortex-m4"), KernelConfig())
+    assert chosen["table"].kernel == (plain if taken else packed)
 
 
 def test_one_operation_may_be_given_to_another_backend() -> None:

@@ -31,8 +31,11 @@ def _filters(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def conv_window(rng: np.random.Generator) -> Window:
-    """1x1 windows half of the time; else any kernel and stride."""
+    """1x1 windows half of the time, of the rows of a LoRA now and then; else any kernel and stride."""
     h, w, input_c, output_c = _size(rng, 2, 8), _size(rng, 2, 8), _channels(rng), _channels(rng)
+    if rng.random() < 0.2:
+        h, w, input_c = _size(rng, 1, 8), _size(rng, 1, 8), int(rng.choice([input_c, input_c, 600, 1400]))
+        return Window(h, w, input_c, h, w, int(rng.choice([2, 4])), 1, 1)
     output_c = _size(rng, 1, 9) if rng.random() < 0.4 else output_c
     if rng.random() < 0.5:
         return Window(h, w, input_c, h, w, output_c, 1, 1)

@@ -57,6 +57,8 @@ class Kernel:
     in_place       where it is not in order, those operands of Op.in_place whose buffers its outputs may take over;
                    others must not overlap them
     check          a call at start-up, without scratch, that gives TP_OK where the kernel may run
+    instead        a constant operand that its call leaves out, for which its table stands: where no other call takes it
+                   either, flash is without it
     """
 
     backend: str
@@ -71,6 +73,7 @@ class Kernel:
     in_order: bool = False
     in_place: tuple[str, ...] = ()
     check: KernelCall | None = None
+    instead: Tensor | None = None
 
     def on(self, tensors: Mapping[int, Tensor]) -> Kernel:
         """The same with other arguments, by the id of those that it has."""

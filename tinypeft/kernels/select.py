@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tinypeft.errors import KernelError
-from tinypeft.ir import Graph, Operation
+from tinypeft.ir import Graph, Operation, Tensor
 from tinypeft.kernels.base import BACKENDS, Kernel, Target
 from tinypeft.kernels.config import ARENA_GROWTH, PORTABLE, KernelConfig
 from tinypeft.planner import live_buffers, lower_bound, runs
@@ -39,6 +39,8 @@ def choose_kernels(graphs: Sequence[Graph], target: Target, config: KernelConfig
     for key, op in operations.items():
         candidates[key], reasons[key] = _candidates(op, target, config)
         op.kernel = next(iter(candidates[key]), None)
+    for key, op in operations.items():
+        _count_what_goes(op, candidates[key], operations.values(), _WEIGHT_OF_BYTES[config.optimize])
     while _give_way(graphs[0], candidates, reasons, limit):
         pass
     return {op.name: Choice(op.name, op.kernel, reasons[key]) for key, op in operations.items()}
@@ -79,8 +81,27 @@ def _candidates(op: Operation, target: Target, config: KernelConfig) -> tuple[li
     if wanted is not None and not found:
         raise KernelError(f"{op.name} cannot be computed by {wanted}: {'; '.join(reasons)}", "leave it to the compiler")
     weight = _WEIGHT_OF_BYTES[config.optimize]
-    found.sort(key=lambda kernel: max(kernel.cycles, 1) * max(kernel.code_bytes + kernel.table_bytes, 1) ** weight)
+    found.sort(key=lambda kernel: _cost(kernel, weight))
     return found, "; ".join(reasons)
+
+
+def _cost(kernel: Kernel, weight: float, gone: int = 0) -> float:
+    """The smaller the better; `gone` bytes leave flash for the kernel's."""
+    return max(kernel.cycles, 1) * max(kernel.code_bytes + kernel.table_bytes - gone, 1) ** weight
+
+
+def _count_what_goes(op: Operation, found: list[Kernel], operations: Iterable[Operation], weight: float) -> None:
+    """Choose again where a table may stand for an operand that no other operation's call takes."""
+    instead = next((kernel.instead for kernel in found if kernel.instead is not None), None)
+    if instead is not None and not any(_takes(other, instead) for other in operations if other is not op):
+        found.sort(key=lambda kernel: _cost(kernel, weight, instead.nbytes if kernel.instead is instead else 0))
+        op.kernel = found[0]
+
+
+def _takes(op: Operation, tensor: Tensor) -> bool:
+    """Whether the call of `op` on the target has `tensor` among its arguments."""
+    arguments = list(op.inputs.values()) if op.kernel is None else op.kernel.call.arguments
+    return any(argument is tensor for argument in arguments)
 
 
 def _give_way(inference: Graph, candidates: dict[int, list[Kernel]], reasons: dict[int, str], limit: int) -> bool:

@@ -17,21 +17,45 @@ typedef struct {
   uint32_t addend_scale;
 } tp_narrow_block;
 
-/* Generated for the number of rows and of channels: result (4,channels) = columns x filter. columns (rows/2,4,2), half
- * a pair more of an odd number of rows, filter (rows,channels). */
+/* Generated for the number of rows, of channels and of positions, four or fewer: result (positions,channels) = columns x
+ * filter. columns (rows/2,4,2), half a pair more of an odd number of rows, filter (rows,channels). */
 typedef void tp_column_routine(const uint32_t *columns, const int8_t *filter, int16_t *result, tp_narrow_block *to);
 
 typedef struct {
   tp_conv_backward_params conv;
   tp_column_routine *routine; /* of Cout*KH*KW rows and Cin channels; it adds where there is an addend */
-  const int32_t *packed; /* the filter as a routine for packed ones takes it: a word of two rows and two channels, all
-                          * rows of two channels first; NULL: as it lies */
+  tp_column_routine *rest; /* of the positions that are left of a multiple of four; NULL: none are */
+  const int32_t *packed; /* the filter as a routine for packed ones takes it: a word of two rows and two channels, or
+                          * two of two rows each, all rows of two channels first; NULL: as it lies */
 } tp_conv_backward_dsp_params;
 
-/* One group. scratch: 4*KH*KW*Cout int16, rounded up to an even number of rows, then 4*Cin int16. */
+/* One group. scratch: 4*KH*KW*Cout int16, rounded up to an even number of rows. */
 void tp_conv_backward_input_dsp_s16(const tp_conv_backward_dsp_params *params, const tp_bfp *d_acc,
                                     const int8_t *filter, const int32_t *l1, const tp_bfp *addend, tp_bfp *d_input,
                                     void *scratch);
+
+/* Sums are multiplied by scale * 2^-32 and rounded, results so far by `factor`, of 16 bits. `largest` and `smallest` as
+ * of tp_narrow_block. */
+typedef struct {
+  int32_t scale, factor;
+  uint32_t largest, smallest;
+} tp_low_rank_block;
+
+/* Generated for the rank, the channels and the positions: two channels of result (positions,channels) = result * factor
+ * + hidden (positions,rank) x rows. rows: of either channel all pairs. */
+typedef void tp_low_rank_routine(const int16_t *hidden, int16_t *result, const uint32_t *rows,
+                                 tp_low_rank_block *block);
+
+typedef struct {
+  tp_conv_backward_params conv;
+  tp_low_rank_routine *routine;
+} tp_conv_backward_low_rank_dsp_params;
+
+/* tp_conv_backward_input_s16 of a 1x1 window of stride 1 that is all of the input, of 2 or 4 output channels and an
+ * even number of input channels, with an addend. scratch: Cout int16. */
+void tp_conv_backward_low_rank_dsp_s16(const tp_conv_backward_low_rank_dsp_params *params, const tp_bfp *d_acc,
+                                       const int8_t *filter, const int32_t *l1, const tp_bfp *addend, tp_bfp *d_input,
+                                       void *scratch);
 
 /* Generated for the width and for how far results are apart: `rows` rows of a 3x3 filter over a plane of words, of which
  * each holds two rows of a column. Results are the upper halves of sums, rounded. taps: of each column rows 0 and 1, and
@@ -95,10 +119,27 @@ void tp_requantize_backward_mask_dsp_s16(const tp_requantize_backward_dsp_params
 /* A size that is a multiple of 8. */
 void tp_clamp_mask_dsp_s8(const tp_clamp_mask_params *params, const int8_t *output, uint8_t *mask);
 
+/* Sums start from `half` and are shifted right by `shift`. Results of `positions` lie `step` bytes apart. `largest` and
+ * `smallest` as of tp_narrow_block. */
+typedef struct {
+  int32_t half, shift, positions, step;
+  uint32_t largest, smallest;
+} tp_shifted_dot_block;
+
+/* Generated for the channels: four results of each position. pairs (channels/2,5): what two channels' mantissas are
+ * multiplied with for a shift to the right by 15, and four columns. */
+typedef void tp_shifted_dot_routine(const int16_t *mantissas, const uint32_t *pairs, int16_t *result,
+                                    tp_shifted_dot_block *block);
+
+typedef struct {
+  tp_lora_backward_params lora;
+  tp_shifted_dot_routine *routine; /* of output_c channels */
+} tp_lora_backward_dsp_params;
+
 /* An even number of channels. scratch: Cout/2 * 5 words. */
-void tp_lora_backward_hidden_dsp_s16(const tp_lora_backward_params *params, const tp_bfp *d_acc, const int8_t *lora_B,
-                                     const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
-                                     tp_bfp *d_hidden, void *scratch);
+void tp_lora_backward_hidden_dsp_s16(const tp_lora_backward_dsp_params *params, const tp_bfp *d_acc,
+                                     const int8_t *lora_B, const int8_t *lora_shift, const int8_t *hidden_shift,
+                                     const int32_t *l1, tp_bfp *d_hidden, void *scratch);
 
 /* tp_gradient_function. A rank of a multiple of 4. */
 int tp_lora_gradient_b_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,

@@ -14,10 +14,11 @@ static TP_NOINLINE void interleave(const int16_t *g, int32_t rows, uint32_t *col
   const int16_t *g2 = g1 + rows;
   const int16_t *g3 = g2 + rows;
   for (const int16_t *end = g1 - rows % 2; g < end; g += 2) {
-    columns[0] = tp_load_word(g);
-    columns[1] = tp_load_word(g1);
-    columns[2] = tp_load_word(g2);
-    columns[3] = tp_load_word(g3);
+    const uint32_t a = tp_load_word(g), b = tp_load_word(g1), c = tp_load_word(g2), d = tp_load_word(g3);
+    columns[0] = a;
+    columns[1] = b;
+    columns[2] = c;
+    columns[3] = d;
     g1 += 2;
     g2 += 2;
     g3 += 2;
@@ -31,6 +32,20 @@ static TP_NOINLINE void interleave(const int16_t *g, int32_t rows, uint32_t *col
   }
 }
 
+/* One tap of a column: mantissas rounded to `narrow` bits fewer, or zeros of no source, every other one of which lie
+ * `step` elements apart from `even` and from `odd` on. */
+static inline void put_tap(const int16_t *source, int32_t channels, int32_t narrow, int32_t step, int16_t *even,
+                           int16_t *odd) {
+  const int32_t half = tp_half_of(narrow);
+  for (const int16_t *end = even + channels / 2 * step; even < end; even += step, odd += step) {
+    *even = source == NULL ? 0 : (int16_t)((*source++ + half) >> narrow);
+    *odd = source == NULL ? 0 : (int16_t)((*source++ + half) >> narrow);
+  }
+  if (channels % 2 != 0) {
+    *even = source == NULL ? 0 : (int16_t)((*source + half) >> narrow);
+  }
+}
+
 /* Column `p` of the mantissas of every output that the input (y,x) contributes to, (Cout,KH,KW), zero where there is
  * none, rounded to `narrow` bits fewer. */
 static void gather(const tp_window *w, const int16_t *g, int32_t y, int32_t x, int32_t narrow, int32_t p,
@@ -41,24 +56,19 @@ static void gather(const tp_window *w, const int16_t *g, int32_t y, int32_t x, i
     const int32_t j = t - i * w->kernel_w;
     const int32_t oy = tp_covering_output(y, i, w->stride_h, w->pad_top, w->dilation_h, w->output_h);
     const int32_t ox = tp_covering_output(x, j, w->stride_w, w->pad_left, w->dilation_w, w->output_w);
-    const int16_t *source = g + (oy * w->output_w + ox) * w->output_c;
     const int outside = oy < 0 || ox < 0;
-    for (int32_t c = 0, n = t; c < w->output_c; c++, n += taps) {
-      columns[place(n, p)] = (int16_t)(outside ? 0 : tp_round_shift_s32(source[c], narrow));
-    }
+    put_tap(outside ? NULL : g + (oy * w->output_w + ox) * w->output_c, w->output_c, narrow, place(2 * taps, 0),
+            columns + place(t, p), columns + place(t + taps, p));
   }
 }
 
-/* The columns of `count` positions from `position` on; zeros for the others. */
+/* The columns of `count` positions from `position` on. */
 static void make_columns(const tp_window *w, int in_line, const int16_t *g, int32_t position, int32_t count,
                          int32_t narrow, void *columns) {
   const int32_t rows = w->kernel_h * w->kernel_w * w->output_c;
   if (in_line && narrow == 0 && count == POSITIONS) {
     interleave(g + position * rows, rows, columns);
     return;
-  }
-  if (count < POSITIONS) {
-    memset(columns, 0, (size_t)(POSITIONS * (rows + rows % 2)) * sizeof(int16_t));
   }
   for (int32_t p = 0; p < count; p++) {
     const int32_t y = (position + p) / w->input_w;
@@ -95,26 +105,12 @@ void tp_conv_backward_input_dsp_s16(const tp_conv_backward_dsp_params *params, c
   const int8_t *const source = params->packed != NULL ? (const int8_t *)params->packed : filter;
   const int32_t positions = w->input_h * w->input_w;
   const int in_line = w->kernel_h * w->kernel_w * w->stride_h * w->stride_w == 1 && w->pad_top == 0 && w->pad_left == 0;
-  const int32_t rows = w->kernel_h * w->kernel_w * w->output_c;
-  uint32_t *columns = scratch;
-  int16_t *rest = (int16_t *)scratch + POSITIONS * (rows + rows % 2);
   for (int32_t position = 0; position < positions; position += POSITIONS) {
     const int32_t count = tp_min_s32(positions - position, POSITIONS);
-    const size_t bytes = (size_t)(count * w->input_c) * sizeof *rest;
-    int16_t *result = d_input->mantissa + position * w->input_c;
     to.addend = addend != NULL ? addend->mantissa + position * w->input_c : NULL;
-    make_columns(w, in_line, d_acc->mantissa, position, count, narrow, columns);
-    if (count == POSITIONS) {
-      params->routine(columns, source, result, &to);
-      continue;
-    }
-    memset(rest, 0, (size_t)(POSITIONS * w->input_c) * sizeof *rest);
-    if (addend != NULL) {
-      memcpy(rest, to.addend, bytes);
-      to.addend = rest;
-    }
-    params->routine(columns, source, rest, &to);
-    memcpy(result, rest, bytes);
+    make_columns(w, in_line, d_acc->mantissa, position, count, narrow, scratch);
+    (count == POSITIONS ? params->routine : params->rest)(scratch, source, d_input->mantissa + position * w->input_c,
+                                                          &to);
   }
   d_input->exponent = exponent;
   d_input->peak = tp_peak_of_pairs(to.largest, to.smallest);

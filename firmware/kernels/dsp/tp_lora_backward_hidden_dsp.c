@@ -6,40 +6,14 @@
 /* A shift by `down` is a product with 2^(SHARED - down) and a shift by SHARED, which all channels share. Of a shift by
  * 0, int16 holds the negative factor alone: B is then negated. */
 #define SHARED 15
-#define HALF (1 << (SHARED - 1))
 
 /* What two channels are multiplied with: their shifts, and four columns of B. */
 typedef struct {
   uint32_t shifts, columns[COLUMNS];
 } channel_pair;
 
-/* acc[j] = sum over channels of their mantissas, each shifted, times column j of B. */
-static TP_NOINLINE void shifted_dot(const int16_t *g, int32_t channels, const channel_pair *pair,
-                                    int32_t acc[COLUMNS]) {
-  int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0, half = HALF;
-  __asm__("" : "+r"(half)); /* a register, not a constant made again each time */
-  for (const int16_t *end = g + channels; g < end; pair++) {
-    const uint32_t mantissas = tp_load_word(g);
-    g += 2;
-    if (mantissas != 0) { /* clamped outputs have none */
-      const uint32_t shifts = pair->shifts;
-      const int32_t high = tp_smlatt(mantissas, shifts, half);
-      const int32_t low = tp_smlabb(mantissas, shifts, half);
-      const uint32_t shifted = tp_pkhtb_asr15((uint32_t)high << (16 - SHARED), (uint32_t)low);
-      a0 = tp_smlad(shifted, pair->columns[0], a0);
-      a1 = tp_smlad(shifted, pair->columns[1], a1);
-      a2 = tp_smlad(shifted, pair->columns[2], a2);
-      a3 = tp_smlad(shifted, pair->columns[3], a3);
-    }
-  }
-  acc[0] = a0;
-  acc[1] = a1;
-  acc[2] = a2;
-  acc[3] = a3;
-}
-
-/* The pairs of `shifted_dot` of up to four columns, where channel c is shifted by most + lora_shift[c]; beyond SHARED
- * all mantissas become 0. */
+/* The pairs of up to four columns, where channel c is shifted by most + lora_shift[c]; beyond SHARED all mantissas
+ * become 0. */
 static void make_pairs(const tp_lora_backward_params *params, const int8_t *lora_B, const int8_t *lora_shift,
                        int32_t most, int32_t columns, channel_pair *pair) {
   const int32_t rank = params->rank;
@@ -57,43 +31,43 @@ static void make_pairs(const tp_lora_backward_params *params, const int8_t *lora
   }
 }
 
-/* Up to four columns of the result, at all positions; returns its peak. */
-static int32_t some_columns(const tp_lora_backward_params *params, const int16_t *g, const int8_t *lora_B,
-                            const int8_t *lora_shift, int32_t most, int32_t columns, int32_t shift,
-                            int16_t *result, channel_pair *pairs) {
-  int32_t peak = 0;
-  make_pairs(params, lora_B, lora_shift, most, columns, pairs);
-  for (int32_t p = 0; p < params->positions; p++) {
-    int32_t acc[COLUMNS];
-    shifted_dot(g, params->output_c, pairs, acc);
-    for (int32_t j = 0; j < columns; j++) {
-      const int32_t value = tp_round_shift_s32(acc[j], shift);
-      peak = tp_max_s32(peak, tp_abs_s32(value));
-      result[j] = (int16_t)value;
-    }
-    g += params->output_c;
-    result += params->rank;
+/* Up to four columns of the result, at all positions. The routine writes four: where fewer are asked for, beside the
+ * result, a position at a time. */
+static void some_columns(const tp_lora_backward_dsp_params *params, const int16_t *g, const channel_pair *pairs,
+                         int32_t columns, tp_shifted_dot_block *block, int16_t *result) {
+  const int32_t rank = params->lora.rank;
+  block->step = rank * (int32_t)sizeof *result;
+  block->positions = columns == COLUMNS ? params->lora.positions : 1;
+  if (columns == COLUMNS) {
+    params->routine(g, (const uint32_t *)pairs, result, block);
+    return;
   }
-  return peak;
+  for (int32_t p = 0; p < params->lora.positions; p++) {
+    int16_t four[COLUMNS];
+    params->routine(g + p * params->lora.output_c, (const uint32_t *)pairs, four, block);
+    for (int32_t j = 0; j < columns; j++) {
+      result[p * rank + j] = four[j];
+    }
+  }
 }
 
-void tp_lora_backward_hidden_dsp_s16(const tp_lora_backward_params *params, const tp_bfp *d_acc, const int8_t *lora_B,
-                                     const int8_t *lora_shift, const int8_t *hidden_shift, const int32_t *l1,
-                                     tp_bfp *d_hidden, void *scratch) {
-  const int32_t channels = params->output_c;
-  const int32_t rank = params->rank;
+void tp_lora_backward_hidden_dsp_s16(const tp_lora_backward_dsp_params *params, const tp_bfp *d_acc,
+                                     const int8_t *lora_B, const int8_t *lora_shift, const int8_t *hidden_shift,
+                                     const int32_t *l1, tp_bfp *d_hidden, void *scratch) {
+  const int32_t channels = params->lora.output_c;
+  const int32_t rank = params->lora.rank;
   int32_t shift_min = lora_shift[0];
   for (int32_t c = 1; c < channels; c++) {
     shift_min = tp_min_s32(shift_min, lora_shift[c]);
   }
   const int32_t narrow = tp_accumulator_shift(d_acc->peak, l1[1]);
   const int32_t shift = tp_narrow_shift(tp_round_shift_s64(d_acc->peak, narrow) * l1[1], TP_BFP_MAX);
-  int32_t peak = 0;
+  tp_shifted_dot_block block = {tp_half_of(shift), shift, 0, 0, 0, 0};
   for (int32_t r = 0; r < rank; r += COLUMNS) {
-    const int32_t largest = some_columns(params, d_acc->mantissa, lora_B + r, lora_shift, narrow - shift_min,
-                                         tp_min_s32(rank - r, COLUMNS), shift, d_hidden->mantissa + r, scratch);
-    peak = tp_max_s32(peak, largest);
+    const int32_t columns = tp_min_s32(rank - r, COLUMNS);
+    make_pairs(&params->lora, lora_B + r, lora_shift, narrow - shift_min, columns, scratch);
+    some_columns(params, d_acc->mantissa, scratch, columns, &block, d_hidden->mantissa + r);
   }
   d_hidden->exponent = d_acc->exponent + narrow - shift_min - hidden_shift[0] + shift;
-  d_hidden->peak = peak;
+  d_hidden->peak = tp_peak_of_pairs(block.largest, block.smallest);
 }
