@@ -15,10 +15,10 @@ typedef struct {
 } tp_lora_positions;
 
 /* tp_dot_function or tp_pointwise_function, to which scratch matters alone, generated for the rank as well. table: of
- * each four channels, in the order c+2, c, c+3, c+1, what adds to them and what sums start from: for a rank of 1 B times
- * a power of two, else pairs of B and the factor 2^(32 - shift); then the start, of c and c+1 what S is more than low.
- * For a rank above 4 the first pairs of B of all four come first, then the next, and last the factors; the starts lie in
- * front of the words of each four channels. */
+ * each four channels, in the order c+2, c, c+3, c+1, what adds to them and what sums start from: for a rank of 1 B
+ * times a power of two, else pairs of B and the factor 2^(32 - shift); then the start, of c and c+1 what S is more than
+ * low. For a rank above 4 the first pairs of B of all four come first, then the next, and last the factors; the starts
+ * lie in front of the words of each four channels. */
 typedef void tp_lora_dot_function(const void *x, const int32_t *words, int8_t *output, int32_t positions,
                                   int32_t output_c, const int32_t *last, const int32_t *table, void *scratch,
                                   tp_lora_positions at);
@@ -49,8 +49,8 @@ typedef struct {
   int32_t input_c;
 } tp_pointwise_lora_dsp_params;
 
-/* scratch: the table, 4 * blocks entries of 2 words for a rank of 1, else of rank/2, rounded up, and 2, above 4 and 1; of
- * a rank above 4 two words for each pair of ranks; with lone channels 2 * computed_c bytes, rounded up to words; then
+/* scratch: the table, 4 * blocks entries of 2 words for a rank of 1, else of rank/2, rounded up, and 2, above 4 and 1;
+ * of a rank above 4 two words for each pair of ranks; with lone channels 2 * computed_c bytes, rounded up to words; then
  * that of tp_pointwise_dsp_s8. */
 void tp_pointwise_lora_dsp_s8(const tp_pointwise_lora_dsp_params *params, const int8_t *input, const int16_t *hidden,
                               const int8_t *lora_B, const int8_t *lora_shift, int8_t *output, void *scratch);
@@ -82,8 +82,8 @@ typedef enum {
 } tp_lora_down_form;
 
 /* Generated for a window: hidden values of up to four rows of A at `count` positions of a line, at least as many as it
- * computes together. rows: of each four inputs, of all rows, the even ones and then the odd ones. block: what sums start
- * from, then the shift. */
+ * computes together. rows: of each four inputs, of all rows, the even ones and then the odd ones. block: what sums
+ * start from, then the shift. */
 typedef void tp_lora_down_routine(const int8_t *input, const uint32_t *rows, int16_t *hidden, const int32_t *block,
                                   int32_t count);
 

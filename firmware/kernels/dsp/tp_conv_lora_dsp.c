@@ -71,7 +71,9 @@ static inline int put_one(const adapter *from, int32_t c, int32_t *entry) {
 }
 
 /* Both halves of a pair, which have room for it, `left` bits up. */
-static inline int32_t up(uint32_t pair, int32_t left) { return (int32_t)(pair << left & ~((0x10000u << left) - 0x10000u)); }
+static inline int32_t up(uint32_t pair, int32_t left) {
+  return (int32_t)(pair << left & ~((0x10000u << left) - 0x10000u));
+}
 
 /* Pairs of B of channel c, `step` words apart, and the factor; whether they fit. */
 static inline int put_pairs(const adapter *from, int32_t rank, int32_t c, int32_t step, int32_t *pairs,
@@ -252,8 +254,8 @@ static void put_apart(const adapter *from, const int8_t *outputs, int8_t *output
   }
 }
 
-/* What the routine is given beside what it changes. `next`: bytes from the inputs of a pair of positions to those of the
- * next, 0 where it moves them on itself; `below`: positions count pairs, whose second ones lie `apart` bytes on. */
+/* What the routine is given beside what it changes. `next`: bytes from the inputs of a pair of positions to those of
+ * the next, 0 where it moves them on itself; `below`: positions count pairs, whose second ones lie `apart` bytes on. */
 typedef struct {
   const int32_t *words, *last;
   int32_t next, apart;
@@ -290,8 +292,8 @@ void tp_pointwise_lora_dsp_s8(const tp_pointwise_lora_dsp_params *params, const 
   const tp_pointwise_dsp_params *pointwise = &params->layer;
   const int32_t rank = params->start.rank, positions = pointwise->positions, channels = pointwise->output_c;
   const adapter from = prepare(&params->start, hidden, positions * rank, lora_B, lora_shift, scratch);
-  const layer_of layer = {pointwise->words, pointwise->words + pointwise->word_count - 1, 2 * params->input_c, channels, 0,
-                          rest_of(&from)};
+  const int32_t *const last = pointwise->words + pointwise->word_count - 1;
+  const layer_of layer = {pointwise->words, last, 2 * params->input_c, channels, 0, rest_of(&from)};
   if (!from.exact) {
     compute(&from, &layer, input, output, positions, pairs_of(&from, hidden, 1, 2));
   }
@@ -345,7 +347,7 @@ void tp_conv_flat_lora_dsp_s8(const tp_conv_flat_lora_dsp_params *params, const 
     const int16_t *h = hidden + oy * w->output_w * rank;
     int8_t *row = output + oy * row_size;
     const int32_t rows = tp_min_s32(conv->together, w->output_h - oy);
-    for (int32_t p = rows * w->output_w - 1; from.exact && p >= 0; p--) { /* a second row's first, which spoils others */
+    for (int32_t p = rows * w->output_w - 1; from.exact && p >= 0; p--) { /* second rows spoil first ones */
       const int second = p >= w->output_w;
       const int32_t ox = second ? p - w->output_w : p;
       layer.apart = second ? row_size : 0;

@@ -154,6 +154,7 @@ void tp_lora_down_dsp_s8(const tp_lora_down_dsp_params *params, const int8_t *in
     for (; end < top + extent; end++) {
       tp_padded_row_dsp(w, input, end - w->pad_top, -rows.offset, params->pitch, held + (end - first) * params->pitch);
     }
-    down(params, &rows, held + (top - first) * params->pitch, w->output_w, scratch, hidden + oy * w->output_w * rows.rank);
+    down(params, &rows, held + (top - first) * params->pitch, w->output_w, scratch,
+         hidden + oy * w->output_w * rows.rank);
   }
 }
