@@ -195,7 +195,7 @@ def _kernel(
         backend="dsp",
         form=f"{form} with a LoRA, 4 channels x 2 positions",
         call=KernelCall(f"{function}_s8", f"{function}_params", fields, arguments),
-        sources=("dsp/tp_conv_lora_dsp.c", f"dsp/{WIDEN}", "tp_lora_add.c"),
+        sources=("dsp/tp_conv_lora_dsp.c", "dsp/tp_lora_table_dsp.c", f"dsp/{WIDEN}", "tp_lora_add.c"),
         routines=(dot.routine,),
         scratch_bytes=table_bytes(rank, base.size) + (-(-2 * channels // 4) * 4 if lone else 0) + scratch_bytes,
         cycles=cycles + 2 * hidden + channels * (40 + 10 * rank) + hidden // rank * each,
