@@ -190,6 +190,15 @@ int32_t tp_common_exponent(int64_t bound_a, int32_t exponent_a, int64_t bound_b,
 }
 
 
+#if defined(__ARM_FP) && (__ARM_FP & 4)
+float tp_sqrt_f32(float x) {
+  float root = 0.0f;
+  if (x > 0.0f) {
+    __asm__("vsqrt.f32 %0, %1" : "=t"(root) : "t"(x));
+  }
+  return root;
+}
+#else
 float tp_sqrt_f32(float x) {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
@@ -227,6 +236,7 @@ float tp_sqrt_f32(float x) {
   }
   return (float)(int32_t)((root + 1u) >> 1) * tp_exp2i(exponent / 2 - 11);
 }
+#endif
 
 float tp_cos_pi_f32(float x) {
   static const float coefficients[] = {8.2145887e-2f, -5.9926453e-1f, 2.5501640f, -5.1677128f, 3.1415927f};

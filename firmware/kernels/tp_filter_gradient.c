@@ -77,7 +77,7 @@ CORRELATE(correlate_s64, int64_t)
 
 /* One row, with sums of `type` that `narrow` gives as int32. */
 #define FILTER_GRADIENT(name, type, correlate, narrow)                                                                 \
-  int name(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,               \
+  int name(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column, int32_t shift, \
            int32_t *gradient) {                                                                                        \
     const tp_filter_gradient_params *p = params;                                                                       \
     const tp_window *w = &p->window;                                                                                   \
@@ -101,7 +101,7 @@ CORRELATE(correlate_s64, int64_t)
         }                                                                                                              \
       }                                                                                                                \
     }                                                                                                                  \
-    (void)shift;                                                                                                       \
+    (void)column, (void)shift;                                                                                         \
     return any != 0;                                                                                                   \
   }
 
@@ -110,12 +110,12 @@ FILTER_GRADIENT(tp_filter_gradient_wide_s32, int64_t, correlate_s64, tp_round_sh
 
 #undef FILTER_GRADIENT
 
-int tp_dense_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                          int32_t *gradient) {
+int tp_dense_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                          int32_t shift, int32_t *gradient) {
   const tp_filter_gradient_params *p = params;
   const int8_t *input = source;
   const int32_t mantissa = d_output->mantissa[row];
-  (void)shift;
+  (void)column, (void)shift;
   if (mantissa == 0) {
     memset(gradient, 0, (size_t)p->window.input_c * sizeof *gradient);
     return 0;
@@ -128,11 +128,11 @@ int tp_dense_gradient_s32(const void *params, const tp_bfp *d_output, const void
   return any != 0;
 }
 
-int tp_bias_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                         int32_t *gradient) {
+int tp_bias_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                         int32_t shift, int32_t *gradient) {
   const tp_position_sum_params *p = params;
   int32_t any = 0;
-  (void)source, (void)row;
+  (void)source, (void)row, (void)column;
   if (p->positions == 1) {
     for (int32_t c = 0; c < p->channels; c++) {
       gradient[c] = d_output->mantissa[c];

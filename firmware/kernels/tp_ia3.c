@@ -62,11 +62,11 @@ void tp_ia3_restore_f32(const tp_ia3_params *params, const int32_t *multiplier, 
   derive_backward(params, factor, inverse, fold_multiplier, fold_exponent);
 }
 
-int tp_ia3_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                        int32_t *gradient) {
+int tp_ia3_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                        int32_t shift, int32_t *gradient) {
   const tp_ia3_gradient_params *p = params;
   int32_t any = 0;
-  (void)row;
+  (void)row, (void)column;
   for (int32_t c = 0; c < p->channels; c++) {
     const tp_mantissa *g = d_output->mantissa + c;
     const int8_t *output = (const int8_t *)source + c;

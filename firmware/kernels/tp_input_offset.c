@@ -27,11 +27,11 @@ void tp_input_offset_mask_s8(const tp_input_offset_params *params, const int8_t 
 }
 
 int tp_input_offset_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                                 int32_t shift, int32_t *gradient) {
+                                 int32_t column, int32_t shift, int32_t *gradient) {
   const tp_input_offset_gradient_params *p = params;
   const tp_mantissa *mantissa = d_output->mantissa + row * p->count;
   int32_t any = 0;
-  (void)source;
+  (void)source, (void)column;
   (void)shift; /* mantissas are no sums */
   for (int32_t i = 0; i < p->count; i++) {
     gradient[i] = mantissa[i];

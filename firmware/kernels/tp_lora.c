@@ -247,12 +247,13 @@ static int64_t correlate(const tp_mantissa *g, int32_t stride, const int16_t *hi
   return sum;
 }
 
-int tp_lora_gradient_b_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                           int32_t *gradient) {
+int tp_lora_gradient_b_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                           int32_t shift, int32_t *gradient) {
   const tp_lora_backward_params *p = params;
   const tp_mantissa *g = d_output->mantissa + row;
   const int16_t *hidden = source;
   int32_t any = 0;
+  (void)column;
   for (int32_t r = 0; r < p->rank; r += TP_BLOCK) {
     int64_t sum[TP_BLOCK];
     const int32_t columns = tp_min_s32(p->rank - r, TP_BLOCK);

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from cases import random_int8
 from layer_cases import MASTER_STYLES, Case, gradient, lora_operations, masters, tensor
 from random_operations import conv_2d, random_values, random_window
+from update_cases import update_by
 
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
-from tinypeft.ops.base import Value
+from tinypeft.ops.base import BlockFloat, Value
 from tinypeft.ops.window import Window
 
 
@@ -139,20 +141,40 @@ def lora_backward_hidden(rng: np.random.Generator, name: str) -> Case:
     return op, {n: value for n, (_, value) in every.items()}
 
 
+def _hidden(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Of every size; so small that int32 holds all sums; all at the ends of their range."""
+    style = rng.random()
+    if style < 0.4:
+        return rng.integers(-200, 201, shape).astype(np.int16)
+    if style < 0.5:
+        return rng.choice(np.array([-32767, 32767], np.int16), shape)
+    return rng.integers(-32767, 32768, shape).astype(np.int16)
+
+
 def _producer(rng: np.random.Generator, name: str, kind: str) -> tuple[Operation, dict[str, Value]]:
-    """The gradient of B or of a pointwise A, with the tensors that UPDATE_ROWS takes over."""
-    positions, channels, inner = _size(rng, 1, 150), _channels(rng), _channels(rng, 4)
+    """The gradient of B or of a filter, with the tensors that UPDATE_ROWS takes over."""
+    positions = _size(rng, 130, 600) if rng.random() < 0.2 else _size(rng, 1, 150)
+    channels = int(rng.choice([1, _channels(rng), _size(rng, 1, 70)], p=[0.05, 0.65, 0.3]))
+    inner = _channels(rng, int(rng.choice([2, 6])))
     if kind == "LORA_BACKWARD_B":
-        inner, shape, dtype = 4 * _size(rng, 1, 3), (positions, 1), "int16"
+        inner, shape, dtype = _size(rng, 1, 10), (positions, 1), "int16"
+        if rng.random() < 0.2:  # about as many as the offset of a load reaches
+            channels = int(rng.choice([256, _size(rng, 200, 1200)]))
+            positions = _size(rng, 1, 14)
+            shape = positions, 1
         master: tuple[int, ...] = (channels, inner)
         attributes: dict[str, Any] = {}
-        source = rng.integers(-32767, 32768, (1, *shape, inner)).astype(np.int16)
+        source = _hidden(rng, (1, *shape, inner))
     elif rng.random() < 0.5:
         shape, dtype, master = (1, positions), "int8", (channels, 1, 1, inner)
         attributes = {"window": Window(*shape, inner, *shape, channels, 1, 1)}
         source = random_int8(rng, (1, *shape, inner))
     else:
         window, dtype = random_window(rng, _size(rng, 1, 6), channels), "int8"
+        if rng.random() < 0.3:  # more rows, and more columns, than are held at a time
+            h, w = _size(rng, 20, 60), _size(rng, 1, 40)
+            size = {"output_h": -(-h // window.stride_h), "output_w": -(-w // window.stride_w)}
+            window = replace(window, input_h=h, input_w=w, **size)
         shape, attributes = (window.output_h, window.output_w), {"window": window}
         master = (channels, window.kernel_h, window.kernel_w, window.input_c)
         source = random_int8(rng, window.input_shape)
@@ -160,25 +182,19 @@ def _producer(rng: np.random.Generator, name: str, kind: str) -> tuple[Operation
     inputs["source"] = tensor(f"{name}_s", source.shape, dtype)
     inputs["source"].zero_point = _size(rng, -128, 128) if dtype == "int8" else 0
     values: dict[str, Value] = {"d_output": gradient(rng, inputs["d_output"].shape), "source": source}
-    inputs["unit"], values["unit"] = tensor("u", (2,), "float32"), rng.normal(0, 1, 2).astype(np.float32)
-    attributes |= {"unit_index": _size(rng, 0, 2), "scale": np.float32(rng.normal())}
+    if dtype == "int8" and rng.random() < 0.2:  # the largest sums, which int32 may not hold
+        inputs["source"].zero_point = int(rng.choice([-128, 127]))
+        values["source"] = np.full_like(source, -1 - inputs["source"].zero_point)
+        mantissa = np.full(inputs["d_output"].shape, 32767, np.int16) * rng.choice([1, -1, 0], channels)
+        values["d_output"] = BlockFloat(mantissa.astype(np.int16), -20)
     gradient_of = tensor(f"{name}_g", master, "bfp32")
     return Operation(OPS[kind], f"{name}_gradient", inputs, {"gradient": gradient_of}, attributes), values
 
 
 def update_rows(rng: np.random.Generator, name: str) -> Case:
-    """SGD by the gradients of a LoRA's B and of its pointwise A; rows of zeros too."""
+    """Every optimiser by the gradients of a LoRA's B and of filters; rows of zeros too."""
     kind = str(rng.choice(["LORA_BACKWARD_B", "CONV_2D_BACKWARD_FILTER"]))
-    producer, values = _producer(rng, name, kind)
-    shape = producer.output.shape
-    master, rate = tensor("master", shape, "float32", Purpose.MASTER), Tensor("r", (), "float32", Purpose.ARGUMENT)
-    held = {"gradient": tensor("g", shape, "float32"), "learning_rate": rate, "master": master}
-    attributes = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
-    update = Operation(OPS["SGD"], f"{name}_update", held, {"master": master}, attributes)
-    values |= {"master": rng.normal(0, 1, shape).astype(np.float32), "learning_rate": np.float32(0.02)}
-    inputs = producer.inputs | {"learning_rate": rate, "master": master}
-    both = {"gradient": producer, "update": update}
-    return Operation(OPS["UPDATE_ROWS"], name, inputs, {"master": master}, both), values
+    return update_by(rng, name, *_producer(rng, name, kind))
 
 
 def _empty_channels(rng: np.random.Generator, layer: Operation) -> None:

@@ -87,7 +87,7 @@ int row(int32_t positions, int32_t rank, int32_t channels, int16_t *g, int16_t *
         int32_t *sums) {
   const tp_lora_backward_params params = {positions, rank, channels};
   const tp_bfp d_output = {.mantissa = g};
-  return tp_lora_gradient_b_s32(&params, &d_output, hidden, row, shift, sums);
+  return tp_lora_gradient_b_s32(&params, &d_output, hidden, row, 0, shift, sums);
 }
 """
 

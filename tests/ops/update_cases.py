@@ -120,8 +120,15 @@ def _held(update: Operation, rng: np.random.Generator, name: str) -> tuple[dict[
 
 
 def update_rows(rng: np.random.Generator, name: str, gradient_kind: str = "", optimizer_kind: str = "") -> Case:
-    """Both kinds drawn where they are not given; every unit or none; rows of zeros."""
+    """Both kinds drawn where they are not given."""
     producer, values = GRADIENTS[gradient_kind or str(rng.choice(list(GRADIENTS)))](rng, f"{name}_gradient")
+    return update_by(rng, name, producer, values, optimizer_kind)
+
+
+def update_by(
+    rng: np.random.Generator, name: str, producer: Operation, values: dict[str, Value], optimizer_kind: str = ""
+) -> Case:
+    """UPDATE_ROWS by a gradient, by any optimiser where none is given; every unit or none; rows of zeros."""
     shape = producer.output.shape
     master = tensor(f"{name}_master", shape, "float32", Purpose.MASTER)
     update, states = OPTIMIZERS[optimizer_kind or str(rng.choice(list(OPTIMIZERS)))](rng, f"{name}_update", master)

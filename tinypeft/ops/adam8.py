@@ -70,7 +70,7 @@ class Adam8(Update):
     def row_function(self, op: Operation) -> RowFunction:
         fields = {"row_size": _row_shape(op.inputs["gradient"].shape)[1], "adam": adam_fields(op)}
         states = tuple(op.inputs[name] for name in (*_STATES, "adam_powers"))
-        return RowFunction("tp_adam8_f32", "tp_adam8_params", fields, states)
+        return RowFunction("tp_adam8_f32", "tp_adam8_params", fields, states, whole_rows=True)
 
 
 def _in_blocks(values: np.ndarray) -> np.ndarray:

@@ -68,13 +68,15 @@ class CArray:
 class RowFunction:
     """A C function that takes a row of a parameter at a time, and the `static const` struct that it is given.
 
-    `states`: what it updates beside the master, in the order in which it expects them.
+    states      what it updates beside the master, in the order in which it expects them
+    whole_rows  whether an optimiser's function cannot be called for a part of a row
     """
 
     name: str
     params: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
     states: tuple[Tensor, ...] = ()
+    whole_rows: bool = False
 
 
 @dataclass(frozen=True)

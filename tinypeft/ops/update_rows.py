@@ -101,6 +101,8 @@ class UpdateRows(_Update):
         fields |= {
             "reach": producing.reach(producer),
             "skips_zero": int(update.op.skips_zero(update)),
+            "block": 1,
+            "width": _row_size(op),
             "gradient": CFunction(gradient.name),
             "gradient_params": CStruct.of(gradient, "gradient"),
             "row_scale": None if row_scale is None else CArray("float", row_scale, "row_scale"),

@@ -192,15 +192,22 @@ static inline float tp_exp2i(int32_t exponent) {
   return value;
 }
 
-/* x limited to [-limit, limit]; not a number becomes 0. */
+/* The bits of |x|, which are in the order of numbers; not a number is above all. */
+static inline uint32_t tp_magnitude_bits(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits & 0x7FFFFFFFu;
+}
+
+/* x limited to [-limit, limit]; not a number becomes 0. One comparison of integers tells whether x stays. */
 static inline float tp_limit_f32(float x, float limit) {
-  if (x > limit) {
-    return limit;
+  if (tp_magnitude_bits(x) <= tp_magnitude_bits(limit)) {
+    return x;
   }
-  if (x < -limit) {
-    return -limit;
+  if (x != x) {
+    return 0.0f;
   }
-  return x == x ? x : 0.0f;
+  return x > 0.0f ? limit : -limit;
 }
 
 /* A master as it is quantised: finite. */
@@ -208,12 +215,13 @@ static inline float tp_limit_master(float x) { return tp_limit_f32(x, TP_MASTER_
 
 /* The largest |x[i]| of masters. */
 static inline float tp_peak_of_masters(const float *x, int32_t count) {
-  float peak = 0.0f;
+  uint32_t bits = 0;
+  float peak;
   for (int32_t i = 0; i < count; i++) {
-    const float value = tp_limit_master(x[i]);
-    const float magnitude = value < 0.0f ? -value : value;
-    peak = magnitude > peak ? magnitude : peak;
+    const uint32_t magnitude = tp_magnitude_bits(tp_limit_master(x[i]));
+    bits = magnitude > bits ? magnitude : bits;
   }
+  memcpy(&peak, &bits, sizeof peak);
   return peak;
 }
 

@@ -68,20 +68,20 @@ typedef struct {
 /* tp_gradient_function: d_filter[row] = sum over positions of d_output[.,row] * (source + input_offset).
  * d_output (OH,OW,Cout), source int8 (H,W,Cin), a row is (KH,KW,filter_c). The first is for sums that int32 holds, whatever
  * the mantissas, and the last for one tap and one position. */
-int tp_filter_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                           int32_t *gradient);
+int tp_filter_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                           int32_t shift, int32_t *gradient);
 int tp_filter_gradient_wide_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                                int32_t shift, int32_t *gradient);
-int tp_dense_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                          int32_t *gradient);
+                                int32_t column, int32_t shift, int32_t *gradient);
+int tp_dense_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                          int32_t shift, int32_t *gradient);
 
 typedef struct {
   int32_t positions, channels;
 } tp_position_sum_params;
 
 /* tp_gradient_function of a vector: d_bias[c] = sum over positions of d_output[p,c]. source is not read. */
-int tp_bias_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                         int32_t *gradient);
+int tp_bias_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                         int32_t shift, int32_t *gradient);
 
 typedef struct {
   int32_t size;
@@ -132,8 +132,8 @@ void tp_lora_backward_hidden_s16(const tp_lora_backward_params *params, const tp
                                  tp_bfp *d_hidden, void *scratch);
 
 /* tp_gradient_function: d_b[row,r] = sum_p d_output[p,row] * hidden[p,r]; source is hidden, int16 (positions,rank). */
-int tp_lora_gradient_b_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                           int32_t *gradient);
+int tp_lora_gradient_b_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                           int32_t shift, int32_t *gradient);
 
 typedef struct {
   int32_t row_size, output_c;

@@ -43,7 +43,7 @@ typedef struct {
 
 /* tp_gradient_function of a vector: d_factor[c] = sum over positions of d_output[p,c] * (source[p,c] + source_offset),
  * still to be divided by the factor; source is the layer's output, int8 (positions,channels). */
-int tp_ia3_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t shift,
-                        int32_t *gradient);
+int tp_ia3_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row, int32_t column,
+                        int32_t shift, int32_t *gradient);
 
 #endif

@@ -141,23 +141,47 @@ void tp_lora_backward_hidden_dsp_s16(const tp_lora_backward_dsp_params *params, 
                                      const int8_t *lora_B, const int8_t *lora_shift, const int8_t *hidden_shift,
                                      const int32_t *l1, tp_bfp *d_hidden, void *scratch);
 
-/* tp_gradient_function. A rank of a multiple of 4. */
-int tp_lora_gradient_b_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                               int32_t shift, int32_t *gradient);
+/* The most columns of a tp_correlate_routine. */
+#define TP_CORRELATE_COLUMNS 4
 
-/* tp_gradient_function. A 1x1 window of stride 1 that is all of the input, a multiple of 4 channels. */
-int tp_pointwise_gradient_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                                  int32_t shift, int32_t *gradient);
+/* Generated for shapes: sums[j,c] = start[j] + sum over positions p of columns[p,j] * x[p,c], of two channels, where
+ * sums lie as far apart as in a gradient; where a gradient has several chunks, it is added to them. columns: start
+ * (count), then of each line of positions pairs of them, (OW/2,count,2), in front of which an odd line has its first
+ * position alone, beside 0. Where sums may be wider than int32, the last chunk's are shifted right by `shift`, half up.
+ * Returns whether one left int32. */
+typedef uint32_t tp_correlate_routine(const void *x, const uint32_t *columns, int32_t *sums, int32_t shift);
+
+typedef struct {
+  tp_lora_backward_params lora;
+  int32_t block; /* rows that are computed together, an even number, at most 32 */
+  int32_t chunk, count; /* positions and columns of the routine; count divides the rank */
+  tp_correlate_routine *routine; /* of int16 */
+} tp_lora_gradient_dsp_params;
+
+/* tp_gradient_function of a block of rows, two at a time; rows whose sums leave int32, and the last of an odd number,
+ * are computed by tp_lora_gradient_b_s32. Behind the gradient, memory for the columns of a chunk. */
+int tp_lora_gradient_b_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
+                               int32_t column, int32_t shift, int32_t *gradient);
 
 typedef struct {
   tp_filter_gradient_params filter;
-  int32_t pitch; /* elements of a row with its padding, a multiple of 4 */
-} tp_window_gradient_dsp_params;
+  int32_t count; /* rows that are computed together: columns of the routine */
+  int32_t width; /* elements of them that are; all, unless the chunk is */
+  int32_t chunk; /* positions of the routine; of a window, rows of them */
+  int32_t pitch; /* elements of a row of a window's image with its padding, a multiple of 4 */
+  tp_correlate_routine *routine; /* of int8 */
+} tp_filter_gradient_dsp_params;
 
-/* tp_gradient_function of a window without dilated columns, over all channels. Behind the gradient, memory for the
- * padded image, pitch elements a row, and for pairs of mantissas, (OH,OW/2), half a pair more of odd rows. */
+/* tp_gradient_function of `count` rows, an even `width`; rows of which a sum leaves int32 are computed by
+ * tp_filter_gradient_wide_s32. A 1x1 window of stride 1 that is all of the input, an even
+ * number of channels. Behind the gradient, memory for the columns of a chunk. */
+int tp_pointwise_gradient_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
+                                  int32_t column, int32_t shift, int32_t *gradient);
+
+/* The same of all of the rows of a window without dilated columns, over all channels, whose rows have more than one element. Behind the
+ * gradient, memory for an int32, the columns of a chunk and the padded rows that it reads. */
 int tp_window_gradient_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                               int32_t shift, int32_t *gradient);
+                               int32_t column, int32_t shift, int32_t *gradient);
 
 /* Row y of an image, which may lie outside, with its padding: `pitch` elements from column -pad_left on. */
 void tp_padded_row_dsp(const tp_window *w, const int8_t *input, int32_t y, int32_t padding, int32_t pitch,

@@ -22,7 +22,7 @@ typedef struct {
 
 /* tp_gradient_function: gradient[i] = d_output[row * count + i]; source and shift are not read. */
 int tp_input_offset_gradient_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                                 int32_t shift, int32_t *gradient);
+                                 int32_t column, int32_t shift, int32_t *gradient);
 
 typedef struct {
   int32_t size;

@@ -159,9 +159,9 @@ void tp_channel_scale_backward_mve_s16(const tp_requantize_backward_params *para
 /* tp_gradient_function: tp_filter_gradient_wide_s32 of a 1x1 window with a stride of 1 and no padding, whose rows read
  * all channels, and tp_lora_gradient_b_s32. */
 int tp_filter_gradient_mve_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                               int32_t shift, int32_t *gradient);
+                               int32_t column, int32_t shift, int32_t *gradient);
 int tp_lora_gradient_b_mve_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                               int32_t shift, int32_t *gradient);
+                               int32_t column, int32_t shift, int32_t *gradient);
 
 /* tp_lora_backward_hidden_s16. */
 void tp_lora_backward_hidden_mve_s16(const tp_lora_backward_params *params, const tp_bfp *d_acc, const int8_t *lora_B,

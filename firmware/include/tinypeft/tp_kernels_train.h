@@ -8,10 +8,12 @@
 /* What happened to a row of masters since it was quantised: nothing, an update, or it was written from outside. */
 enum { TP_ROW_CLEAN = 0, TP_ROW_CHANGED = 1, TP_ROW_WRITTEN = 2 };
 
-/* Row `row` of a parameter's gradient: the sums over positions, rounded to `shift` bits fewer, into `gradient`.
- * Returns whether one of them is not 0. */
+/* A part of a parameter's gradient, the sums over positions, rounded to `shift` bits fewer: of rows from `row` on,
+ * elements from `column` on, into gradient (block,width). block and width are tp_update_params'; of the last rows and
+ * elements there are fewer. Parts are asked for in order, rows last, and nothing else writes behind `gradient`.
+ * Returns 0 where it found all of it to be 0. */
 typedef int (*tp_gradient_function)(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                                    int32_t shift, int32_t *gradient);
+                                    int32_t column, int32_t shift, int32_t *gradient);
 
 typedef struct {
   int32_t rows, row_size;
@@ -21,6 +23,7 @@ typedef struct {
   /* of tp_update_rows alone: */
   int64_t reach;      /* largest |sum| over the largest mantissa of d_output */
   int32_t skips_zero; /* leave out rows of zeros, which change nothing */
+  int32_t block, width; /* rows that `gradient` gives at a time, at most 32, and elements of each */
   tp_gradient_function gradient;
   const void *gradient_params;
   const float *row_scale; /* (rows), or NULL: what a sum is worth, times scale */
@@ -28,9 +31,10 @@ typedef struct {
   int32_t unit_index;
 } tp_update_params;
 
-/* Update a parameter by its gradient, a row at a time: sums * 2^exponent * (row_scale[row] * scale) *
+/* Update a parameter by its gradient, a part at a time: sums * 2^exponent * (row_scale[row] * scale) *
  * unit[unit_index] * channel_unit[row], of which unit and channel_unit (rows) may be NULL. row_changed (rows), unless
- * NULL, becomes at least TP_ROW_CHANGED for each row that was not left out. scratch: row_size float. */
+ * NULL, becomes at least TP_ROW_CHANGED for each row that was not left out. scratch: block*width float, and behind them what
+ * `gradient` needs. */
 void tp_update_rows(const tp_update_params *params, const tp_bfp *d_output, const void *source, const float *unit,
                     const float *channel_unit, float learning_rate, float *master, int8_t *row_changed,
                     void *const *states, void *scratch);

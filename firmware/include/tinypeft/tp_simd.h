@@ -75,15 +75,6 @@ TP_OF_THREE(int32_t, smlawt)
 #undef TP_OF_TWO
 #undef TP_OF_THREE
 
-/* *high:*low += the product of the low half of x and the low half of y; and the high one. */
-static inline void tp_smlalbb(uint32_t *low, int32_t *high, int32_t x, uint32_t y) {
-  __asm__("smlalbb %0, %1, %2, %3" : "+r"(*low), "+r"(*high) : "r"(x), "r"(y));
-}
-
-static inline void tp_smlalbt(uint32_t *low, int32_t *high, int32_t x, uint32_t y) {
-  __asm__("smlalbt %0, %1, %2, %3" : "+r"(*low), "+r"(*high) : "r"(x), "r"(y));
-}
-
 /* x limited to int8. */
 static inline int32_t tp_ssat8(int32_t x) {
   int32_t result;

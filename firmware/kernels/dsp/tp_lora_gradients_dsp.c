@@ -1,192 +1,223 @@
-#include "tinypeft/tp_pairs.h"
 #include "tinypeft/tp_kernels.h"
 #include "tinypeft/tp_kernels_dsp_backward.h"
+#include "tinypeft/tp_pairs.h"
 
-#define COLUMNS 4
-
-/* sum[j] = sum over positions of g[p*stride] * hidden[p*rank + j] of four columns. */
-static inline void correlate(const int16_t *g, int32_t stride, const int16_t *hidden, int32_t rank,
-                                  int32_t positions, int64_t sum[COLUMNS]) {
-  uint32_t l0 = 0, l1 = 0, l2 = 0, l3 = 0;
-  int32_t h0 = 0, h1 = 0, h2 = 0, h3 = 0;
-  for (; positions > 0; positions--) {
-    const int32_t mantissa = *g;
-    if (mantissa != 0) { /* clamped outputs have none */
-      const uint32_t first = tp_load_word(hidden), second = tp_load_word(hidden + 2);
-      tp_smlalbb(&l0, &h0, mantissa, first);
-      tp_smlalbt(&l1, &h1, mantissa, first);
-      tp_smlalbb(&l2, &h2, mantissa, second);
-      tp_smlalbt(&l3, &h3, mantissa, second);
+/* Make the first `skip` positions of a line 0, and take them out of the totals. */
+static void leave_out(const int16_t *from, int32_t stride, int32_t positions, int32_t skip, int32_t valid,
+                      int32_t count, uint32_t *columns, int32_t *total) {
+  for (int32_t p = 0; p < skip; p++) {
+    const int32_t at = p + positions % 2;
+    for (int32_t j = 0; j < valid; j++) {
+      columns[at / 2 * count + j] &= at % 2 == 0 ? 0xFFFF0000u : 0;
+      total[j] -= from[p * stride + j];
     }
-    g += stride;
-    hidden += rank;
   }
-  sum[0] = (int64_t)((uint64_t)(uint32_t)h0 << 32 | l0);
-  sum[1] = (int64_t)((uint64_t)(uint32_t)h1 << 32 | l1);
-  sum[2] = (int64_t)((uint64_t)(uint32_t)h2 << 32 | l2);
-  sum[3] = (int64_t)((uint64_t)(uint32_t)h3 << 32 | l3);
 }
 
-/* The same of a rank that is known, which saves a register. */
-static TP_NOINLINE void correlate_rank_4(const int16_t *g, int32_t stride, const int16_t *hidden, int32_t positions,
-                                         int64_t sum[COLUMNS]) {
-  correlate(g, stride, hidden, COLUMNS, positions, sum);
+#define ONES 0x00010001u
+
+/* Two columns of a line as put_columns makes them, and one. */
+static void put_two(const int16_t *value, int32_t stride, int32_t positions, int32_t count, uint32_t *word,
+                    int32_t total[2]) {
+  int32_t first = total[0], second = total[1];
+  if (positions % 2 != 0) {
+    const uint32_t both = tp_load_word(value);
+    word[0] = both & 0xFFFFu;
+    word[1] = both >> 16;
+    first += tp_low_half(both);
+    second += tp_high_half(both);
+    value += stride;
+    word += count;
+  }
+  for (int32_t left = positions / 2; left > 0; left--) {
+    const uint32_t here = tp_load_word(value), next = tp_load_word(value + stride);
+    word[0] = tp_pkhbt(here, next);
+    word[1] = tp_pkhtb(next, here);
+    first = tp_smlad(word[0], ONES, first);
+    second = tp_smlad(word[1], ONES, second);
+    value += 2 * stride;
+    word += count;
+  }
+  total[0] = first;
+  total[1] = second;
 }
 
-static TP_NOINLINE void correlate_any(const int16_t *g, int32_t stride, const int16_t *hidden, int32_t rank,
-                                      int32_t positions, int64_t sum[COLUMNS]) {
-  correlate(g, stride, hidden, rank, positions, sum);
+static void put_one(const int16_t *value, int32_t stride, int32_t positions, int32_t count, uint32_t *word,
+                    int32_t *total) {
+  if (positions % 2 != 0) {
+    *word = (uint16_t)*value;
+    *total += *value;
+    value += stride;
+    word += count;
+  }
+  for (int32_t left = positions / 2; left > 0; left--) {
+    *word = tp_make_pair(value[0], value[stride]);
+    *total = tp_smlad(*word, ONES, *total);
+    value += 2 * stride;
+    word += count;
+  }
+}
+
+/* Columns j < valid of a line, from[p*stride + j], as a tp_correlate_routine takes `count` of them; total[j] grows by
+ * their sums. The first `skip` positions count as 0. */
+static void put_columns(const int16_t *from, int32_t stride, int32_t positions, int32_t skip, int32_t valid,
+                        int32_t count, uint32_t *columns, int32_t *total) {
+  if (valid < count) {
+    memset(columns, 0, (size_t)((positions + 1) / 2 * count) * sizeof *columns);
+  }
+  int32_t j = 0;
+  for (; j + 2 <= valid; j += 2) {
+    put_two(from + j, stride, positions, count, columns + j, total + j);
+  }
+  if (j < valid) {
+    put_one(from + j, stride, positions, count, columns + j, total + j);
+  }
+  leave_out(from, stride, positions, skip, valid, count, columns, total);
+}
+
+/* What sums of columns start from. */
+static void put_start(const int32_t *total, int32_t offset, int32_t count, uint32_t *start) {
+  for (int32_t j = 0; j < count; j++) {
+    start[j] = (uint32_t)(total[j] * offset);
+  }
 }
 
 int tp_lora_gradient_b_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                               int32_t shift, int32_t *gradient) {
-  const tp_lora_backward_params *p = params;
-  const int16_t *hidden = source;
-  int32_t any = 0;
-  const int64_t half = shift > 0 ? (int64_t)1 << (shift - 1) : 0;
-  for (int32_t r = 0; r < p->rank; r += COLUMNS) {
-    int64_t sum[COLUMNS];
-    if (p->rank == COLUMNS) {
-      correlate_rank_4(d_output->mantissa + row, p->output_c, hidden, p->positions, sum);
-    } else {
-      correlate_any(d_output->mantissa + row, p->output_c, hidden + r, p->rank, p->positions, sum);
-    }
-    for (int32_t j = 0; j < COLUMNS; j++) {
-      gradient[r + j] = (int32_t)((sum[j] + half) >> shift);
-      any |= gradient[r + j];
-    }
+                               int32_t column, int32_t shift, int32_t *gradient) {
+  const tp_lora_gradient_dsp_params *p = params;
+  const int32_t rank = p->lora.rank, channels = p->lora.output_c, positions = p->lora.positions;
+  const int32_t rows = tp_min_s32(p->block, channels - row), paired = rows & ~1;
+  uint32_t *const columns = (uint32_t *)(gradient + p->block * rank);
+  const int kept = p->chunk == positions && p->count == rank; /* columns, from the first block on */
+  uint32_t left_int32 = 0; /* of pairs of rows */
+  (void)column;
+  if (p->chunk < positions) {
+    memset(gradient, 0, (size_t)(rows * rank) * sizeof *gradient);
   }
-  return any != 0;
-}
-
-/* Sums of four channels, in registers. */
-typedef struct {
-  int32_t s0, s1, s2, s3;
-} four_sums;
-
-/* `sums` plus the mantissas of two positions times their inputs, of which a and b hold four channels each. */
-static inline four_sums add_pair(four_sums sums, uint32_t mantissas, uint32_t a, uint32_t b) {
-  const uint32_t a_even = tp_sxtb16(a), b_even = tp_sxtb16(b);
-  sums.s0 = tp_smlad(mantissas, tp_pkhbt(a_even, b_even), sums.s0);
-  sums.s2 = tp_smlad(mantissas, tp_pkhtb(b_even, a_even), sums.s2);
-  const uint32_t a_odd = tp_sxtb16_ror8(a), b_odd = tp_sxtb16_ror8(b);
-  sums.s1 = tp_smlad(mantissas, tp_pkhbt(a_odd, b_odd), sums.s1);
-  sums.s3 = tp_smlad(mantissas, tp_pkhtb(b_odd, a_odd), sums.s3);
-  return sums;
-}
-
-static inline void put_sums(four_sums sums, int32_t sum[COLUMNS]) {
-  sum[0] = sums.s0;
-  sum[1] = sums.s1;
-  sum[2] = sums.s2;
-  sum[3] = sums.s3;
-}
-
-/* sum[j] += sum over pairs of positions of their mantissas times input[p*channels + j], of four channels. */
-static TP_NOINLINE void correlate_s8(const uint32_t *mantissas, int32_t count, const int8_t *input, int32_t channels,
-                                     int32_t sum[COLUMNS]) {
-  four_sums s = {sum[0], sum[1], sum[2], sum[3]};
-  for (const uint32_t *end = mantissas + count; mantissas < end;) {
-    s = add_pair(s, *mantissas++, tp_load_word(input), tp_load_word(input + channels));
-    input += 2 * channels;
-  }
-  put_sums(s, sum);
-}
-
-/* How many pairs of positions are gathered together. */
-#define PAIRS 32
-
-int tp_pointwise_gradient_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                                  int32_t shift, int32_t *gradient) {
-  const tp_filter_gradient_params *p = params;
-  const tp_window *w = &p->window;
-  const int32_t channels = w->input_c;
-  const int16_t *g = d_output->mantissa + row;
-  const int8_t *input = source;
-  int32_t offset = 0, any = 0;
-  (void)shift;
-  memset(gradient, 0, (size_t)channels * sizeof *gradient);
-  for (int32_t left = w->output_h * w->output_w; left > 0; left -= 2 * PAIRS) {
-    uint32_t mantissas[PAIRS];
-    const int32_t pairs = tp_min_s32(left / 2, PAIRS);
-    for (int32_t i = 0; i < pairs; i++, g += 2 * w->output_c) {
-      mantissas[i] = tp_make_pair(g[0], g[w->output_c]);
-      offset = tp_smlad(mantissas[i], 0x00010001u, offset);
-    }
-    for (int32_t k = 0; k < channels; k += COLUMNS) {
-      correlate_s8(mantissas, pairs, input + k, channels, gradient + k);
-    }
-    input += 2 * pairs * channels;
-    if (left < 2 * PAIRS && left % 2 != 0) { /* the last position is alone */
-      const int32_t mantissa = *g;
-      offset += mantissa;
-      for (int32_t k = 0; k < channels; k++) {
-        gradient[k] += mantissa * input[k];
+  for (int32_t done = 0; done < positions; done += p->chunk) {
+    const int32_t begin = tp_min_s32(done, positions - p->chunk);
+    const int32_t last_shift = done + p->chunk < positions ? 0 : shift;
+    const int16_t *const hidden = (const int16_t *)source + begin * rank;
+    const int16_t *const g = d_output->mantissa + begin * channels + row;
+    for (int32_t r = 0; r < rank; r += p->count) {
+      if (row == 0 || !kept) {
+        int32_t total[TP_CORRELATE_COLUMNS] = {0};
+        put_columns(hidden + r, rank, p->chunk, done - begin, p->count, p->count, columns + p->count, total);
+        put_start(total, 0, p->count, columns);
+      }
+      for (int32_t c = 0; c < paired; c += 2) {
+        const uint32_t pair = 1u << (c / 2);
+        if ((left_int32 & pair) == 0 && p->routine(g + c, columns, gradient + c * rank + r, last_shift) != 0) {
+          left_int32 |= pair;
+        }
       }
     }
   }
-  offset *= p->input_offset;
-  for (int32_t k = 0; k < channels; k++) {
-    gradient[k] += offset;
-    any |= gradient[k];
-  }
-  return any != 0;
-}
-
-/* Rows of positions and what a tap meets there. */
-typedef struct {
-  int32_t rows, pairs;          /* of mantissas */
-  int32_t distance, row_distance; /* between inputs of positions, and of rows of them */
-} grid;
-
-/* sum[j] = sum over positions of their mantissas times the inputs j < 4 at x. */
-static TP_NOINLINE void correlate_grid(const grid *over, const uint32_t *mantissas, const int8_t *x,
-                                       int32_t sum[COLUMNS]) {
-  four_sums s = {0, 0, 0, 0};
-  const int32_t distance = over->distance;
-  const int32_t skip = over->row_distance - 2 * over->pairs * distance;
-  for (int32_t row = over->rows; row > 0; row--, x += skip) {
-    for (const uint32_t *end = mantissas + over->pairs; mantissas < end; x += 2 * distance) {
-      s = add_pair(s, *mantissas++, tp_load_word(x), tp_load_word(x + distance));
+  for (int32_t c = left_int32 != 0 ? 0 : paired; c < rows; c++) {
+    if (c == paired || (left_int32 >> (c / 2) & 1) != 0) {
+      (void)tp_lora_gradient_b_s32(&p->lora, d_output, source, row + c, 0, shift, gradient + c * rank);
     }
   }
-  put_sums(s, sum);
+  return 1;
+}
+
+/* Rows whose sums left int32 once more. */
+static void widen_rows(const tp_filter_gradient_dsp_params *p, const tp_bfp *d_output, const void *source, int32_t row,
+                       int32_t rows, int32_t shift, int32_t *gradient) {
+  for (int32_t j = 0; j < rows; j++) {
+    (void)tp_filter_gradient_wide_s32(&p->filter, d_output, source, row + j, 0, shift, gradient + j * p->width);
+  }
+}
+
+int tp_pointwise_gradient_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
+                                  int32_t column, int32_t shift, int32_t *gradient) {
+  const tp_filter_gradient_dsp_params *p = params;
+  const tp_window *w = &p->filter.window;
+  const int32_t channels = w->input_c, positions = w->output_h * w->output_w;
+  const int32_t rows = tp_min_s32(p->count, w->output_c - row);
+  const int32_t count = tp_min_s32(p->width, channels - column);
+  uint32_t *const columns = (uint32_t *)(gradient + p->count * p->width);
+  uint32_t left_int32 = 0;
+  if (p->chunk < positions) {
+    memset(gradient, 0, (size_t)(p->count * channels) * sizeof *gradient);
+  }
+  for (int32_t done = 0; done < positions && left_int32 == 0; done += p->chunk) {
+    const int32_t begin = tp_min_s32(done, positions - p->chunk);
+    const int32_t last_shift = done + p->chunk < positions ? 0 : shift;
+    const int8_t *const input = (const int8_t *)source + begin * channels + column;
+    if (column == 0) { /* other parts of the rows have the same columns */
+      int32_t total[TP_CORRELATE_COLUMNS] = {0};
+      put_columns(d_output->mantissa + begin * w->output_c + row, w->output_c, p->chunk, done - begin, rows, p->count,
+                  columns + p->count, total);
+      put_start(total, p->filter.input_offset, p->count, columns);
+    }
+    for (int32_t k = 0; k < count; k += 2) {
+      left_int32 |= p->routine(input + k, columns, gradient + k, last_shift);
+    }
+  }
+  if (left_int32 != 0) {
+    widen_rows(p, d_output, source, row, rows, shift, gradient);
+  }
+  return 1;
+}
+
+/* The last tap of an odd number of them: what the routine adds behind it is taken back. */
+static uint32_t correlate_last(const tp_filter_gradient_dsp_params *p, const int8_t *x, const uint32_t *columns,
+                               int32_t size, int32_t *sums, int32_t shift) {
+  int32_t behind[TP_CORRELATE_COLUMNS];
+  for (int32_t j = 0; j < p->count; j++) {
+    behind[j] = sums[j * size + 1];
+    sums[j * size + 1] = 0;
+  }
+  const uint32_t left_int32 = p->routine(x, columns, sums, shift);
+  for (int32_t j = 0; j < p->count; j++) {
+    sums[j * size + 1] = behind[j];
+  }
+  return left_int32;
 }
 
 int tp_window_gradient_dsp_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                               int32_t shift, int32_t *gradient) {
-  const tp_window_gradient_dsp_params *p = params;
+                               int32_t column, int32_t shift, int32_t *gradient) {
+  const tp_filter_gradient_dsp_params *p = params;
   const tp_window *w = &p->filter.window;
-  const int32_t line = w->kernel_w * w->input_c;
-  const int32_t count = (w->output_h - 1) * w->stride_h + (w->kernel_h - 1) * w->dilation_h + 1;
-  int8_t *const image = (int8_t *)(gradient + w->kernel_h * line);
-  uint32_t *const mantissas = (uint32_t *)(void *)(image + count * p->pitch);
-  const grid over = {w->output_h, (w->output_w + 1) / 2, w->stride_w * w->input_c, w->stride_h * p->pitch};
-  (void)shift;
-  for (int32_t y = 0; y < count; y++) {
-    tp_padded_row_dsp(w, source, y - w->pad_top, -p->filter.input_offset, p->pitch, image + y * p->pitch);
+  const int32_t line = w->kernel_w * w->input_c, size = w->kernel_h * line;
+  const int32_t image_rows = (p->chunk - 1) * w->stride_h + (w->kernel_h - 1) * w->dilation_h + 1;
+  const int32_t rows = tp_min_s32(p->count, w->output_c - row);
+  uint32_t *const columns = (uint32_t *)(gradient + p->count * size + 1);
+  int8_t *const image = (int8_t *)(columns + (1 + p->chunk * ((w->output_w + 1) / 2)) * p->count);
+  uint32_t left_int32 = 0;
+  (void)column;
+  if (p->chunk < w->output_h) {
+    memset(gradient, 0, (size_t)(p->count * size) * sizeof *gradient);
   }
-  const int16_t *g = d_output->mantissa + row;
-  uint32_t *pair = mantissas;
-  int32_t offset = 0, any = 0;
-  for (int32_t oy = 0; oy < w->output_h; oy++) {
-    for (int32_t ox = 0; ox < w->output_w; ox += 2, pair++) {
-      const int both = ox + 1 < w->output_w;
-      *pair = tp_make_pair(g[0], both ? g[w->output_c] : 0);
-      offset = tp_smlad(*pair, 0x00010001u, offset);
-      g += both ? 2 * w->output_c : w->output_c;
+  for (int32_t done = 0; done < w->output_h && left_int32 == 0; done += p->chunk) {
+    const int32_t begin = tp_min_s32(done, w->output_h - p->chunk);
+    const int32_t last_shift = done + p->chunk < w->output_h ? 0 : shift;
+    int32_t total[TP_CORRELATE_COLUMNS] = {0};
+    for (int32_t y = 0; y < image_rows; y++) {
+      tp_padded_row_dsp(w, source, begin * w->stride_h + y - w->pad_top, -p->filter.input_offset, p->pitch,
+                        image + y * p->pitch);
     }
-  }
-  offset *= p->filter.input_offset;
-  for (int32_t i = 0; i < w->kernel_h; i++) {
-    for (int32_t k = 0; k < line; k += COLUMNS) {
-      int32_t sum[COLUMNS];
-      correlate_grid(&over, mantissas, image + i * w->dilation_h * p->pitch + k, sum);
-      for (int32_t j = 0; j < COLUMNS && k + j < line; j++) {
-        *gradient = sum[j] + offset;
-        any |= *gradient++;
+    for (int32_t i = 0; i < p->chunk; i++) {
+      const int32_t y = begin + i;
+      put_columns(d_output->mantissa + y * w->output_w * w->output_c + row, w->output_c, w->output_w,
+                  y < done ? w->output_w : 0, rows, p->count, columns + (1 + i * ((w->output_w + 1) / 2)) * p->count,
+                  total);
+    }
+    put_start(total, p->filter.input_offset, p->count, columns);
+    for (int32_t i = 0; i < w->kernel_h; i++) {
+      const int8_t *const x = image + i * w->dilation_h * p->pitch;
+      int32_t k = 0;
+      for (; k + 2 <= line; k += 2) {
+        left_int32 |= p->routine(x + k, columns, gradient + i * line + k, last_shift);
+      }
+      if (k < line) {
+        left_int32 |= correlate_last(p, x + k, columns, size, gradient + i * line + k, last_shift);
       }
     }
   }
-  return any != 0;
+  if (left_int32 != 0) {
+    widen_rows(p, d_output, source, row, rows, shift, gradient);
+  }
+  return 1;
 }

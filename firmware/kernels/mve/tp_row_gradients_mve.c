@@ -42,12 +42,13 @@ static inline void correlate(const int16_t *g, int32_t stride, const int8_t *x, 
 }
 
 int tp_filter_gradient_mve_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                               int32_t shift, int32_t *gradient) {
+                               int32_t column, int32_t shift, int32_t *gradient) {
   const tp_filter_gradient_params *p = params;
   const tp_window *w = &p->window;
   const int32_t positions = w->output_h * w->output_w;
   const int16_t *g = d_output->mantissa + row;
   int64_t of_mantissas = 0;
+  (void)column;
   int32_t any = 0;
   for (int32_t i = 0; i < positions; i++) {
     of_mantissas += g[i * w->output_c];
@@ -76,11 +77,12 @@ static inline uint16x8_t offsets_of(int32_t step) { return vmulq_n_u16(vidupq_n_
 
 /* sum[j] += sum over eight positions, the lanes of `some`, of mantissa * hidden for up to four ranks. */
 int tp_lora_gradient_b_mve_s32(const void *params, const tp_bfp *d_output, const void *source, int32_t row,
-                               int32_t shift, int32_t *gradient) {
+                               int32_t column, int32_t shift, int32_t *gradient) {
   const tp_lora_backward_params *p = params;
   const int16_t *g = d_output->mantissa + row;
   const uint16x8_t to_mantissa = offsets_of(p->output_c);
   const uint16x8_t to_hidden = offsets_of(p->rank);
+  (void)column;
   int32_t any = 0;
   for (int32_t r = 0; r < p->rank; r += 2) {
     const int32_t other = tp_min_s32(1, p->rank - r - 1); /* of an odd rank the last comes twice */
