@@ -63,10 +63,11 @@ def _portable(model: CompiledModel) -> set[str]:
 
 
 def _target_code(model: CompiledModel) -> int:
-    """Bytes of the code of kernels for the target, each routine or function once."""
-    sizes: dict[tuple[str, ...], int] = {}
-    for op in (op for graph in model.graphs for op in graph.operations):
-        if op.kernel is not None:
-            key = (op.kernel.call.function, *(routine.name for routine in op.kernel.routines))
-            sizes[key] = max(op.kernel.code_bytes, sizes.get(key, 0))
-    return sum(sizes.values())
+    """Bytes of the code of kernels for the target: each generated routine once, and each function that calls them."""
+    routines: dict[str, int] = {}
+    functions: dict[str, int] = {}
+    for kernel in (op.kernel for graph in model.graphs for op in graph.operations if op.kernel is not None):
+        routines |= {routine.name: routine.nbytes for routine in kernel.routines}
+        own = kernel.code_bytes - sum(routine.nbytes for routine in kernel.routines)
+        functions[kernel.call.function] = max(own, functions.get(kernel.call.function, 0))
+    return sum(routines.values()) + sum(functions.values())
