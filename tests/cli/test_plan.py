@@ -66,7 +66,8 @@ def test_a_plan_is_built_by_generate_as_it_says(folder: Path, tmp_path: Path) ->
     assert text.count('class="plan chosen"') == 2 and all(plan["label"] in text for plan in report["frontier"])
 
 
-def test_kernels_are_planned_with_and_written(folder: Path, tmp_path: Path) -> None:
+def test_kernels_are_planned_with_and_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CMSIS_NN_PATH", raising=False)
     config = tmp_path / "tinypeft.toml"
     plans = {}
     for name, kernels in (("portable", ("--kernels", "portable")), ("speed", ("--optimize", "speed"))):

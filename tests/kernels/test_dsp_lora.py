@@ -1,4 +1,4 @@
-"""Convolutions of the dsp backend with a LoRA under QEMU equal `evaluate`, also where they overwrite their input."""
+"""Convolutions and dense layers of the dsp backend with a LoRA equal `evaluate` under QEMU, also over their input."""
 
 from __future__ import annotations
 
@@ -24,4 +24,14 @@ def test_any_integers_of_an_adapter_equal_evaluate(kind: str) -> None:
     rng = np.random.default_rng(len(kind))
     cases = [case for i in range(300) for case in cases_of(*draw.any_adapter(rng, f"op{i}")[kind])]
     assert len(cases) >= 50
+    check_on_target(cases)
+
+
+@pytest.mark.parametrize("kind", ["layer", "LORA_DOWN"])
+def test_dense_layers_with_a_lora_equal_evaluate(kind: str) -> None:
+    need_target()
+    rng = np.random.default_rng(len(kind))
+    cases = [case for i in range(120) for case in cases_of(*draw.dense_with_lora(rng, f"op{i}")[kind])]
+    cases += [case for i in range(120) for case in cases_of(*draw.any_dense_adapter(rng, f"any{i}")[kind])]
+    assert len(cases) >= 100
     check_on_target(cases)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from cases import random_int8
 from layer_cases import MASTER_STYLES, Case, gradient, lora_operations, masters, tensor
-from random_operations import conv_2d, random_values, random_window
+from random_operations import conv_2d, dense, random_values, random_window
 from update_cases import update_by
 
 from tinypeft.ir import Operation, Purpose, Tensor
 from tinypeft.ops import OPS
 from tinypeft.ops.base import BlockFloat, Value
+from tinypeft.ops.output_logits import exponent_for, logits_tensor
 from tinypeft.ops.window import Window
 
 
@@ -203,6 +204,7 @@ def _empty_channels(rng: np.random.Generator, layer: Operation) -> None:
     assert filters.data is not None and filters.scale is not None and bias.data is not None
     chosen = np.flatnonzero(rng.random(len(filters.data)) < rng.choice([0.2, 0.8]))
     filters.data[chosen] = 0
+    filters.scale = np.broadcast_to(filters.scale, (len(filters.data),)).copy()
     huge = rng.random(len(chosen)) < 0.7
     bias.data[chosen] = np.where(huge, rng.choice([-1, 1], len(chosen)) * ((1 << 30) - rng.integers(0, 3)), 100)
     tiny = filters.scale[chosen] * 2.0 ** -rng.integers(14, 34, len(chosen))
@@ -216,7 +218,11 @@ def lora_layer(rng: np.random.Generator, name: str) -> dict[str, Case]:
         window = Window(h, w, _channels(rng), h, w, _size(rng, 1, 40), 1, 1)
     else:
         window = random_window(rng, _size(rng, 1, 9), _size(rng, 1, 20))
-    base = conv_2d(rng, window)
+    return _with_lora(rng, conv_2d(rng, window), name)
+
+
+def _with_lora(rng: np.random.Generator, base: Operation, name: str) -> dict[str, Case]:
+    """The layer `base` with a LoRA of any rank, and the LORA_DOWN in front of it."""
     base.name = name
     if rng.random() < 0.3 and "bias" in base.inputs:
         _empty_channels(rng, base)
@@ -239,7 +245,10 @@ def lora_down(rng: np.random.Generator, name: str) -> Case:
 
 def any_adapter(rng: np.random.Generator, name: str) -> dict[str, Case]:
     """The same with integers that no quantiser leaves but a package may hold: the ends of int8, shifts of any size."""
-    made = lora_layer(rng, name)
+    return _any_integers(rng, lora_layer(rng, name))
+
+
+def _any_integers(rng: np.random.Generator, made: dict[str, Case]) -> dict[str, Case]:
     layer, values = made["layer"]
     rank = values["lora_B"].shape[-1]
     values["hidden"] = rng.integers(-32768, 32768, values["hidden"].shape).astype(np.int16) >> rng.integers(0, 12)
@@ -254,3 +263,57 @@ def any_adapter(rng: np.random.Generator, name: str) -> dict[str, Case]:
     inputs["lora_A"][rng.random(inputs["lora_A"].shape) < rng.choice([0.0, 0.1])] = -128
     inputs["hidden_shift"] = rng.integers(0, 20, (1,)).astype(np.int8)
     return {"LORA_DOWN": (down, inputs), "layer": (layer, values)}
+
+
+def dense_with_lora(rng: np.random.Generator, name: str) -> dict[str, Case]:
+    """FULLY_CONNECTED of one row or a few with a LoRA, and the LORA_DOWN in front of it."""
+    return _with_lora(rng, dense(rng), name)
+
+
+def any_dense_adapter(rng: np.random.Generator, name: str) -> dict[str, Case]:
+    """The same with integers that no quantiser leaves."""
+    return _any_integers(rng, dense_with_lora(rng, name))
+
+
+def logits(rng: np.random.Generator, name: str) -> Case:
+    """DENSE_LOGITS of a constant filter, perhaps with a LoRA; logits of any exponent."""
+    layer, values = _with_lora(rng, dense(rng, rows=1), name)["layer"]
+    adapter = ("hidden", "lora_B", "lora_shift") if rng.random() < 0.5 else ()
+    inputs = {n: t for n, t in layer.inputs.items() if n in ("input", "filter", "bias", *adapter)}
+    exponent = exponent_for(layer.output) + int(rng.choice([-40, -4, 0, 0, 0, 8, 30]))
+    result = {"logits": logits_tensor((1, layer.output.shape[-1]), exponent)}
+    return Operation(OPS["DENSE_LOGITS"], name, inputs, result), {n: values[n] for n in inputs}
+
+
+def trained_dense(rng: np.random.Generator, name: str) -> dict[str, Case]:
+    """FULLY_CONNECTED and DENSE_LOGITS of a filter in RAM with multipliers of its own, of which some go left."""
+    base = dense(rng, rows=1 if rng.random() < 0.7 else _size(rng, 1, 5))
+    values = random_values(rng, base)
+    channels, one = base.output.shape[-1], base.output.size == base.output.shape[-1]
+    given: dict[str, tuple[str, np.ndarray]] = {
+        "filter": ("int8", values["filter"]),
+        "multiplier": ("int32", rng.integers(1 << 30, 1 << 31, channels).astype(np.int32)),
+        "shift": ("int8", rng.integers(-31, int(rng.choice([-1, -1, 30])), channels).astype(np.int8)),
+        "bias": ("int32", rng.integers(-(1 << 20), 1 << 20, channels).astype(np.int32)),
+        "scale": ("float32", np.exp(rng.uniform(-20, 4, channels)).astype(np.float32)),
+    }
+    if rng.random() < 0.3:
+        del given["bias"]
+    held = {n: tensor(f"{name}_{n}", data.shape, dtype) for n, (dtype, data) in given.items()}
+    held["filter"].scale = base.inputs["filter"].scale
+    if rng.random() < 0.3:  # the bias then holds the zero point
+        held["filter"].purpose = Purpose.MERGED_WEIGHT
+        if "bias" not in held:
+            held["bias"], given["bias"] = (
+                tensor(f"{name}_bias", (channels,), "int32"),
+                ("int32", np.zeros(channels, np.int32)),
+            )
+    values = {"input": values["input"], **{n: data for n, (_, data) in given.items()}}
+    inputs = {"input": base.inputs["input"], **held}
+    of_layer = {n: t for n, t in inputs.items() if n != "scale"}
+    made = {"layer": Operation(base.op, f"{name}_layer", of_layer, dict(base.outputs), dict(base.attributes))}
+    if one:
+        of_logits = {n: t for n, t in inputs.items() if n not in ("multiplier", "shift")}
+        result = {"logits": logits_tensor((1, channels), exponent_for(base.output))}
+        made["logits"] = Operation(OPS["DENSE_LOGITS"], f"{name}_logits", of_logits, result)
+    return {kind: (op, {n: values[n] for n in op.inputs}) for kind, op in made.items()}

@@ -19,6 +19,9 @@ static inline int32_t tp_peak_of_pairs(uint32_t largest, uint32_t smallest) {
 /* What is added in front of a shift to the right for it to round. */
 static inline int32_t tp_half_of(int32_t shift) { return shift > 0 ? (int32_t)1 << (shift - 1) : 0; }
 
+/* x >> shift, rounded half up, without a half that depends on it: 0 <= shift <= 31, and twice x is within int32. */
+static inline int32_t tp_round_doubled(int32_t x, int32_t shift) { return ((2 * x >> shift) + 1) >> 1; }
+
 /* The largest square of mantissas, of magnitudes up to TP_BFP_MAX: four squares, whose sum is below 2^32, hold no
  * larger one unless that sum is larger. */
 static inline void tp_raise_square(int32_t *square, uint32_t a, uint32_t b) {

@@ -162,6 +162,22 @@ static inline int put_all(const tp_lora_table *from, int32_t rank) {
   return fit;
 }
 
+/* The largest magnitude of `count` values, which may be -32768. */
+static int32_t largest_of(const int16_t *hidden, int32_t count) {
+  uint32_t largest = 0, smallest = 0;
+  const int16_t *end = hidden + count;
+  for (; end - hidden >= 4; hidden += 4) {
+    const uint32_t a = tp_load_word(hidden), b = tp_load_word(hidden + 2);
+    largest = tp_max_s16x2(tp_max_s16x2(largest, a), b);
+    smallest = tp_min_s16x2(tp_min_s16x2(smallest, a), b);
+  }
+  int32_t peak = tp_peak_of_pairs(largest, smallest);
+  for (; hidden < end; hidden++) {
+    peak = tp_max_s32(peak, tp_abs_s32(*hidden));
+  }
+  return peak;
+}
+
 tp_lora_table tp_make_lora_table(const tp_lora_dsp_params *params, const int16_t *hidden, int32_t count, const int8_t *lora_B,
                        const int8_t *lora_shift, void *scratch) {
   const int32_t rank = params->rank;
@@ -169,7 +185,7 @@ tp_lora_table tp_make_lora_table(const tp_lora_dsp_params *params, const int16_t
   int8_t *const outputs = (int8_t *)(words + (rank > IN_REGISTERS ? rank + rank % 2 : 0));
   void *const rest = outputs + (params->alone != NULL ? (2 * params->computed_c + 3) / 4 * 4 : 0);
   tp_lora_table made = {params, lora_B, lora_shift, scratch, words, outputs, rest, 0, 0, 0, 0};
-  made.peak = tp_peak_s16(hidden, count);
+  made.peak = largest_of(hidden, count);
   made.least = least_shift(params, made.peak * rank * B_MAX);
   if (rank == 1) {
     made.shift = hidden_shift(&made);

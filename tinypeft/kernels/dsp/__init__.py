@@ -6,7 +6,21 @@ from collections.abc import Callable, Sequence
 
 from tinypeft.ir import Operation
 from tinypeft.kernels.base import Kernel, KernelBackend, Target, register
-from tinypeft.kernels.dsp import add, backward, conv, dense, depthwise, lora, mean, mul, pool, softmax, trained_bias
+from tinypeft.kernels.dsp import (
+    add,
+    backward,
+    conv,
+    dense,
+    dense_trained,
+    depthwise,
+    lora,
+    lora_dense,
+    mean,
+    mul,
+    pool,
+    softmax,
+    trained_bias,
+)
 
 #: operator -> its kernels, or why there are none
 _OFFERS: dict[str, Callable[[Operation, Target], list[Kernel] | str]] = {
@@ -14,6 +28,7 @@ _OFFERS: dict[str, Callable[[Operation, Target], list[Kernel] | str]] = {
     "AVERAGE_POOL_2D": pool.offers,
     "CONV_2D": conv.offers,
     "DEPTHWISE_CONV_2D": depthwise.offers,
+    "DENSE_LOGITS": dense_trained.offers,
     "FULLY_CONNECTED": dense.offers,
     "MAX_POOL_2D": pool.offers,
     "MEAN": mean.offers,
@@ -34,13 +49,22 @@ class Dsp(KernelBackend):
         "tp_kernels_dsp.h",
         "tp_kernels_dsp_backward.h",
         "tp_kernels_dsp_bias.h",
+        "tp_kernels_dsp_dense.h",
         "tp_kernels_dsp_depthwise.h",
         "tp_kernels_dsp_elementwise.h",
         "tp_kernels_dsp_lora.h",
     )
 
     def offers(self, op: Operation, target: Target) -> Sequence[Kernel] | str:
-        if "hidden" in op.inputs:
+        found = self._offers(op, target)
+        if isinstance(found, str) and op.kind == "FULLY_CONNECTED":  # what cannot be packed
+            return dense_trained.offers(op, target)
+        return found
+
+    def _offers(self, op: Operation, target: Target) -> list[Kernel] | str:
+        if "hidden" in op.inputs and op.kind == "FULLY_CONNECTED":
+            return lora_dense.offers(op, target)
+        if "hidden" in op.inputs and op.kind != "DENSE_LOGITS":
             return lora.offers(op, target)
         if "trained_bias" in op.attributes and op.kind in ("CONV_2D", "FULLY_CONNECTED"):
             return trained_bias.offers(op, target)

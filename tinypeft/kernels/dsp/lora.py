@@ -83,6 +83,11 @@ class _Adapted:
         return dot_routine(inputs, results_of(self.live, self.limited.layer), lora_start(self.rank, below))
 
 
+def over_rows(op: Operation, limited: Limited, window: Window) -> Kernel:
+    """That of a dense layer over several rows, of which `window` is the 1x1 one."""
+    return _pointwise(_Adapted(op, op, limited, np.zeros(window.output_c, bool)), window)
+
+
 def _pointwise(adapted: _Adapted, window: Window) -> Kernel:
     layer = adapted.limited.layer
     words = stream(layer, widened_order(layer.filters.reshape(adapted.channels, -1)))

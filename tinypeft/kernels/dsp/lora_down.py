@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tinypeft.ir import Operation
 from tinypeft.kernels.base import Kernel, Target
+from tinypeft.kernels.dsp import dense_trained
 from tinypeft.kernels.dsp.down_routine import Down, Form
 from tinypeft.kernels.dsp.gradients import Offer, padded_pitch, padded_rows
 from tinypeft.ops.base import CFunction
@@ -22,6 +23,8 @@ def lora_down(op: Operation, target: Target) -> Offer:
     """LORA_DOWN: up to four rows of A, which is widened first, share a pass over the input."""
     window: Window = op.attributes["window"]
     rank, pointwise = window.output_c, one_tap_inside(window)
+    if pointwise and window.output_h * window.output_w == 1:
+        return dense_trained.lora_down(op, target)
     if window.dilation_w != 1 or (pointwise and window.input_c % 4):
         return "no kernel for dilated windows, or 1x1 ones of channels that are no multiple of 4"
     dense = pointwise and window.stride_h == window.stride_w == 1
