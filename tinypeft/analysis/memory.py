@@ -12,7 +12,7 @@ from tinypeft.resources import resource_path
 
 #: Code of an estimate, in bytes: start-up, runtime and console; for every result of an operation, which is computed and
 #: traced; for a byte of a kernel's source; for keeping adapters. Fitted to -O2 on a Cortex-M4.
-_RUNTIME_CODE, _CODE_PER_RESULT, _CODE_PER_SOURCE_BYTE, _KEEPING_CODE = 10_870, 53, 0.288, 16_300
+_RUNTIME_CODE, _CODE_PER_RESULT, _CODE_PER_SOURCE_BYTE, _KEEPING_CODE = 10_870, 53, 0.265, 16_300
 
 _CERTAINTY = (EXACT, MEASURED, ESTIMATE)
 
