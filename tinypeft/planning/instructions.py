@@ -29,6 +29,17 @@ COSTS = {
         "update result": 27.72,
         "weighted result": 32.25,
     },
+    "dsp": {
+        "depthwise backward mac": 1.28,
+        "depthwise mac": 0.00,
+        "elementwise result": 0.00,
+        "pointwise backward mac": 1.38,
+        "pointwise mac": 1.27,
+        "spatial backward mac": 2.57,
+        "spatial mac": 0.99,
+        "update mac": 4.21,
+        "weighted result": 0.00,
+    },
     "mve": {
         "depthwise backward mac": 0.00,
         "depthwise mac": 0.00,
