@@ -75,9 +75,12 @@ Training and evaluation read the LoRA as ever.
 What is lost is what int8 cannot hold: `tinypeft merge` may choose new scales, a device keeps the base's. Of a DS-CNN
 for spoken digits and a new speaker (LoRA r=4, classifier retrained, 450 samples) the adapter moves weights by 2 to 24
 steps in the mean, and 1 to 5 % of them are clamped; 96.7 % of the decisions are the same, and 93.8 % instead of 93.3
-% right. An inference takes 13.07 M instructions on a Cortex-M4 instead of 14.34 M, as many as with the classifier
-alone; the copies take 19,968 B of RAM, the second way through the model 2 KB of flash. Layers with groups, and those
-whose accumulators could overflow with other weights, are never merged.
+% right. By the portable kernels an inference then takes 8.5 M instructions instead of 9.8 M, as many as with the
+classifier alone; the copies take 19,968 B of RAM, the second way through the model 2 KB of flash. Layers with groups,
+and those whose accumulators could overflow with other weights, are never merged.
+
+Convolutions that are merged have no kernels made for a core yet. Where their LoRA has (Cortex-M4, M7, M33 and M55, see
+`analyze`) it is faster unmerged: 3.3 M instructions for that model on a Cortex-M4, 7.2 M with all its layers merged.
 """
 
 
