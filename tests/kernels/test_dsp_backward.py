@@ -37,3 +37,12 @@ def test_kernels_equal_evaluate(kind: str) -> None:
     cases = [case for i in range(COUNTS.get(kind, 60)) for case in cases_of(*DRAWN[kind](rng, f"op{i}"))]
     assert len(cases) >= 30
     check_on_target(cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", DRAWN)
+def test_many_kernels_equal_evaluate(kind: str, seed: int) -> None:
+    need_target()
+    rng = np.random.default_rng(1000 + seed)
+    check_on_target([case for i in range(90) for case in cases_of(*DRAWN[kind](rng, f"op{i}"))])

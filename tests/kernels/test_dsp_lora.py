@@ -35,3 +35,12 @@ def test_dense_layers_with_a_lora_equal_evaluate(kind: str) -> None:
     cases += [case for i in range(120) for case in cases_of(*draw.any_dense_adapter(rng, f"any{i}")[kind])]
     assert len(cases) >= 100
     check_on_target(cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_many_adapters(seed: int) -> None:
+    need_target()
+    rng = np.random.default_rng(100 + seed)
+    drawn = [draw_one(rng, f"op{i}") for i in range(250) for draw_one in (draw.lora_layer, draw.any_adapter)]
+    check_on_target([case for each in drawn for kind in each for case in cases_of(*each[kind])])
