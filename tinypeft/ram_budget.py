@@ -31,7 +31,6 @@ def within_budget(
     suggests beside a larger budget.
     """
     room = (budget.total - beside) // 8 * 8
-    lean = without_scratch(training) if training is not None else None
     smallest, again, target = arena.arena_bytes, 0, room
     for _ in range(PLAN_ATTEMPTS if training is not None else 0):
         assert training is not None
@@ -45,7 +44,7 @@ def within_budget(
         if found.peak > target:
             break
         target = found.peak - (planned.arena_bytes - room)
-    if lean is not None:
+    if training is not None and (lean := without_scratch(training)) is not None:
         return within_budget(name, lean, plan(lean), budget, beside, plan, remedies)
     reached = f"; with {again} operations of training run again it needs {smallest + beside:,} B" if again else ""
     raise FitError(

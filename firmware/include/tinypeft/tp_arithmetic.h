@@ -25,6 +25,11 @@ static inline int8_t tp_saturate_s8(int32_t x) {
   return (int8_t)(((above | ((255 - above) >> 31)) & 255) - 128);
 }
 
+/* x, or what is nearest of -limit to limit - 1. */
+static inline int32_t tp_within_limit(int64_t x, int32_t limit) {
+  return x >= limit ? limit - 1 : (int32_t)(x < -limit ? -limit : x);
+}
+
 /* High half of 2*a*b, rounded; saturates only for both INT32_MIN. */
 static inline int32_t tp_doubling_high_mul(int32_t a, int32_t b) {
   if (a == INT32_MIN && b == INT32_MIN) {

@@ -12,6 +12,18 @@ static inline uint32_t tp_load_word(const void *from) {
   return word;
 }
 
+/* Of `size` bytes four from i on, zeros behind the last. */
+static inline uint32_t tp_load_word_of(const int8_t *bytes, int32_t i, int32_t size) {
+  if (i + 4 <= size) {
+    return tp_load_word(bytes + i);
+  }
+  uint32_t word = 0;
+  for (int32_t n = 0; i + n < size; n++) {
+    word |= (uint32_t)(uint8_t)bytes[i + n] << (8 * n);
+  }
+  return word;
+}
+
 static inline void tp_store_word(void *to, uint32_t word) { __builtin_memcpy(to, &word, sizeof word); }
 
 /* tp_<name> of one, two or three words, where the last of three is what the result is added to. */

@@ -8,8 +8,7 @@ static int32_t change(const tp_bias_start_dsp_params *params, const int32_t *bia
   if (c >= params->output_c) {
     return 0;
   }
-  const int64_t whole = (int64_t)bias[c] - params->bias[c];
-  return whole >= params->limit ? params->limit - 1 : (int32_t)(whole < -params->limit ? -params->limit : whole);
+  return tp_within_limit((int64_t)bias[c] - params->bias[c], params->limit);
 }
 
 /* What the sums of `positions` positions, one or two, start from: blocks of four words for each. */

@@ -22,23 +22,11 @@ static void arrange(const int16_t *hidden, int32_t rank, hidden_words *into) {
   }
 }
 
-/* Four values of B of a channel from r on; zeros behind its last one. */
-static inline uint32_t four_of(const int8_t *b, int32_t r, int32_t rank) {
-  if (r + 4 <= rank) {
-    return tp_load_word(b + r);
-  }
-  uint32_t word = 0;
-  for (int32_t i = 0; r + i < rank; i++) {
-    word |= (uint32_t)(uint8_t)b[r + i] << (8 * i);
-  }
-  return word;
-}
-
 /* A channel's sum of B times the hidden values, below 2^27. */
 static inline int32_t sum_of(const int8_t *b, int32_t rank, const hidden_words *hidden) {
   int32_t sum = 0;
   for (int32_t r = 0; r < rank; r += 4) {
-    const uint32_t four = four_of(b, r, rank);
+    const uint32_t four = tp_load_word_of(b, r, rank);
     sum = tp_smlad(tp_sxtb16(four), hidden->words[r / 2], sum);
     sum = tp_smlad(tp_sxtb16_ror8(four), hidden->words[r / 2 + 1], sum);
   }
@@ -59,8 +47,7 @@ static int32_t least_shift(const tp_dense_lora_dsp_params *params, const int16_t
 
 /* The addend of any shift, within the limit. */
 static TP_NOINLINE int32_t limited(int32_t sum, int32_t shift, int32_t limit) {
-  const int64_t whole = tp_round_shift_s64(sum, shift);
-  return whole >= limit ? limit - 1 : (int32_t)(whole < -limit ? -limit : whole);
+  return tp_within_limit(tp_round_shift_s64(sum, shift), limit);
 }
 
 /* What is added to each channel at a position; `least` see `least_shift`. */

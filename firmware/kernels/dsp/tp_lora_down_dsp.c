@@ -26,18 +26,6 @@ static inline int32_t words_in(const rows_of_A *rows, tp_lora_down_form form) {
   return words_of(form) * rows->lines * rows->width / 2;
 }
 
-/* Four elements of a line of `size` from i on, zeros behind it. */
-static inline uint32_t elements_of(const int8_t *line, int32_t size, int32_t i) {
-  if (i + 4 <= size) {
-    return tp_load_word(line + i);
-  }
-  uint32_t word = 0;
-  for (int32_t n = 0; i + n < size; n++) {
-    word |= (uint32_t)(uint8_t)line[i + n] << (8 * n);
-  }
-  return word;
-}
-
 /* What becomes of the words of a row: they are written as they are, or as the high one of two rows, or added as the low
  * one. */
 typedef enum { PLAIN, HIGH, LOW } place;
@@ -54,7 +42,7 @@ static int32_t pack_row(const rows_of_A *rows, const int8_t *lora_A, int32_t r, 
   int32_t sum = 0;
   for (int32_t n = 0; n < rows->lines; n++, line += rows->size) {
     for (int32_t i = 0; i < rows->size; i += 4, words += step) {
-      const uint32_t four = elements_of(line, rows->size, i);
+      const uint32_t four = tp_load_word_of(line, i, rows->size);
       const uint32_t even = tp_sxtb16(four), next = tp_sxtb16_ror8(four);
       sum = tp_smlad(even, 0x00010001u, tp_smlad(next, 0x00010001u, sum));
       words[0] = placed(where, words[0], even);

@@ -203,8 +203,7 @@ static int32_t addend(const tp_lora_table *from, const int16_t *hidden, int32_t 
   for (int32_t r = 0; r < params->rank; r++) {
     sum += from->lora_B[c * params->rank + r] * hidden[r];
   }
-  const int64_t shifted = tp_round_shift_s64(sum, from->lora_shift[c]);
-  return shifted >= params->limit ? params->limit - 1 : (int32_t)(shifted < -params->limit ? -params->limit : shifted);
+  return tp_within_limit(tp_round_shift_s64(sum, from->lora_shift[c]), params->limit);
 }
 
 /* Hidden values with which a table of `tp_put_addends` gives nothing, or its addends. */

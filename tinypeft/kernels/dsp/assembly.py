@@ -13,7 +13,8 @@ from tinypeft.kernels.dsp.requantize import Rounded, Stepped
 #: A pair of channels at one position: the register of S = 256 * high + low, and that of low.
 Pair = tuple[str, str]
 
-_NAMES = {"sp": "sp", "lr": "lr"}
+#: The largest offset of a load, and the largest number that an instruction adds
+REACH = 4095
 
 
 def cost(lines: Sequence[str]) -> int:
@@ -39,6 +40,25 @@ def cost(lines: Sequence[str]) -> int:
             total += 3 if mnemonic in ("ldrd", "strd") else 1
         loaded = ""
     return total
+
+
+def listing(lines: Sequence[str]) -> str:
+    """The lines as one text, instructions indented below their labels."""
+    return "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+
+
+def constant(register: str, value: int) -> list[str]:
+    """register = value, of up to 32 bits without a sign."""
+    low = [f"movw {register}, #{value & 0xFFFF}"]
+    return low if value < 1 << 16 else [*low, f"movt {register}, #{value >> 16}"]
+
+
+def add(register: str, value: int, spare: str) -> list[str]:
+    """register += value, by way of another register where it is large."""
+    name, amount = ("add" if value >= 0 else "sub"), abs(value)
+    if amount <= REACH:
+        return [f"{name}w {register}, {register}, #{amount}"] if amount else []
+    return [*constant(spare, amount), f"{name} {register}, {register}, {spare}"]
 
 
 def size(lines: Sequence[str]) -> int:

@@ -102,8 +102,8 @@ class Columns:
         lines = ["push {r3-r11, lr}", "ldm r3, {r4-r10}", "push {r4-r10}"]
         if self._loops:
             lines += [f"subs r0, #{self._behind}", *(["subs r1, #4"] if self.form is Form.PACKED else [])]
-        lines += [*_constant("r12", 2 * self.channels), "add r12, r2, r12"]
-        lines += [*_constant("lr", 16 * self._pairs), "add lr, r0, lr", "push {r0, r2, r12, lr}"]
+        lines += [*assembly.constant("r12", 2 * self.channels), "add r12, r2, r12"]
+        lines += [*assembly.constant("lr", 16 * self._pairs), "add lr, r0, lr", "push {r0, r2, r12, lr}"]
         lines += ["1:", *self._start(), "2:", *self._block(), *self._odd_row(), *self._finish()]
         lines += [f"ldr r12, [sp, #{_AT['block']}]"]
         lines += [f"str {r}, [r12, #{4 * _BLOCK.index(n)}]" for r, n in (("r3", "largest"), ("lr", "smallest"))]
@@ -113,7 +113,7 @@ class Columns:
             f"({self.rows},{self.channels}){' plus an addend' if self.adds else ''}.\n"
             "r0 columns, r1 filter, r2 result, r3 tp_narrow_block. Two channels at a time: r4-r7, r8-r11 accumulate."
         )
-        text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+        text = assembly.listing(lines)
         part = "" if self.positions == POSITIONS else f"x{self.positions}"
         name = f"tp_columns_{self.rows}x{self.channels}{part}_{self.form.value}{'_add' if self.adds else ''}_dsp"
         return Routine(name, text, comment, assembly.size(lines), "tp_column_routine")
@@ -133,8 +133,8 @@ class Columns:
             moves = "!" if self._loops and pair == self._unroll - 1 else ""
             lines += self._rows(self._step * pair, 16 * pair + self._behind, moves, pair == 0)
         if not self._loops:
-            return [*lines, *_add("r1", self._step * self._unroll)]
-        lines += _add("r1", self._step * self._unroll) if self.form is Form.PLAIN else []
+            return [*lines, *assembly.add("r1", self._step * self._unroll, "r12")]
+        lines += assembly.add("r1", self._step * self._unroll, "r12") if self.form is Form.PLAIN else []
         return [*lines, _load("r12", "columns_end"), "cmp r0, r12", "bne.w 2b"]
 
     def _odd_row(self) -> list[str]:
@@ -143,7 +143,7 @@ class Columns:
             return []
         column = self._behind if self._loops else 16 * self._pairs
         lines = self._rows(0, column, "", not self._pairs, whole=False)
-        return [*lines, *_add("r1", self.channels if self.form is Form.PLAIN else self._step)]
+        return [*lines, *assembly.add("r1", self.channels if self.form is Form.PLAIN else self._step, "r12")]
 
     def _rows(self, filters: int, column: int, moves: str, first: bool, whole: bool = True) -> list[str]:
         """Two rows, or one, of all columns times two channels; the first ones are added to the last accumulator."""
@@ -172,7 +172,7 @@ class Columns:
 
     def _finish(self) -> list[str]:
         """Mantissas of two channels from their accumulators, and on to the next two."""
-        lines = [*_constant("r12", self.rows * self.channels - 2), "sub r1, r1, r12"]
+        lines = [*assembly.constant("r12", self.rows * self.channels - 2), "sub r1, r1, r12"]
         lines = lines if self.form is Form.PLAIN else []
         lines += [_load("r2", "shift"), _load("r3", "largest"), _load("lr", "smallest"), _load("r0", "result")]
         lines += [_load("r12", "result_end")]
@@ -231,14 +231,3 @@ def _load(register: str, name: str) -> str:
 
 def _store(register: str, name: str) -> str:
     return f"str {register}, [sp, #{_AT[name]}]"
-
-
-def _add(register: str, value: int) -> list[str]:
-    if value <= _REACH:
-        return [f"addw {register}, {register}, #{value}"]
-    return [*_constant("r12", value), f"add {register}, {register}, r12"]
-
-
-def _constant(register: str, value: int) -> list[str]:
-    low = [f"movw {register}, #{value & 0xFFFF}"]
-    return low if value < 1 << 16 else [*low, f"movt {register}, #{value >> 16}"]

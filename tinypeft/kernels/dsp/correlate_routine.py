@@ -84,7 +84,7 @@ class Correlation:
     def routine(self) -> Routine:
         """Its assembly."""
         lines = ["push {r0-r11,lr}", "mov r3,#0", "msr APSR_nzcvq,r3", *self._start()]
-        lines += [*_constant("r3", self.lines), f"str r3,{_LINES}", "1:"] if self.lines > 1 else []
+        lines += [*assembly.constant("r3", self.lines), f"str r3,{_LINES}", "1:"] if self.lines > 1 else []
         lines += self._line()
         if self.lines > 1:
             lines += [f"ldr r3,{_LINES}", "subs r3,r3,#1", f"str r3,{_LINES}", "bne.w 1b"]
@@ -96,7 +96,7 @@ class Correlation:
             "r0 x, r1 start and columns, r2 sums, r3 their shift. r4-r7, r8-r11: a channel each.\n"
             "Gives the flag Q: whether a sum left int32."
         )
-        text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+        text = assembly.listing(lines)
         return Routine(self.name, text, comment, assembly.size(lines), "tp_correlate_routine")
 
     def _start(self) -> list[str]:
@@ -132,17 +132,26 @@ class Correlation:
                 lines += self._position((odd + 2 * i) * self.distance, (odd + i) * words, alone=False)
             if self.lines == 1:
                 return lines
-            return [*lines, *_add("r0", self.line_step), *_add("r1", (odd + self._pairs) * words)]
+            return [
+                *lines,
+                *assembly.add("r0", self.line_step, "r3"),
+                *assembly.add("r1", (odd + self._pairs) * words, "r3"),
+            ]
         missing = -self._pairs % unroll  # the loop is entered behind so many pairs
-        lines += [*_add("r0", (odd - 2 * missing) * self.distance), *_add("r1", (odd - missing) * words)]
-        lines += [*_constant("r3", -(-self._pairs // unroll)), f"str r3,{_LOOPS}"]
+        lines += [
+            *assembly.add("r0", (odd - 2 * missing) * self.distance, "r3"),
+            *assembly.add("r1", (odd - missing) * words, "r3"),
+        ]
+        lines += [*assembly.constant("r3", -(-self._pairs // unroll)), f"str r3,{_LOOPS}"]
         lines += ["b.w 4f", "3:"] if missing else ["3:"]
         for i in range(unroll):
             lines += ["4:"] if i == missing and missing else []
             lines += self._position(2 * i * self.distance, i * words, alone=False)
-        lines += [*_add("r0", 2 * unroll * self.distance), *_add("r1", unroll * words)]
+        lines += [*assembly.add("r0", 2 * unroll * self.distance, "r3"), *assembly.add("r1", unroll * words, "r3")]
         lines += [f"ldr r3,{_LOOPS}", "subs r3,r3,#1", f"str r3,{_LOOPS}", "bne.w 3b"]
-        return lines + (_add("r0", self.line_step - self.positions * self.distance) if self.lines > 1 else [])
+        return lines + (
+            assembly.add("r0", self.line_step - self.positions * self.distance, "r3") if self.lines > 1 else []
+        )
 
     def _position(self, x: int, columns: int, *, alone: bool) -> list[str]:
         """One position or a pair of them; lr and r3 become what two channels have there."""
@@ -172,18 +181,3 @@ class Correlation:
             return []
         pair = zip(("lr", "r3"), _ACCUMULATORS, strict=True)
         return [f"smlad {a[column]},{x},{word},{a[column]}" for x, a in pair]
-
-
-def _add(register: str, value: int) -> list[str]:
-    """register += value, by way of r3 where it is large."""
-    name, size = ("add" if value >= 0 else "sub"), abs(value)
-    if size == 0:
-        return []
-    if size <= _REACH:
-        return [f"{name}w {register},{register},#{size}"]
-    return [*_constant("r3", size), f"{name} {register},{register},r3"]
-
-
-def _constant(register: str, value: int) -> list[str]:
-    low = [f"movw {register},#{value & 0xFFFF}"]
-    return low if value < 1 << 16 else [*low, f"movt {register},#{value >> 16}"]

@@ -85,7 +85,7 @@ def dense_routine(
     epilogue = ["add sp,sp,#16", "pop {r4-r11,pc}"]
     ends = ["b 9f"] if channels and window.output_c > BLOCK else []
     lines = [*prologue, *begin, *products, *finish, *ends, *tail, "9:", *epilogue]
-    text = "\n".join(f"  {line}" if not line.endswith(":") else line for line in lines)
+    text = assembly.listing(lines)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     name = assembly.form_name(form, op.output.zero_point, activation)
     comment = (

@@ -75,7 +75,7 @@ class Down:
     def routine(self) -> Routine:
         """Its assembly."""
         lines = [*self._prologue(), *self._start(), *self._sums(), *self._store(), *self._next()]
-        text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+        text = assembly.listing(lines)
         shape = f"{self.lines}x{self.width}_{self.step}_{self.distance}"
         name = f"tp_lora_down_{self.form.name.lower()}{self.rows}_{shape}_r{self.rank}_dsp"
         comment = (
@@ -131,17 +131,17 @@ class Down:
         if self._straight:
             return self._words(self.lines, self.width // 4)
         words, size = self._words(1, self._unroll), 4 * self._unroll
-        body = [*words, f"add r0, r0, #{size}", *_add("r1", self.form.words * size)]
+        body = [*words, f"add r0, r0, #{size}", *assembly.add("r1", self.form.words * size, "r12")]
         if self._loops > 1:
             body = [f"mov r12, #{self._loops}", "str r12, [sp]", "2:", *body]
             body += ["ldr r12, [sp]", "subs r12, #1", "str r12, [sp]", "bne.w 2b"]
         if self.lines > 1:
             body = [
-                *_constant("r12", self.lines),
+                *assembly.constant("r12", self.lines),
                 "str r12, [sp, #4]",
                 "3:",
                 *body,
-                *_add("r0", self.step - self.width),
+                *assembly.add("r0", self.step - self.width, "r12"),
             ]
             body += ["ldr r12, [sp, #4]", "subs r12, #1", "str r12, [sp, #4]", "bne.w 3b"]
         return body
@@ -213,12 +213,12 @@ class Down:
         n = self.form.positions
         lines = [f"ldr r3, [sp, #{_COUNT}]", f"ldr r0, [sp, #{_X}]", f"ldr r1, [sp, #{_A}]", f"subs r3, #{n}", "ble 9f"]
         back = ["cmp r3, #1", "bne 8f"] if n == 2 else ["cmp r3, #4", "bge 8f"]
-        lines += [*_add("r0", n * self.distance), *_add("r2", 2 * n * self.rank), *back]
+        lines += [*assembly.add("r0", n * self.distance, "r12"), *assembly.add("r2", 2 * n * self.rank, "r12"), *back]
         if n == 2:
-            lines += [*_add("r0", -self.distance), *_add("r2", -2 * self.rank)]
+            lines += [*assembly.add("r0", -self.distance, "r12"), *assembly.add("r2", -2 * self.rank, "r12")]
         else:
-            lines += ["rsb r3, r3, #4", *_constant("r12", self.distance), "mls r0, r3, r12, r0"]
-            lines += [*_constant("r12", 2 * self.rank), "mls r2, r3, r12, r2"]
+            lines += ["rsb r3, r3, #4", *assembly.constant("r12", self.distance), "mls r0, r3, r12, r0"]
+            lines += [*assembly.constant("r12", 2 * self.rank), "mls r2, r3, r12, r2"]
         lines += [
             f"mov r3, #{n}",
             "8:",
@@ -235,16 +235,3 @@ def _products(accumulators: Sequence[Sequence[str]], rows: tuple[int, int]) -> l
         for row, a in zip(rows, ("r12", "lr"), strict=True)
         for acc, x in zip(accumulators, ("r2", "r3"), strict=True)
     ]
-
-
-def _add(register: str, value: int) -> list[str]:
-    """To `register`, which is not r12."""
-    name = "addw" if value >= 0 else "subw"
-    if abs(value) <= _REACH:
-        return [f"{name} {register}, {register}, #{abs(value)}"] if value else []
-    return [*_constant("r12", abs(value)), f"{name[:3]} {register}, {register}, r12"]
-
-
-def _constant(register: str, value: int) -> list[str]:
-    low = [f"movw {register}, #{value & 0xFFFF}"]
-    return low if value < 1 << 16 else [*low, f"movt {register}, #{value >> 16}"]

@@ -70,7 +70,7 @@ class LowRank:
             "tp_low_rank_block. r4-r7 rows,\nr8 scale, r9 factor and, above it, how many loops are left, r10 largest, "
             "r11 smallest."
         )
-        text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+        text = assembly.listing(lines)
         name = f"tp_low_rank_{self.rank}x{self.channels}_{self.positions}_dsp"
         return Routine(name, text, comment, assembly.size(lines), "tp_low_rank_routine")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinypeft.kernels.base import Routine
+from tinypeft.kernels.dsp import assembly
 
 TAPS = 3
 _REACH = 4095
@@ -65,7 +66,7 @@ class PlaneFilter:
         )
         form = f"{'_odd' if self.odd else ''}{f'_{1 << self.doublings}' if self.doublings else ''}"
         form += "" if self.parity is None else f"_every_second_{self.parity}"
-        text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+        text = assembly.listing(lines)
         name = f"tp_plane_3x3_{self.width}x{self.stride}{form}_dsp"
         return Routine(name, text, comment, 4 * len(lines), "tp_plane_routine")
 
@@ -88,14 +89,17 @@ class PlaneFilter:
         if loops:
             lines += [f"movw r2, #{loops}", "str r2, [sp]", f"{label}:"]
             lines += [line for i in range(_UNROLL) for line in self._column(rows, column + i, column + i, i)]
-            lines += [*_add("r0", 4 * self._words(_UNROLL)), *_add("r1", 2 * self.stride * _UNROLL)]
+            lines += [
+                *assembly.add("r0", 4 * self._words(_UNROLL), "r2"),
+                *assembly.add("r1", 2 * self.stride * _UNROLL, "r2"),
+            ]
             lines += ["ldr r2, [sp]", "subs r2, #1", "str r2, [sp]", f"bne.w {label}b"]
             column += loops * _UNROLL
         moved = loops * _UNROLL
         for x in range(column, plane_width(self.width)):
             lines += self._column(rows, x, x - moved, x - moved - TAPS + 1)
-        lines += _add("r0", 4 * (self.columns - self._words(moved)))
-        return [*lines, *_add("r1", 2 * self.stride * (2 * self.width - moved))]
+        lines += assembly.add("r0", 4 * (self.columns - self._words(moved)), "r2")
+        return [*lines, *assembly.add("r1", 2 * self.stride * (2 * self.width - moved), "r2")]
 
     def _words(self, columns: int) -> int:
         """Words of an even number of columns."""
@@ -152,16 +156,4 @@ class PlaneFilter:
 def _store_half(register: str, offset: int, free: str) -> list[str]:
     if offset <= _REACH:
         return [f"strh {register}, [r1, #{offset}]"]
-    return [*_constant(free, offset), f"strh {register}, [r1, {free}]"]
-
-
-def _add(register: str, value: int) -> list[str]:
-    """Moves a register on; r2 is free."""
-    if value <= _REACH:
-        return [f"addw {register}, {register}, #{value}"]
-    return [*_constant("r2", value), f"add {register}, {register}, r2"]
-
-
-def _constant(register: str, value: int) -> list[str]:
-    lines = [f"movw {register}, #{value & 0xFFFF}"]
-    return lines + ([f"movt {register}, #{value >> 16}"] if value >> 16 else [])
+    return [*assembly.constant(free, offset), f"strh {register}, [r1, {free}]"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinypeft.kernels.base import Routine
+from tinypeft.kernels.dsp import assembly
 
 _REACH = 4095
 #: columns of a loop, and the most without one
@@ -33,7 +34,7 @@ def gather_routine(count: int, step: int, stride: int, width: int) -> Routine:
         f"{count} columns of two channels, {stride} elements apart, of pairs of rows to planes of {width} columns.\n"
         "r0 upper row, r1 and r2 planes, r3 tp_gather_block. r4 lower row; where it scales, lr shift, r7 mask."
     )
-    text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+    text = assembly.listing(lines)
     name = f"tp_gather_{count}x{step}x{stride}_{width}_dsp"
     return Routine(name, text, comment, 4 * len(lines), "tp_gather_routine")
 
@@ -55,9 +56,9 @@ def _rows(count: int, step: int, stride: int, width: int, scaled: bool) -> list[
     lines += [*block, *_columns(rest, stride, scaled)]
     moved = unroll * loops if unroll < count else 0
     for pointer in ("r0", "r4"):
-        lines += _add(pointer, 2 * (step - moved * stride))
+        lines += assembly.add(pointer, 2 * (step - moved * stride), "r11")
     for pointer in ("r1", "r2"):
-        lines += _add(pointer, 4 * (width - moved))
+        lines += assembly.add(pointer, 4 * (width - moved), "r11")
     return [*lines, "subs r3, #1", "bne.w 1b"]
 
 
@@ -84,13 +85,5 @@ def _columns(count: int, stride: int, scaled: bool) -> list[str]:
 
 
 def _move(columns: int, stride: int) -> list[str]:
-    lines = [line for pointer in ("r0", "r4") for line in _add(pointer, 2 * stride * columns)]
-    return lines + [line for pointer in ("r1", "r2") for line in _add(pointer, 4 * columns)]
-
-
-def _add(register: str, value: int) -> list[str]:
-    """Moves a register on; r11 is free."""
-    if abs(value) <= _REACH:
-        return [f"{'addw' if value >= 0 else 'subw'} {register}, {register}, #{abs(value)}"]
-    lines = [f"movw r11, #{value & 0xFFFF}", *([f"movt r11, #{value >> 16 & 0xFFFF}"] if value >> 16 else [])]
-    return [*lines, f"add {register}, {register}, r11"]
+    lines = [line for pointer in ("r0", "r4") for line in assembly.add(pointer, 2 * stride * columns, "r11")]
+    return lines + [line for pointer in ("r1", "r2") for line in assembly.add(pointer, 4 * columns, "r11")]

@@ -34,7 +34,7 @@ class RowDots:
     def routine(self) -> Routine:
         """Its assembly."""
         lines = [*self._prologue(), "1:", *self._block(), *self._next(), *self._epilogue()]
-        text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+        text = assembly.listing(lines)
         comment = (
             f"An input of {self.size} elements times blocks of {self.rows} rows.\n"
             "r0 inputs, r1 rows, r2 sums, r3 what adds to inputs, in both halves; stack: blocks."

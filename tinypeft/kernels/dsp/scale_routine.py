@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from tinypeft.kernels.base import Routine
+from tinypeft.kernels.dsp import assembly
 
 #: cycles of four elements, and of what is around those of a position
 _CYCLES = {"mask": 28, "outputs": 31}
@@ -50,7 +51,7 @@ def scale_routine(clamp: str, loop: int) -> Routine:
         f"Gradients through channel scales and a clamp, told from {'a mask' if clamp == 'mask' else clamp}.\n"
         f"r0 mantissas, r1 {clamp}, r2 result, r3 tp_scale_block. r4 half, r5 shift, r6 square of the peak."
     )
-    text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+    text = assembly.listing(lines)
     return Routine(f"tp_scale_{clamp}_{loop}_dsp", text, comment, 4 * len(lines), "tp_scale_routine")
 
 

@@ -67,7 +67,7 @@ class ShiftedDot:
             "push {r3-r11, lr}",
             "ldm r3, {r4-r9}",
             "push {r4-r9}",
-            *_constant("r3", self._table),
+            *assembly.constant("r3", self._table),
             "add r3, r1, r3",
         ]
         lines += ["push {r2, r3}", f"subw r1, r1, #{4 * PAIR_WORDS * self._absent}", "subs r0, #4"]
@@ -84,7 +84,7 @@ class ShiftedDot:
             "r0 mantissas, r1 table (of two channels their factors of 2^-15 and the columns), r2 result, r3\n"
             "tp_shifted_dot_block. r4-r7 accumulate, r8 rounds. What is zero is left out: clamped outputs are."
         )
-        text = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+        text = assembly.listing(lines)
         return Routine(
             f"tp_shifted_dot_{self.channels}_dsp", text, comment, assembly.size(lines), "tp_shifted_dot_routine"
         )
@@ -116,7 +116,7 @@ class ShiftedDot:
         lines += ["ssub16 r2, r4, r6", "sel r5, r4, r6", "sel r7, r6, r4"]
         lines += ["ssub16 r2, r5, r10", "sel r10, r5, r10", "ssub16 r2, r11, r7", "sel r11, r7, r11"]
         lines += [f"str r10, [sp, #{_AT['largest']}]", f"str r11, [sp, #{_AT['smallest']}]"]
-        lines += [*_constant("r3", self._table + 4 * PAIR_WORDS * self._absent), "sub r1, r1, r3"]
+        lines += [*assembly.constant("r3", self._table + 4 * PAIR_WORDS * self._absent), "sub r1, r1, r3"]
         return [*lines, "subs r12, #1", f"str r12, [sp, #{_AT['positions']}]", "bne.w 1b"]
 
 
@@ -132,7 +132,3 @@ def _pair(i: int) -> list[str]:
     lines = [f"ldr {register}, [r1, #{at + 4 * j}]" for j, register in enumerate(("r3", *columns))]
     lines += ["smlatt lr, r2, r3, r8", "smlabb r2, r2, r3, r8", "lsl lr, lr, #1", "pkhtb r2, lr, r2, asr #15"]
     return [*lines, *(f"smlad {a}, r2, {c}, {a}" for a, c in zip(_ACCUMULATORS, columns, strict=True))]
-
-
-def _constant(register: str, value: int) -> list[str]:
-    return [f"movw {register}, #{value}"]
