@@ -80,16 +80,17 @@ def _column_kernel(op: Operation, columns: Columns, positions: int) -> Kernel:
 def _low_rank_kernel(op: Operation, low_rank: LowRank) -> Kernel:
     call = op.op.call(op)
     assert call is not None
-    fields = {"conv": call.fields, "routine": CFunction(low_rank.routine().name)}
+    routine = low_rank.routine()
+    fields = {"conv": call.fields, "routine": CFunction(routine.name)}
     params = "tp_conv_backward_low_rank_dsp_params"
     return Kernel(
         backend="dsp",
         form="2 channels, all positions",
         call=KernelCall("tp_conv_backward_low_rank_dsp_s16", params, fields, call.arguments),
         sources=("dsp/tp_conv_backward_low_rank_dsp.c", "tp_conv_backward.c"),
-        routines=(low_rank.routine(),),
+        routines=(routine,),
         scratch_bytes=2 * low_rank.rank,
         cycles=low_rank.cycles,
-        code_bytes=low_rank.routine().nbytes + 650,
+        code_bytes=routine.nbytes + 650,
         in_order=True,
     )

@@ -25,7 +25,7 @@ from tinypeft.kernels.dsp.dot import Dot, dot_routine
 from tinypeft.kernels.dsp.inputs import Inputs, Int8Positions, RingRows
 from tinypeft.kernels.dsp.limited import Limited, channels_without_weights, limited_layer, with_channels
 from tinypeft.kernels.dsp.lora_start import IN_REGISTERS, MOST, lora_start, table_bytes
-from tinypeft.kernels.dsp.packing import BLOCK, stream, widened_order
+from tinypeft.kernels.dsp.packing import BLOCK, split_starts, stream, widened_order
 from tinypeft.ops.activation import output_range
 from tinypeft.ops.base import CArray, CFunction, CStruct, KernelCall
 from tinypeft.ops.weighted import LORA_OPERANDS, layer_bias, lora_rank, multipliers, one_tap_inside
@@ -134,12 +134,6 @@ def _flat(adapted: _Adapted, rows: WindowRows, words: np.ndarray, flat: Flat) ->
     cycles = rows.cycles + flat.moved * rows.pitch * 4
     cycles += -(-window.output_h // flat.together) * (dot.cycles(pairs, adapted.channels) + 80)
     return _kernel(form, "tp_conv_flat_lora_dsp", adapted, fields, {}, dot, words, flat.scratch_bytes, cycles)
-
-
-def split_starts(words: np.ndarray, output_c: int) -> tuple[np.ndarray, np.ndarray]:
-    """What sums of each block start from, (blocks, 4), and the words without that."""
-    blocks = words.reshape(-(-output_c // BLOCK), -1)
-    return blocks[:, :4].reshape(-1), blocks[:, 4:].reshape(-1)
 
 
 def _alone(op: Operation, channels: np.ndarray) -> CStruct | None:

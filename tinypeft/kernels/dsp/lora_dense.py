@@ -10,9 +10,9 @@ from tinypeft.kernels.base import Kernel, Target
 from tinypeft.kernels.dsp.conv import refusal
 from tinypeft.kernels.dsp.dense import dense_routine
 from tinypeft.kernels.dsp.limited import Limited, limited_layer
-from tinypeft.kernels.dsp.lora import over_rows, split_starts
+from tinypeft.kernels.dsp.lora import over_rows
 from tinypeft.kernels.dsp.lora_start import MOST
-from tinypeft.kernels.dsp.packing import BLOCK, stream, widened_order
+from tinypeft.kernels.dsp.packing import BLOCK, split_starts, stream, widened_order
 from tinypeft.ops.base import CArray, CFunction, KernelCall
 from tinypeft.ops.fully_connected import dense_window
 from tinypeft.ops.weighted import LORA_OPERANDS, lora_rank

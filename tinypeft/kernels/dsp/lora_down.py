@@ -45,10 +45,10 @@ def lora_down(op: Operation, target: Target) -> Offer:
         return groups
     fours, rest = groups
     size = window.kernel_h * width
-    routines = {each.routine().name: each.routine() for each in (fours, rest) if each}
+    routines = {name: each.routine() for name, each in (("fours", fours), ("rest", rest)) if each}
     fields = {"down": call.fields, "pitch": pitch, "rows": rows}
     for name, each in (("fours", fours), ("rest", rest)):
-        fields |= {name: CFunction(each.routine().name) if each else None, f"{name}_form": each.form if each else 0}
+        fields |= {name: CFunction(routines[name].name) if each else None, f"{name}_form": each.form if each else 0}
     times = (rank // 4 * fours.cycles if fours else 0) // 2 + (rest.cycles // rest.form.positions if rest else 0)
     computed = sum(n * each.form.words // 2 for n, each in ((rank // 4, fours), (1, rest)) if each)
     return [

@@ -100,6 +100,12 @@ def stream(layer: Layer, columns: np.ndarray) -> np.ndarray:
     return (np.concatenate(parts, 1).reshape(-1) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
 
 
+def split_starts(words: np.ndarray, output_c: int) -> tuple[np.ndarray, np.ndarray]:
+    """What sums of each block start from, (blocks, 4), and the words without that."""
+    blocks = words.reshape(-(-output_c // BLOCK), -1)
+    return blocks[:, :4].reshape(-1), blocks[:, 4:].reshape(-1)
+
+
 def _starts(layer: Layer) -> np.ndarray:
     """int64 (blocks, 4): S and low of both pairs of a block, in front of its first product."""
     bias = _padded(layer.bias[:, None])[:, 0]

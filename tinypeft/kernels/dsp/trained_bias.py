@@ -16,8 +16,7 @@ from tinypeft.kernels.dsp.dense import dense_routine
 from tinypeft.kernels.dsp.dot import STARTED, Dot, dot_routine
 from tinypeft.kernels.dsp.inputs import Int8Positions, RingRows
 from tinypeft.kernels.dsp.limited import limited_layer
-from tinypeft.kernels.dsp.lora import split_starts
-from tinypeft.kernels.dsp.packing import BLOCK, Layer, stream, widened_order
+from tinypeft.kernels.dsp.packing import BLOCK, Layer, split_starts, stream, widened_order
 from tinypeft.ops.base import CArray, CFunction, KernelCall
 from tinypeft.ops.fully_connected import dense_window
 from tinypeft.ops.weighted import BiasState, one_tap_inside
